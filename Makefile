@@ -1,0 +1,45 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install run test test-slow test-gpu lint format tables clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
+	  "Python 3.11, 3.12 or 3.13 is needed, %s is %d.%d: make PYTHON=/path/to/python3.11 ..." % (sys.executable, v[0], v[1]))'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: .venv/.installed  ## Make .venv with the pinned packages
+
+run: .venv/.installed  ## Train Skeinformer on ListOps, minutes on two cores
+	$(BIN)/python run.py task=listops attn=skeinformer scale=mini
+
+test: .venv/.installed  ## Run the fast tests
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.installed  ## Run the tests that take longer
+	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+test-gpu: .venv/.installed  ## Run the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+lint: .venv/.installed  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed  ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+tables: .venv/.installed  ## Rebuild results/tables from the committed records
+	$(BIN)/python scripts/report.py tables
+
+clean:  ## Remove the environment and every cache of the checkout; results stay
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,7 @@
+"""The one exception for mistakes that the user can mend."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Bad input: the message names the thing, what was expected, what came, and what to do about it."""

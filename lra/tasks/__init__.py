@@ -1,0 +1,71 @@
+"""The contract of a task: what the data is, and how a split of it looks in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Part = Literal["train", "val", "test"]
+PARTS: tuple[Part, Part, Part] = ("train", "val", "test")
+
+
+class Split(NamedTuple):
+    """One split of a task: N examples of I sequences each, as flat arrays.
+
+    Attributes:
+        tokens: (T,) uint8, all sequences one after the other, no padding.
+        offsets: (N * I + 1,) int64; sequence s is `tokens[offsets[s]:offsets[s + 1]]`, example n owns sequences
+            n * I to n * I + I - 1.
+        labels: (N,) int64.
+    """
+
+    tokens: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+class Task:
+    """Base class of all tasks.
+
+    Attributes:
+        name: the task's name in records and tables.
+        version: raised by hand when a change of code changes the data; part of every run's key and of the cache's.
+        vocab_size: number of token ids, 0 (padding) included.
+        max_len: no sequence is longer.
+        num_classes: labels are 0 .. num_classes - 1.
+        num_inputs: sequences in one example: 1, or 2 for Retrieval.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    vocab_size: int
+    max_len: int
+    num_classes: int
+    num_inputs: int = 1
+
+    def prepare(self) -> Path:
+        """Make the cached arrays unless a sound cache exists; safe to call twice and from several processes.
+
+        Returns:
+            The folder of the cache entry.
+        """
+        raise NotImplementedError
+
+    def split(self, part: Part) -> Split:
+        """Read one prepared split; memory-mapped, so that reading costs next to nothing."""
+        raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """Say exactly what was prepared: source, variant, version, sizes and a checksum for each split.
+
+        Everything returned goes into the record and the run's key, so it holds no path and nothing that differs
+        between machines.
+        """
+        raise NotImplementedError
+
+    def floors(self) -> dict[str, float]:
+        """Accuracies on the test split of the baselines that need no model, fitted on the train split."""
+        raise NotImplementedError

@@ -1,0 +1,73 @@
+"""The contract that every attention mechanism fulfils, and nothing else."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+Distribution = Literal["uniform", "exponential", "normal"]
+
+
+class Attention(nn.Module):
+    """Base class of all mechanisms: a map from (q, k, v, mask) to a tensor of the shape of q.
+
+    The encoder owns the projections, the split into heads, residuals and norms; a mechanism owns everything between
+    the projected heads and the merged output, its scaling included. It promises:
+
+    - padded content (where `mask` is False) never reaches a real row, not even by a rounding error;
+    - a sequence's result depends neither on its batch mates nor on how much padding follows it, draws held fixed;
+    - any mask is accepted: holes, a single real token, none at all; padded rows come out finite but unspecified;
+    - any length up to `max_len` is accepted: a mechanism that needs a divisible length pads and crops inside;
+    - randomness comes only from `draw` (and from `F.dropout`, where `dropout` is used), and the shapes drawn depend only
+      on the shapes of the inputs;
+    - no value is read back from the device, and no device is named.
+
+    Attributes:
+        version: raised by hand when a change of code changes the numbers; part of every run's key.
+        exact: True if the mechanism computes softmax attention itself; the contract tests then compare the two.
+        identity_on_one: True if a sequence's only real token receives its own value.
+        shared_qk: True if queries and keys come from one projection (Reformer).
+    """
+
+    version: ClassVar[int] = 1
+    exact: ClassVar[bool] = False
+    identity_on_one: ClassVar[bool] = True
+    shared_qk: ClassVar[bool] = False
+
+    def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.head_dim = head_dim
+        self.max_len = max_len
+        self.dropout = dropout
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            q: queries (B, H, L, D).
+            k: keys (B, H, L, D).
+            v: values (B, H, L, D).
+            mask: (B, L) bool, True on real tokens.
+
+        Returns:
+            (B, H, L, D); rows of padded positions are finite but unspecified.
+        """
+        raise NotImplementedError
+
+    def draw(self, distribution: Distribution, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Draw float32 numbers from torch's default generator: the only source of randomness, overridable in tests.
+
+        Args:
+            distribution: "uniform" on [0, 1), "exponential" with rate 1, or standard "normal".
+            shape: the shape of the draw; it may depend on the shapes of the inputs, never on their values.
+            device: where the numbers are made.
+        """
+        numbers = torch.empty(shape, dtype=torch.float32, device=device)
+        if distribution == "uniform":
+            return numbers.uniform_()
+        if distribution == "exponential":
+            return numbers.exponential_()
+        return numbers.normal_()
