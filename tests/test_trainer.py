@@ -1,0 +1,210 @@
+"""The training loop on a task it can learn: results, randomness, accumulation, stopping, divergence."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lra.errors import InputError
+from lra.trainer import DivergedError, Outcome, Trainer
+from models.attention.softmax import SoftmaxAttention
+from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
+from models.encoder import Classifier
+from tests.toy import ToyTask
+
+CPU = torch.device("cpu")
+TRAINER = Trainer(
+    steps=40, batch_size=32, micro_batch=None, learning_rate=1e-2, warmup_steps=4, weight_decay=0.0, adam_eps=1e-8,
+    cycle_momentum=False, clip_norm=None, precision="fp32", eval_every=10, patience=None, eval_batch_size=50,
+)  # fmt: skip
+
+
+def model_for(task: ToyTask, attention=SoftmaxAttention, dropout: float = 0.0) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(
+        attention, vocab_size=task.vocab_size, max_len=task.max_len, num_classes=task.num_classes,
+        num_inputs=task.num_inputs, dim=16, depth=1, num_heads=2, head_dim=8, mlp_dim=32, dropout=dropout,
+        attention_dropout=dropout,
+    )  # fmt: skip
+
+
+def fit(trainer: Trainer, model: nn.Module | None = None, num_inputs: int = 1, seed: int = 0):
+    task = ToyTask(num_inputs)
+    curve: list[dict] = []
+    outcome = Outcome()
+    trainer.fit(model or model_for(task), task, seed=seed, device=CPU, report=curve.append, outcome=outcome)
+    return outcome, curve
+
+
+def numbers(curve: list[dict]) -> list[dict]:
+    return [{name: value for name, value in point.items() if not name.endswith("seconds")} for point in curve]
+
+
+@pytest.mark.parametrize("num_inputs", [1, 2])
+def test_it_learns_a_task_that_can_be_learnt(num_inputs):
+    outcome, curve = fit(TRAINER, num_inputs=num_inputs)
+    assert outcome.test_accuracy > 0.95
+    assert [point["step"] for point in curve] == [10, 20, 30, 40]
+    assert curve[-1]["train_loss"] < curve[0]["train_loss"]
+    assert curve[-1]["epoch"] == 40 * 32 / 256
+    assert outcome.cost["ms_per_step"] > 0
+
+
+def test_the_same_seed_repeats_bit_for_bit_and_another_does_not():
+    trainer = dataclasses.replace(TRAINER, steps=15)
+    runs = [
+        numbers(fit(trainer, model_for(ToyTask(), SoftmaxMaterialisedAttention, dropout=0.2), seed=seed)[1])
+        for seed in (0, 0, 1)
+    ]
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+def test_how_often_it_evaluates_changes_nothing_in_training():
+    class Noisy(SoftmaxAttention):
+        def forward(self, q, k, v, mask):
+            return super().forward(q, k, v, mask) + 0.1 * self.draw("normal", tuple(v.shape), v.device)
+
+    often, seldom = (
+        fit(dataclasses.replace(TRAINER, steps=12, eval_every=every), model_for(ToyTask(), Noisy, dropout=0.2))[1]
+        for every in (3, 12)
+    )
+    mean = np.mean([point["train_loss"] for point in often])
+    assert mean == pytest.approx(seldom[0]["train_loss"], rel=1e-12)
+    assert often[-1]["val_loss"] == seldom[0]["val_loss"]
+
+
+def test_accumulation_gives_the_gradient_of_the_undivided_batch():
+    whole, parts = (
+        fit(dataclasses.replace(TRAINER, steps=6, eval_every=2, micro_batch=size, clip_norm=0.5))[1] for size in (32, 8)
+    )
+    for a, b in zip(whole, parts, strict=True):
+        assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
+        assert a["train_accuracy"] == pytest.approx(b["train_accuracy"])
+
+
+def test_clipping_bounds_the_first_update():
+    """Adam's first step does not depend on the gradient's size, but with a large eps it is the gradient itself."""
+    moves = []
+    for clip in (None, 1e-3):
+        model = model_for(ToyTask())
+        before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        fit(dataclasses.replace(TRAINER, steps=1, warmup_steps=0, eval_every=1, clip_norm=clip, adam_eps=1e6), model)
+        moves.append((nn.utils.parameters_to_vector(model.parameters()) - before).norm().item())
+    assert moves[1] < moves[0] / 10
+
+
+def test_evaluation_is_a_plain_mean_over_all_examples_and_leaves_no_trace():
+    task, model = ToyTask(), model_for(ToyTask(), dropout=0.3)
+    split = task.split("test")
+    model.train()
+    state = torch.get_rng_state()
+    result = dataclasses.replace(TRAINER, eval_batch_size=13).evaluate(model, split, task.max_len, CPU, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    model.eval()
+    losses, hits = [], []
+    for n, label in enumerate(split.labels):
+        row = torch.from_numpy(split.tokens[split.offsets[n] : split.offsets[n + 1]].copy())[None, None]
+        logits = model(row, torch.ones_like(row, dtype=torch.bool))
+        losses.append(F.cross_entropy(logits, torch.tensor([label])).item())
+        hits.append(logits.argmax().item() == label)
+        assert result.predictions[n] == logits.argmax().item()
+    assert result.loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert result.accuracy == np.mean(hits)
+
+
+class Scripted(nn.Module):
+    """Answers as told, whatever it is shown: right on the given share of validation passes."""
+
+    def __init__(self, task: ToyTask, script: list[float]) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.register_buffer("passes", torch.tensor(0))
+        self.task, self.script = task, script
+
+    def forward(self, tokens, mask):
+        logits = F.one_hot(tokens[:, 0, 0].long() - 1, 3).float() * 4
+        if self.training:
+            return logits + self.bias
+        if len(tokens) == len(self.task.split("val").labels):
+            self.passes += 1
+            right = torch.arange(len(tokens)) < self.script[int(self.passes) - 1] * len(tokens)
+            return torch.where(right[:, None], logits, -logits)
+        # On the test split it tells which weights it was given back.
+        return torch.where((torch.arange(len(tokens)) < int(self.passes))[:, None], logits, -logits)
+
+
+def test_the_best_weights_on_validation_are_tested_and_the_last_ones_beside_them():
+    task = ToyTask()
+    script = [0.25, 0.75, 0.75, 0.5]  # the second pass is the best, and the third does not displace it
+    trainer = dataclasses.replace(TRAINER, eval_batch_size=67)
+    outcome, _ = fit(trainer, Scripted(task, script))
+    assert (outcome.best_step, outcome.val_accuracy, outcome.last_val_accuracy) == (20, 0.75, 0.5)
+    assert outcome.test_accuracy == 2 / 67
+    assert outcome.last_test_accuracy == 4 / 67
+    assert not outcome.stopped_early
+
+
+def test_it_stops_when_the_validation_loss_no_longer_falls():
+    script = [0.25, 0.75, 0.5, 0.5]
+    outcome, curve = fit(
+        dataclasses.replace(TRAINER, patience=2, steps=100, eval_batch_size=67), Scripted(ToyTask(), script)
+    )
+    assert outcome.stopped_early
+    assert (outcome.steps, outcome.best_step, len(curve)) == (40, 20, 4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step():
+    class Explodes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(3))
+            self.calls = 0
+
+        def forward(self, tokens, mask):
+            self.calls += self.training
+            return self.bias.expand(len(tokens), 3) * (torch.nan if self.calls == 7 else 1)
+
+    outcome = Outcome()
+    with pytest.raises(DivergedError, match="training loss is nan at step 7"):
+        TRAINER.fit(Explodes(), ToyTask(), seed=0, device=CPU, report=lambda _: None, outcome=outcome)
+    assert outcome.test_accuracy is None
+    assert outcome.cost["ms_per_step"] > 0  # what was measured before is kept
+
+
+def test_the_learning_rate_rises_and_falls_linearly():
+    _, curve = fit(dataclasses.replace(TRAINER, steps=20, warmup_steps=5, eval_every=1))
+    rates = [point["learning_rate"] for point in curve]
+    assert rates[0] == pytest.approx(1e-2 / 25)
+    assert rates[4] == pytest.approx(1e-2)
+    assert np.diff(rates[:5]) == pytest.approx([(1e-2 - 1e-2 / 25) / 4] * 4)
+    assert rates[-1] == pytest.approx(1e-2 / 25e4)
+    assert np.ptp(np.diff(rates[5:])) < 1e-10
+
+
+def test_bf16_trains_too_and_says_nothing_in_fp64():
+    outcome, _ = fit(dataclasses.replace(TRAINER, precision="bf16"))
+    assert outcome.test_accuracy > 0.9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"micro_batch": 12},
+            "micro_batch must divide trainer.batch_size=32. Got 12; the largest that fits below it is 8",
+        ),
+        ({"steps": 0}, "trainer.steps must be at least 1. Got 0"),
+        ({"precision": "fp8"}, "must be one of fp32, bf16. Got 'fp8'"),
+        ({"warmup_steps": 41}, "between 0 and trainer.steps=40. Got 41"),
+    ],
+)
+def test_bad_settings_are_named(change, message):
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(TRAINER, **change)
