@@ -1,0 +1,43 @@
+"""What a run prints when it ends: its accuracy against the floors, its cost, and where its record is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lra.intervals import sampling_half_width
+from lra.record import RECORD_NAME, RunRecord
+
+
+def summarize(record: RunRecord, folder: Path) -> str:
+    """Describe a finished run in a few aligned lines."""
+    lines = [
+        (f"{record.task} · {record.attn}", f"{record.status}, {record.steps:,} steps, {record.num_params:,} parameters")
+    ]
+    if record.test_accuracy is not None and record.last_test_accuracy is not None:
+        half = sampling_half_width(record.test_accuracy, record.data["sizes"]["test"])
+        lines += [
+            (
+                "test accuracy",
+                f"{record.test_accuracy:6.1%} ± {half:.1%}   weights of step {record.best_step}, best on validation",
+            ),
+            ("  last step", f"{record.last_test_accuracy:6.1%}"),
+        ]
+    lines += [(f"  {name}", f"{accuracy:6.1%}   floor") for name, accuracy in _descending(record.floors)]
+    if record.train_seconds is not None and record.ms_per_step is not None and record.ms_per_step_quartiles:
+        low, high = record.ms_per_step_quartiles
+        lines.append(
+            (
+                "training",
+                f"{record.train_seconds:,.1f} s, {record.ms_per_step:.1f} ms a step (quartiles {low:.1f}, {high:.1f})",
+            )
+        )
+    if record.peak_memory_bytes is not None:
+        kind = "allocated on the GPU" if record.device == "cuda" else "resident"
+        lines.append(("peak memory", f"{record.peak_memory_bytes / 2**20:,.0f} MiB {kind}"))
+    lines.append(("record", str(folder / RECORD_NAME)))
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+def _descending(floors: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(floors.items(), key=lambda item: -item[1])

@@ -1,0 +1,90 @@
+"""A mirror of the run in Weights & Biases. The record on disk is complete without it, so it may never stop a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lra.errors import InputError
+
+log = logging.getLogger(__name__)
+
+MODES = ("online", "offline", "disabled")
+
+
+class WandbMirror:
+    """A wandb run under the same key and the same names as the record.
+
+    The first failure of wandb is reported in one line; after it the mirror does nothing, and training goes on.
+
+    Args:
+        mode: "online", "offline" or "disabled".
+        project, entity: where the run appears in wandb.
+        folder: the run's folder, where wandb keeps its files.
+        key: the run's key, wandb's id.
+        name, group: shown in wandb.
+        config: shown in wandb.
+
+    Raises:
+        InputError: the mode is unknown.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: str,
+        project: str,
+        entity: str | None,
+        folder: Path,
+        key: str,
+        name: str,
+        group: str,
+        config: Mapping[str, Any],
+    ) -> None:
+        if mode not in MODES:
+            raise InputError(f"wandb.mode must be one of {', '.join(MODES)}. Got {mode!r}.")
+        self._run: Any = None
+
+        def begin() -> None:
+            import wandb  # a second of import time, for nothing where it is disabled
+
+            self._run = wandb.init(
+                mode=mode,  # type: ignore[arg-type]
+                project=project,
+                entity=entity,
+                dir=folder,
+                id=key,
+                name=name,
+                group=group,
+                config=dict(config),
+                resume="allow" if mode == "online" else None,
+                settings=wandb.Settings(silent=True, console="off", disable_git=True),
+            )
+
+        if mode != "disabled":
+            self._guard(begin)
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Add one point of the learning curve; `step` must be among the values."""
+        if self._run is not None:
+            self._guard(lambda: self._run.log(dict(values), step=values["step"]))
+
+    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
+        """Fill the summary and end the wandb run."""
+        run, self._run = self._run, None
+        if run is not None:
+            self._guard(lambda: run.summary.update(dict(summary)))
+            self._guard(lambda: run.finish(exit_code=int(failed)))
+
+    def _guard(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:
+            log.warning("wandb failed (%s); the run goes on, and its record on disk is complete.", error)
+            run, self._run = self._run, None
+            if run is not None:
+                with suppress(Exception):
+                    run.finish(exit_code=1)
