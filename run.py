@@ -7,13 +7,18 @@ choices. Running the same command again finds the finished record and trains not
 from __future__ import annotations
 
 import signal
+import sys
+from contextlib import suppress
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,6 +28,9 @@ from lra.summary import summarize
 from lra.trainer import Trainer
 from models.attention import Attention
 from models.encoder import Classifier
+
+
+CONFIGS = Path(__file__).parent.resolve() / "configs"
 
 
 def train(cfg: DictConfig, task_name: str, attn_name: str) -> float | None:
@@ -73,5 +81,30 @@ def main(cfg: DictConfig) -> float | None:
         raise CompactHydraException(str(error)) from error
 
 
+def explain_unknown_keys(arguments: list[str]) -> str:
+    """Name the keys there are, where Hydra only says that one is unknown; "" if all are known."""
+    overrides = [word.partition("=")[::2] for word in arguments if "=" in word and word[0].isalpha()]
+    groups = [f"{key}={value}" for key, value in overrides if (CONFIGS / key).is_dir() and "," not in value]
+    GlobalHydra.instance().clear()
+    lines = []
+    with suppress(HydraException), initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("config", overrides=groups)
+        for key, _ in overrides:
+            parent, _, name = key.rpartition(".")
+            node = OmegaConf.select(cfg, parent) if parent else cfg
+            if not (CONFIGS / key).is_dir() and not key.startswith("hydra") and isinstance(node, DictConfig):
+                known = [str(other) for other in node if not str(other).startswith("_")]
+                if name not in known:
+                    close = get_close_matches(name, known, n=1)
+                    hint = f" Did you mean {close[0]}?" if close else ""
+                    lines.append(f"{key} is no key.{hint} {parent or 'The top level'} has: {', '.join(known)}.")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemExit as stop:
+        if stop.code and (explanation := explain_unknown_keys(sys.argv[1:])):
+            print(explanation, file=sys.stderr)
+        raise

@@ -19,13 +19,16 @@ from lra.tables import collect, leaderboard, load_records, render, to_frame
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
+GENERATED = {"source": "generated", "variant": "brackets", "sizes": {"test": 10000}, "sha256": {"test": "ab" * 32}}
+
+
 def record(attn: str, seed: int, accuracy: float | None, status="ok", task="listops", **more) -> RunRecord:
     group = more.pop("group", f"{task}-{attn}")
     return RunRecord(
         **{
             "key": f"{group}-{seed}", "group": group, "task": task, "attn": attn, "protocol": "skeinformer",
             "scale": "mini", "seed": seed, "config": {"attn": {"name": attn}, "seed": seed}, "status": status,
-            "data": {"source": "generated", "variant": "brackets", "sizes": {"test": 10000}, "sha256": {"test": "ab" * 32}},
+            "data": GENERATED,
             "test_accuracy": accuracy, "ms_per_step": 20.0 + seed,
             "floors": {"root_operator": 0.25, "majority": 0.125} if task == "listops" else {"majority": 0.5},
             **more,
@@ -87,7 +90,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_never_averaged():
 
 
 def test_other_data_scales_protocols_and_devices_have_columns_or_tables_of_their_own():
-    other_data = {"source": "released", "variant": "brackets", "sizes": {"test": 2000}, "sha256": {"test": "cd" * 32}}
+    other_data = {**GENERATED, "source": "released", "sha256": {"test": "cd" * 32}}
     text = render(
         [
             record("softmax", 0, 0.4),
