@@ -1,0 +1,1 @@
+"""Plain, slow twins of the fast paths, written for reading."""
