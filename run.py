@@ -22,6 +22,7 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lra.data import Batching
 from lra.errors import InputError
 from lra.runner import resolve_device, run
 from lra.summary import summarize
@@ -29,18 +30,17 @@ from lra.trainer import Trainer
 from models.attention import Attention
 from models.encoder import Classifier
 
-
 CONFIGS = Path(__file__).parent.resolve() / "configs"
 
 
 def train(cfg: DictConfig, task_name: str, attn_name: str) -> float | None:
     """Build what the configuration names and run it; return the validation accuracy, for Hydra's sweepers."""
     task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
-    trainer = Trainer(**cfg.trainer)
+    trainer = Trainer(**cfg.trainer, batching=Batching(**cfg.data))
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     # What determines the numbers. Of the two tables only the chosen row does, and it has been resolved into the rest.
     config = {
-        **{name: resolved[name] for name in ("protocol", "scale", "seed", "model", "trainer")},
+        **{name: resolved[name] for name in ("protocol", "scale", "seed", "model", "data", "trainer")},
         "task": {**resolved["task"], "name": task_name, "version": task.version},
         "attn": {
             **resolved["attn"],

@@ -3,17 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lra.errors import InputError
 from lra.tasks import Split
 
 # Lengths are rounded up to this, so that kernels see few shapes and aligned rows.
 LENGTH_MULTIPLE = 8
+PADDINGS = ("batch", "max")
+
+
+class Batch(NamedTuple):
+    """Examples of one forward pass.
+
+    Attributes:
+        tokens: (B, I, L) uint8, padded with 0.
+        mask: (B, I, L) bool, True on real tokens.
+        labels: (B,) int64.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How examples become batches; the fields are the `data` node of the configuration, one to one.
+
+    Attributes:
+        padding: "batch" pads to the longest of the batch, rounded up; "max" to the task's longest, as the published
+            protocols did. It changes what a batch costs, not what comes out of the model.
+        bucket_batches: so many batches are drawn together and sorted by length before they are cut apart, so that
+            sequences of a batch are about equally long; 1 for no sorting.
+    """
+
+    padding: str
+    bucket_batches: int
+
+    def __post_init__(self) -> None:
+        if self.padding not in PADDINGS:
+            raise InputError(f"data.padding must be one of {', '.join(PADDINGS)}. Got {self.padding!r}.")
+        if self.bucket_batches < 1:
+            raise InputError(f"data.bucket_batches must be at least 1. Got {self.bucket_batches}.")
+
+    def gather(self, split: Split, index: NDArray[np.int64], max_len: int) -> Batch:
+        """Gather the examples `index`, (B,), of a task whose sequences are at most `max_len` long."""
+        inputs = num_inputs(split)
+        sequences = (index[:, None] * inputs + np.arange(inputs)).ravel()
+        starts = split.offsets[sequences]
+        sizes = split.offsets[sequences + 1] - starts
+        width = max_len
+        if self.padding == "batch":
+            width = min(-(-int(sizes.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, max_len)
+        # 32-bit numbers halve the time of the comparison, which is most of this function's.
+        mask = np.arange(width, dtype=np.int32) < sizes.astype(np.int32)[:, None]
+        if int(starts.max()) + width <= len(split.tokens):
+            tokens = sliding_window_view(split.tokens, width)[starts]  # a copy of one stretch of memory for each row
+        else:  # a row at the very end of the split, whose padding would lie beyond it
+            tokens = split.tokens.take(starts[:, None] + np.arange(width), mode="clip")
+        tokens *= mask.view(np.uint8)
+        shape = (len(index), inputs, width)
+        return Batch(
+            torch.from_numpy(tokens.reshape(shape)),
+            torch.from_numpy(mask.reshape(shape)),
+            torch.from_numpy(split.labels[index]),
+        )
+
+    def training_index(self, split: Split, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
+        """Name the examples of training step `step` (0, 1, ...), (batch_size,).
+
+        The training set is read in a fresh order every epoch, without a break between epochs, so every batch is full
+        and every example is seen equally often. The order depends on nothing but the split and the arguments.
+        """
+        window, place = divmod(step, self.bucket_batches)
+        drawn = _stream(
+            len(split.labels), seed, window * self.bucket_batches * batch_size, self.bucket_batches * batch_size
+        )
+        if self.bucket_batches == 1:
+            return drawn
+        by_length = drawn[np.argsort(lengths(split, drawn), kind="stable")].reshape(-1, batch_size)
+        # The batches of a window come in random order, or every window would go from short to long.
+        return by_length[np.random.default_rng([seed, 1, window]).permutation(self.bucket_batches)[place]]
+
+    def evaluation(self, split: Split, batch_size: int, max_len: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+        """Yield (example numbers, batch), every example exactly once, sorted by length to save padding."""
+        order = np.argsort(lengths(split, np.arange(len(split.labels))), kind="stable")
+        for first in range(0, len(order), batch_size):
+            index = order[first : first + batch_size]
+            yield index, self.gather(split, index, max_len)
 
 
 def num_inputs(split: Split) -> int:
@@ -21,56 +107,20 @@ def num_inputs(split: Split) -> int:
     return (len(split.offsets) - 1) // len(split.labels)
 
 
-def lengths(split: Split) -> NDArray[np.int64]:
-    """Return the number of tokens of every sequence, (N, I)."""
-    return np.diff(split.offsets).reshape(len(split.labels), -1)
-
-
-def batch(split: Split, index: NDArray[np.int64], max_len: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Gather the examples `index`, padded with 0 to the longest of them.
-
-    Args:
-        split: where they are.
-        index: (B,) example numbers.
-        max_len: no batch is wider than this, whatever the rounding of lengths.
-
-    Returns:
-        tokens (B, I, L) uint8, mask (B, I, L) bool, labels (B,) int64.
-    """
+def lengths(split: Split, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the length of the longest sequence of each of the examples `index`, (B,)."""
     inputs = num_inputs(split)
-    sequences = index[:, None] * inputs + np.arange(inputs)  # (B, I)
-    starts = split.offsets[sequences]
-    ends = split.offsets[sequences + 1]
-    longest = int((ends - starts).max())
-    width = min(-(-longest // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, max(max_len, longest))
-    places = starts[..., None] + np.arange(width)  # (B, I, L)
-    mask = places < ends[..., None]
-    tokens = split.tokens.take(places, mode="clip")  # padded places of the last sequence may lie past the end
-    tokens *= mask
-    return torch.from_numpy(tokens), torch.from_numpy(mask), torch.from_numpy(split.labels[index])
+    sequences = index[:, None] * inputs + np.arange(inputs)
+    return (split.offsets[sequences + 1] - split.offsets[sequences]).max(axis=1)
 
 
-def training_index(num_examples: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
-    """Name the examples of training step `step` (0, 1, ...), (batch_size,).
-
-    The training set is read in a fresh order every epoch, without a break between epochs, so every batch is full and
-    every example is seen equally often. The order depends on nothing but the arguments.
-    """
-    first = step * batch_size
-    wanted = np.arange(first, first + batch_size)
-    epochs, places = np.divmod(wanted, num_examples)
-    orders = {int(epoch): _epoch_order(num_examples, seed, int(epoch)) for epoch in np.unique(epochs)}
-    return np.concatenate([orders[epoch][places[epochs == epoch]] for epoch in orders])
+def _stream(num_examples: int, seed: int, first: int, count: int) -> NDArray[np.int64]:
+    """Return places first ... first + count - 1 of the endless stream of shuffled epochs."""
+    epochs, places = np.divmod(np.arange(first, first + count), num_examples)
+    parts = [_epoch_order(num_examples, seed, int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
+    return np.concatenate(parts)
 
 
 @lru_cache(maxsize=4)
 def _epoch_order(num_examples: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(num_examples)
-
-
-def evaluation_batches(split: Split, batch_size: int, max_len: int) -> Iterator[tuple[NDArray[np.int64], tuple]]:
-    """Yield (example numbers, batch) so that every example comes exactly once, sorted by length to save padding."""
-    order = np.argsort(lengths(split).max(axis=1), kind="stable")
-    for first in range(0, len(order), batch_size):
-        index = order[first : first + batch_size]
-        yield index, batch(split, index, max_len)
+    return np.random.default_rng([seed, 0, epoch]).permutation(num_examples)

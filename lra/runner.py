@@ -85,7 +85,7 @@ def run(
     """
     task.prepare()
     data = task.describe()
-    config = {**config, "device": device.type, "data": data}
+    config = {**config, "device": device.type, "prepared": data}
     key = fingerprint(config)
     folder = results_dir / "runs" / config["task"]["name"] / config["attn"]["name"] / key
     record = RunRecord(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
-from lra.data import batch, evaluation_batches, training_index
+from lra.data import Batch, Batching
 from lra.errors import InputError
 from lra.meter import Meter
 from lra.tasks import Split, Task
@@ -64,7 +64,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trainer:
-    """How to train; the fields are the `trainer` node of the configuration, one to one.
+    """How to train; the fields are the `trainer` node of the configuration, but for `batching`.
 
     Attributes:
         steps: optimiser steps.
@@ -79,6 +79,7 @@ class Trainer:
         eval_every: steps from one validation pass to the next; the last step always has one.
         patience: validation passes without a lower loss before training stops, None for never.
         eval_batch_size: examples in one forward pass of an evaluation.
+        batching: how examples become batches; a node of its own, `data`.
     """
 
     steps: int
@@ -94,6 +95,7 @@ class Trainer:
     eval_every: int
     patience: int | None
     eval_batch_size: int
+    batching: Batching
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "eval_batch_size"):
@@ -153,7 +155,7 @@ class Trainer:
                 meter.start()
                 while outcome.steps < self.steps and not outcome.stopped_early:
                     learning_rate = optimizer.param_groups[0]["lr"]
-                    index = training_index(len(train.labels), self.batch_size, seed, outcome.steps)
+                    index = self.batching.training_index(train, self.batch_size, seed, outcome.steps)
                     window.add(*self._step(model, optimizer, train, index, task.max_len, device, meter))
                     outcome.steps += 1
                     if outcome.steps < self.steps:
@@ -206,9 +208,9 @@ class Trainer:
         predictions = np.zeros(len(split.labels), dtype=np.uint8)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            for index, (tokens, mask, labels) in evaluation_batches(split, self.eval_batch_size, max_len):
-                logits = self._logits(model, tokens, mask, device)
-                loss += F.cross_entropy(logits, labels.to(device), reduction="sum")
+            for index, batch in self.batching.evaluation(split, self.eval_batch_size, max_len):
+                logits = self._logits(model, batch, device)
+                loss += F.cross_entropy(logits, batch.labels.to(device), reduction="sum")
                 predictions[index] = logits.argmax(-1).cpu().numpy()
         model.train(was_training)
         return Evaluation(loss.item() / len(predictions), float((predictions == split.labels).mean()), predictions)
@@ -229,24 +231,24 @@ class Trainer:
         real = padded = 0
         for first in range(0, len(index), self.micro_batch or len(index)):
             part = index[first : first + (self.micro_batch or len(index))]
-            tokens, mask, labels = batch(train, part, max_len)
-            labels = labels.to(device, non_blocking=True)
-            logits = self._logits(model, tokens, mask, device)
+            batch = self.batching.gather(train, part, max_len)
+            labels = batch.labels.to(device, non_blocking=True)
+            logits = self._logits(model, batch, device)
             # Sums over the batch's size, not means over the part's: the gradient is that of the undivided batch.
             loss = F.cross_entropy(logits, labels, reduction="sum") / len(index)
             loss.backward()
             total += torch.stack([loss.detach(), (logits.argmax(-1) == labels).sum() / len(index)])
-            real, padded = real + int(mask.sum()), padded + mask.numel()
+            real, padded = real + int(batch.mask.sum()), padded + batch.mask.numel()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
         optimizer.step()
         meter.lap(real, padded)
         return total[0], total[1]
 
-    def _logits(self, model: nn.Module, tokens: Tensor, mask: Tensor, device: torch.device) -> Tensor:
+    def _logits(self, model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
         dtype = PRECISIONS[self.precision]
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            logits = model(tokens.to(device, non_blocking=True), mask.to(device, non_blocking=True))
+            logits = model(batch.tokens.to(device, non_blocking=True), batch.mask.to(device, non_blocking=True))
         return logits.float()
 
     def _warn_if_long(self, meter: Meter, device: torch.device) -> None:

@@ -12,6 +12,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lra.data import Batching
 from lra.trainer import Trainer
 from models.encoder import Classifier
 
@@ -33,7 +34,7 @@ def composed(*overrides: str) -> DictConfig:
 def test_every_pair_composes_and_builds(task, attn, scale, tmp_path):
     cfg = composed(f"task={task}", f"attn={attn}", f"scale={scale}")
     made = instantiate(cfg.task)(cache_dir=tmp_path)
-    Trainer(**cfg.trainer)
+    Trainer(**cfg.trainer, batching=Batching(**cfg.data))
     model = Classifier(
         instantiate(cfg.attn), vocab_size=made.vocab_size, max_len=made.max_len, num_classes=made.num_classes,
         num_inputs=made.num_inputs, **cfg.model,

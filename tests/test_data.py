@@ -1,67 +1,111 @@
 """Batches against a plain loop; the order of training and the completeness of evaluation."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
+import torch
 
-from lra.data import LENGTH_MULTIPLE, batch, evaluation_batches, lengths, training_index
+from lra.data import LENGTH_MULTIPLE, Batching, lengths
+from lra.errors import InputError
+from models.attention.softmax import SoftmaxAttention
+from tests.test_trainer import model_for
 from tests.toy import ToyTask
 
+PLAIN = Batching(padding="batch", bucket_batches=1)
+BUCKETS = Batching(padding="batch", bucket_batches=5)
 
-@pytest.mark.parametrize("num_inputs", [1, 2])
-def test_a_batch_is_what_a_loop_over_its_examples_would_pad(num_inputs):
-    task = ToyTask(num_inputs)
+
+def padded_by_hand(split, example: int, which: int, inputs: int, width: int) -> tuple[list[int], list[bool]]:
+    first, last = split.offsets[example * inputs + which], split.offsets[example * inputs + which + 1]
+    padding = width - (last - first)
+    return [*split.tokens[first:last].tolist(), *[0] * padding], [True] * (last - first) + [False] * padding
+
+
+@pytest.mark.parametrize("index", [[5, 0, 7, 5], [255, 1], [255]])
+@pytest.mark.parametrize("padding", ["batch", "max"])
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_a_batch_is_what_a_loop_over_its_examples_would_pad(inputs, padding, index):
+    """The last examples of a split, whose padding lies beyond its end, take a path of their own."""
+    task = ToyTask(inputs)
     split = task.split("train")
-    index = np.array([5, 0, 255, 5])
-    tokens, mask, labels = batch(split, index, task.max_len)
-    assert tokens.shape == mask.shape
+    batch = Batching(padding=padding, bucket_batches=1).gather(split, np.array(index), task.max_len)
+    width = batch.tokens.shape[-1]
     for place, example in enumerate(index):
-        for which in range(num_inputs):
-            first, last = split.offsets[example * num_inputs + which :][:2]
-            row = split.tokens[first:last].tolist()
-            assert tokens[place, which].tolist() == row + [0] * (tokens.shape[-1] - len(row))
-            assert mask[place, which].tolist() == [True] * len(row) + [False] * (tokens.shape[-1] - len(row))
-    assert labels.tolist() == split.labels[index].tolist()
+        for which in range(inputs):
+            row = batch.tokens[place, which].tolist(), batch.mask[place, which].tolist()
+            assert row == padded_by_hand(split, example, which, inputs, width)
+    assert batch.labels.tolist() == split.labels[index].tolist()
 
 
-def test_the_width_is_rounded_up_but_not_beyond_the_longest_allowed():
+def test_the_width_is_the_longest_rounded_up_but_not_beyond_the_longest_allowed():
     task = ToyTask()
     split = task.split("train")
-    sizes = lengths(split)[:, 0]
+    sizes = lengths(split, np.arange(256))
     short, long = np.flatnonzero(sizes == 3)[:1], np.flatnonzero(sizes == 12)[:1]
-    assert batch(split, short, task.max_len)[0].shape[-1] == LENGTH_MULTIPLE
-    assert batch(split, long, task.max_len)[0].shape[-1] == 12
+    assert PLAIN.gather(split, short, task.max_len).tokens.shape[-1] == LENGTH_MULTIPLE
+    assert PLAIN.gather(split, long, task.max_len).tokens.shape[-1] == 12
+    assert Batching("max", 1).gather(split, short, task.max_len).tokens.shape[-1] == 12
+
+
+def test_padding_changes_nothing_that_comes_out_of_the_model():
+    task = ToyTask()
+    split, model = task.split("train"), model_for(task, SoftmaxAttention).double().eval()
+    short = np.flatnonzero(lengths(split, np.arange(256)) < 6)[:9]
+    narrow, wide = (Batching(padding, 1).gather(split, short, task.max_len) for padding in ("batch", "max"))
+    assert narrow.tokens.shape != wide.tokens.shape
+    torch.testing.assert_close(model(narrow.tokens, narrow.mask), model(wide.tokens, wide.mask), rtol=0, atol=1e-12)
 
 
 def test_a_zero_token_inside_a_sequence_is_not_padding():
     task = ToyTask()
     split = task.split("train")
     zeroed = split._replace(tokens=np.zeros_like(split.tokens))
-    _, mask, _ = batch(zeroed, np.arange(10), task.max_len)
-    assert mask.sum(-1)[:, 0].tolist() == lengths(split)[:10, 0].tolist()
+    batch = PLAIN.gather(zeroed, np.arange(10), task.max_len)
+    assert batch.mask.sum(-1)[:, 0].tolist() == lengths(split, np.arange(10)).tolist()
 
 
-def test_training_sees_every_example_equally_often_and_every_batch_is_full():
-    seen = np.concatenate([training_index(10, 4, seed=3, step=step) for step in range(15)])
-    assert np.bincount(seen).tolist() == [6] * 10
-    for epoch in seen.reshape(6, 10):
-        assert sorted(epoch) == list(range(10))
+@pytest.mark.parametrize("batching", [PLAIN, BUCKETS])
+def test_training_sees_every_example_equally_often_and_every_batch_is_full(batching):
+    split = ToyTask(sizes=(10, 1, 1)).split("train")
+    batches = [batching.training_index(split, 4, seed=3, step=step) for step in range(15)]
+    assert {len(index) for index in batches} == {4}
+    assert np.bincount(np.concatenate(batches)).tolist() == [6] * 10
+    first_window = np.concatenate(batches[:5])
+    assert np.bincount(first_window).tolist() == [2] * 10
 
 
-def test_the_order_depends_on_seed_epoch_and_step_alone():
-    assert training_index(100, 7, 0, 20).tolist() == training_index(100, 7, 0, 20).tolist()
-    assert training_index(100, 7, 0, 20).tolist() != training_index(100, 7, 1, 20).tolist()
-    first, second = training_index(10, 10, 0, 0), training_index(10, 10, 0, 1)
-    assert first.tolist() != second.tolist()
-    assert (
-        training_index(4, 10, 0, 0).tolist() == np.concatenate([training_index(4, 2, 0, s) for s in range(5)]).tolist()
-    )
+def test_epochs_have_orders_of_their_own_that_depend_on_the_seed():
+    split = ToyTask(sizes=(100, 1, 1)).split("train")
+    orders = [PLAIN.training_index(split, 100, seed, step).tolist() for seed in (0, 1) for step in (0, 1)]
+    assert all(sorted(order) == list(range(100)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    cut = np.concatenate([PLAIN.training_index(split, 20, 0, step) for step in range(5)])
+    assert cut.tolist() == orders[0]
+
+
+def test_buckets_hold_sequences_of_like_length_in_no_order():
+    split = ToyTask().split("train")
+    sizes = [lengths(split, BUCKETS.training_index(split, 16, 0, step)) for step in range(15)]
+    plain = [lengths(split, PLAIN.training_index(split, 16, 0, step)) for step in range(15)]
+    assert np.mean([np.ptp(s) for s in sizes]) < 0.5 * np.mean([np.ptp(s) for s in plain])
+    means = np.array([s.mean() for s in sizes]).reshape(3, 5)
+    assert all((np.diff(window) < 0).any() for window in means)  # not from short to long every time
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 66, 67, 1000])
 def test_evaluation_counts_every_example_exactly_once(batch_size):
     task = ToyTask()
     split = task.split("test")
-    parts = list(evaluation_batches(split, batch_size, task.max_len))
+    parts = list(PLAIN.evaluation(split, batch_size, task.max_len))
     assert sorted(np.concatenate([index for index, _ in parts])) == list(range(67))
-    for index, (_, _, labels) in parts:
-        assert labels.tolist() == split.labels[index].tolist()
+    for index, batch in parts:
+        assert batch.labels.tolist() == split.labels[index].tolist()
+
+
+@pytest.mark.parametrize(
+    ("padding", "buckets", "message"), [("none", 1, "batch, max. Got 'none'"), ("max", 0, "Got 0")]
+)
+def test_bad_settings_are_named(padding, buckets, message):
+    with pytest.raises(InputError, match=message):
+        Batching(padding, buckets)
