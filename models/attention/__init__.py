@@ -20,8 +20,7 @@ class Attention(nn.Module):
     - a sequence's result depends neither on its batch mates nor on how much padding follows it, draws held fixed;
     - any mask is accepted: holes, a single real token, none at all; padded rows come out finite but unspecified;
     - any length up to `max_len` is accepted: a mechanism that needs a divisible length pads and crops inside;
-    - randomness comes only from `draw` (and from `F.dropout`, where `dropout` is used), and the shapes drawn depend only
-      on the shapes of the inputs;
+    - randomness comes only from `draw`, and from dropout; the shapes drawn depend only on the shapes of the inputs;
     - no value is read back from the device, and no device is named.
 
     Attributes:
