@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 MEASURED = Path("measured", "records.jsonl")
 # Runs on different data, or on different kinds of machine, never share a table.
 TABLE_COLUMNS = ["scale", "protocol", "device"]
+# The name of a record that is no attention mechanism's begins with this; it stands beneath the table.
+BASELINE = "baseline_"
 STATUS_TEXT = {"out_of_memory": "out of memory"}
 
 
@@ -134,25 +136,39 @@ def _table(rows: pd.DataFrame, records: Sequence[RunRecord]) -> str:
     columns = list(dict.fromkeys(zip(rows["task"], rows["data"], strict=True)))
     several = Counter(task for task, _ in columns)
     heads = [task if several[task] == 1 else f"{task} ({data})" for task, data in columns]
-    rows = rows.assign(
-        label=[attn + (f" [{more}]" if more else "") for attn, more in zip(rows["attn"], rows["settings"], strict=True)]
-    )
-    order = rows.groupby("label")["accuracy"].mean().sort_values(ascending=False, na_position="last").index
+    labels = [_label(attn, settings) for attn, settings in zip(rows["attn"], rows["settings"], strict=True)]
+    rows = rows.assign(label=labels, baseline=rows["attn"].str.startswith(BASELINE))
+    means = rows.groupby(["label", "baseline"], as_index=False)["accuracy"].mean()
     lines = []
-    for label in order:
+    for label in means.sort_values(["baseline", "accuracy"], ascending=[True, False], na_position="last")["label"]:
         mine = rows[rows["label"] == label].set_index(["task", "data"])
-        lines.append(
-            [label, *(_cell(mine.loc[[column]].iloc[0]) if column in mine.index else "" for column in columns)]
-        )
-    floors: dict[str, dict[tuple[str, str], str]] = {}
+        cells = [_cell(mine.loc[[column]].iloc[0]) if column in mine.index else "" for column in columns]
+        lines.append([label, *cells])
+    return markdown(["attn", *heads], [*lines, *_floor_lines(records, columns)])
+
+
+def _label(attn: str, settings: str) -> str:
+    name = f"baseline: {attn.removeprefix(BASELINE)}" if attn.startswith(BASELINE) else attn
+    return f"{name} [{settings}]" if settings else name
+
+
+def _floor_lines(records: Sequence[RunRecord], columns: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """Lay out the floors, the highest first."""
+    floors: dict[str, dict[tuple[str, str], float]] = {}
+    sizes: dict[tuple[str, str], int] = {}
     for record in records:
-        for floor, accuracy in record.floors.items():
-            half = sampling_half_width(accuracy, record.data["sizes"]["test"])
-            floors.setdefault(floor, {})[record.task, _data_name(record)] = f"{accuracy:.1%} ± {half:.1%}".replace(
-                "%", ""
-            )
-    lines += [[f"floor: {floor}", *(cells.get(column, "") for column in columns)] for floor, cells in floors.items()]
-    return markdown(["attn", *heads], lines)
+        column = record.task, _data_name(record)
+        sizes[column] = record.data["sizes"]["test"]
+        for name, accuracy in record.floors.items():
+            floors.setdefault(name, {})[column] = accuracy
+    return [
+        [f"floor: {name}", *(_percent(found[column], sizes[column]) if column in found else "" for column in columns)]
+        for name, found in sorted(floors.items(), key=lambda item: -max(item[1].values()))
+    ]
+
+
+def _percent(accuracy: float, num_test: int) -> str:
+    return f"{100 * accuracy:.1f} ± {100 * sampling_half_width(accuracy, num_test):.1f}"
 
 
 def _cell(row: pd.Series) -> str:

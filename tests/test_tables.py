@@ -44,6 +44,7 @@ def test_the_table_of_hand_written_records():
         record("softmax", 2, None, status="diverged"),
         record("reformer", 0, None, status="out_of_memory"),
         record("softmax", 0, 0.64, task="text"),
+        record("baseline_ngrams", 0, 0.80, task="text"),
     ]
     # Over seeds: 12.706 * 0.014142 / sqrt(2) = 0.12706; sampling: 1.96 * sqrt(0.43 * 0.57 / 10000) = 0.0097.
     assert render(records).split("\n\nTest accuracy")[0] == (
@@ -54,8 +55,9 @@ def test_the_table_of_hand_written_records():
         "| softmax              | 43.0 ± 12.7 (n=2), 1 diverged | 64.0 ± 0.9 (n=1) |\n"
         "| vmean                | 30.0 ± 0.9 (n=1)              |                  |\n"
         "| reformer             | 1 out of memory               |                  |\n"
-        "| floor: root_operator | 25.0 ± 0.8                    |                  |\n"
-        "| floor: majority      | 12.5 ± 0.6                    | 50.0 ± 1.0       |"
+        "| baseline: ngrams     |                               | 80.0 ± 0.8 (n=1) |\n"
+        "| floor: majority      | 12.5 ± 0.6                    | 50.0 ± 1.0       |\n"
+        "| floor: root_operator | 25.0 ± 0.8                    |                  |"
     )
 
 

@@ -37,6 +37,7 @@ class Task:
         max_len: no sequence is longer.
         num_classes: labels are 0 .. num_classes - 1.
         num_inputs: sequences in one example: 1, or 2 for Retrieval.
+        image_side: height and width, where a sequence is a square image, row by row; None elsewhere.
     """
 
     name: ClassVar[str]
@@ -45,6 +46,7 @@ class Task:
     max_len: int
     num_classes: int
     num_inputs: int = 1
+    image_side: int | None = None
 
     def prepare(self) -> Path:
         """Make the cached arrays unless a sound cache exists; safe to call twice and from several processes.

@@ -1,0 +1,66 @@
+"""Prepare tasks: python scripts/prepare.py task=all [scale=full] [plot=true] [key=value ...].
+
+`task` is `all`, or names with commas between them. Every other key is one of `configs/`, as on run.py's command line:
+`scale=mini`, `cache_dir=...`, `task.data_dir=...` (with a single task). What is prepared already is only checked.
+`plot=true` draws samples to `<results_dir>/tables/samples-<scale>.png`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf.errors import OmegaConfBaseException
+
+from lra.errors import InputError
+from lra.overview import HEAD, plot, rows
+from lra.tables import markdown
+from lra.tasks import Task
+
+CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
+
+
+def main(arguments: list[str]) -> int:
+    """Prepare what is asked for; return the number of tasks that could not be."""
+    if wrong := [word for word in arguments if "=" not in word]:
+        raise InputError(f"Unknown argument {wrong[0]!r}: expected key=value, for example task=all.")
+    values = dict(word.split("=", 1) for word in arguments)
+    wanted, plotting = values.pop("task", "all"), values.pop("plot", "false")
+    if plotting not in ("true", "false"):
+        raise InputError(f"plot must be true or false. Got {plotting!r}.")
+    known = sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml"))
+    names = known if wanted == "all" else wanted.split(",")
+    if unknown := set(names) - set(known):
+        raise InputError(f"There is no task {', '.join(sorted(unknown))}. Choose all, or from {', '.join(known)}.")
+
+    prepared: dict[str, Task] = {}
+    for name in names:
+        overrides = [f"task={name}", *(f"{key}={value}" for key, value in values.items())]
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            cfg = compose("config", overrides=overrides)
+        try:
+            task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
+            task.prepare()
+            prepared[name] = task
+        except InputError as error:
+            print(f"{name} could not be prepared: {error}", file=sys.stderr)
+    if prepared:
+        print(markdown(HEAD, [row for name, task in prepared.items() for row in rows(name, task)]))
+    if plotting == "true" and prepared:
+        path = Path(cfg.results_dir) / "tables" / f"samples-{cfg.scale}.png"
+        plot(prepared, path)
+        print(f"Samples are drawn in {path}.")
+    return len(names) - len(prepared)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    try:
+        sys.exit(1 if main(sys.argv[1:]) else 0)
+    except (InputError, HydraException, OmegaConfBaseException) as error:
+        sys.exit(str(error))
