@@ -44,10 +44,13 @@ class Batching:
             protocols did. It changes what a batch costs, not what comes out of the model.
         bucket_batches: so many batches are drawn together and sorted by length before they are cut apart, so that
             sequences of a batch are about equally long; 1 for no sorting.
+        mask_zero: treat token 0 as padding wherever it stands, as LRA, Nystromformer and Skeinformer do. It hides
+            the black pixels of an image: two thirds of a Pathfinder one.
     """
 
     padding: str
     bucket_batches: int
+    mask_zero: bool
 
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
@@ -71,6 +74,8 @@ class Batching:
         else:  # a row at the very end of the split, whose padding would lie beyond it
             tokens = split.tokens.take(starts[:, None] + np.arange(width), mode="clip")
         tokens *= mask.view(np.uint8)
+        if self.mask_zero:
+            mask &= tokens != 0
         shape = (len(index), inputs, width)
         return Batch(
             torch.from_numpy(tokens.reshape(shape)),
@@ -78,21 +83,23 @@ class Batching:
             torch.from_numpy(split.labels[index]),
         )
 
-    def training_index(self, split: Split, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
-        """Name the examples of training step `step` (0, 1, ...), (batch_size,).
+    def training(self, split: Split, batch_size: int, seed: int, first_step: int = 0) -> Iterator[NDArray[np.int64]]:
+        """Yield without end the example numbers of each training step, (batch_size,), from `first_step` on.
 
         The training set is read in a fresh order every epoch, without a break between epochs, so every batch is full
-        and every example is seen equally often. The order depends on nothing but the split and the arguments.
+        and every example is seen equally often. What a step is given depends on nothing but the split, the batch size
+        and the seed.
         """
-        window, place = divmod(step, self.bucket_batches)
-        drawn = _stream(
-            len(split.labels), seed, window * self.bucket_batches * batch_size, self.bucket_batches * batch_size
-        )
-        if self.bucket_batches == 1:
-            return drawn
-        by_length = drawn[np.argsort(lengths(split, drawn), kind="stable")].reshape(-1, batch_size)
-        # The batches of a window come in random order, or every window would go from short to long.
-        return by_length[np.random.default_rng([seed, 1, window]).permutation(self.bucket_batches)[place]]
+        window, begin = divmod(first_step, self.bucket_batches)
+        while True:
+            count = self.bucket_batches * batch_size
+            drawn = _stream(len(split.labels), seed, window * count, count)
+            if self.bucket_batches > 1:
+                drawn = drawn[np.argsort(lengths(split, drawn), kind="stable")]
+            # The batches of a window come in random order, or every window would go from short to long.
+            order = np.random.default_rng([seed, 1, window]).permutation(self.bucket_batches)
+            yield from drawn.reshape(-1, batch_size)[order[begin:]]
+            window, begin = window + 1, 0
 
     def evaluation(self, split: Split, batch_size: int, max_len: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """Yield (example numbers, batch), every example exactly once, sorted by length to save padding."""

@@ -75,7 +75,7 @@ def _image(axis: Axes, split: Split, which: int, num_classes: int, side: int) ->
 def _lengths(axis: Axes, task: Task) -> None:
     for part in PARTS:
         lengths = np.diff(task.split(part).offsets)
-        axis.hist(lengths, bins=np.linspace(0, task.max_len + 1, 60), density=True, histtype="step", label=part)
+        axis.hist(lengths, bins=60, range=(0, task.max_len), density=True, histtype="step", label=part)
     axis.set_xlim(0, task.max_len * 1.02)
     axis.set_xlabel("tokens in a sequence")
     axis.set_ylabel("share")

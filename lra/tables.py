@@ -140,7 +140,8 @@ def _table(rows: pd.DataFrame, records: Sequence[RunRecord]) -> str:
     rows = rows.assign(label=labels, baseline=rows["attn"].str.startswith(BASELINE))
     means = rows.groupby(["label", "baseline"], as_index=False)["accuracy"].mean()
     lines = []
-    for label in means.sort_values(["baseline", "accuracy"], ascending=[True, False], na_position="last")["label"]:
+    order = sorted(means.itertuples(), key=lambda row: (row.baseline, -row.accuracy if pd.notna(row.accuracy) else 1))
+    for label in (row.label for row in order):
         mine = rows[rows["label"] == label].set_index(["task", "data"])
         cells = [_cell(mine.loc[[column]].iloc[0]) if column in mine.index else "" for column in columns]
         lines.append([label, *cells])

@@ -149,14 +149,14 @@ class Trainer:
             cycle_momentum=self.cycle_momentum,
         )
         meter, window, choice = Meter(device), _Window(), _Choice(self.patience)
+        indices = self.batching.training(train, self.batch_size, seed)
         model.train()
         with _progress_bar(self.steps) as bar:
             try:
                 meter.start()
                 while outcome.steps < self.steps and not outcome.stopped_early:
                     learning_rate = optimizer.param_groups[0]["lr"]
-                    index = self.batching.training_index(train, self.batch_size, seed, outcome.steps)
-                    window.add(*self._step(model, optimizer, train, index, task.max_len, device, meter))
+                    window.add(*self._step(model, optimizer, train, next(indices), task.max_len, device, meter))
                     outcome.steps += 1
                     if outcome.steps < self.steps:
                         schedule.step()

@@ -7,7 +7,7 @@ H heads, D width of a head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,11 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Token and learned position embeddings, `depth` blocks, a final norm."""
+    """Token and learned position embeddings, `depth` blocks, a final norm.
+
+    With `real_valued`, the mean and the standard deviation of the tokens, a token is no symbol but a number: it is
+    standardised and enters through a linear layer, as in S4 (Gu, Goel, Re 2022, arXiv 2111.00396) on pixels.
+    """
 
     def __init__(
         self,
@@ -78,13 +82,16 @@ class Encoder(nn.Module):
         mlp_dim: int,
         dropout: float,
         attention_dropout: float,
+        real_valued: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.max_len = max_len
-        self.token = nn.Embedding(vocab_size, dim)
+        self.real_valued = real_valued
+        self.token = nn.Embedding(vocab_size, dim) if real_valued is None else nn.Linear(1, dim)
         self.position = nn.Embedding(max_len, dim)
-        for embedding in (self.token, self.position):
-            nn.init.normal_(embedding.weight, std=0.02)
+        for module in (self.token, self.position):
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
@@ -119,10 +126,16 @@ class Encoder(nn.Module):
                 "Build it for longer ones, or shorten the sequences."
             )
         positions = torch.arange(length, device=tokens.device)
-        x = self.dropout(self.token(tokens.int()) + self.position(positions))
+        x = self.dropout(self.token(self._symbols(tokens)) + self.position(positions))
         for block in self.blocks:
             x = block(x, mask)
         return self.norm(x)
+
+    def _symbols(self, tokens: Tensor) -> Tensor:
+        if self.real_valued is None:
+            return tokens.int()
+        numbers = tokens[..., None].to(self.position.weight.dtype)
+        return (numbers - self.real_valued["mean"]) / self.real_valued["std"]
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -151,6 +164,7 @@ class Classifier(nn.Module):
         mlp_dim: int,
         dropout: float,
         attention_dropout: float,
+        real_valued: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         if num_inputs not in (1, 2):
@@ -166,6 +180,7 @@ class Classifier(nn.Module):
             mlp_dim=mlp_dim,
             dropout=dropout,
             attention_dropout=attention_dropout,
+            real_valued=real_valued,
         )
         self.head = nn.Sequential(
             nn.Linear(dim if num_inputs == 1 else 4 * dim, mlp_dim), nn.ReLU(), nn.Linear(mlp_dim, num_classes)

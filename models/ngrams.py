@@ -34,14 +34,15 @@ class NgramClassifier(nn.Module):
         super().__init__()
         self.longest = longest
         self.bucket_bits = bucket_bits
-        self.embedding = nn.EmbeddingBag(2**bucket_bits + 1, dim, mode="sum", padding_idx=2**bucket_bits)
+        self.padding = 2**bucket_bits
+        self.embedding = nn.EmbeddingBag(self.padding + 1, dim, mode="sum", padding_idx=self.padding)
         nn.init.normal_(self.embedding.weight, std=0.1)
         self.head = nn.Linear(dim if num_inputs == 1 else 4 * dim, num_classes)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Classify tokens (B, I, L) where `mask` (B, I, L) is True."""
         buckets = self.buckets(tokens.flatten(0, 1), mask.flatten(0, 1))
-        count = (buckets != self.embedding.padding_idx).sum(-1, keepdim=True).clamp_min(1)
+        count = buckets.ne(self.padding).sum(-1, keepdim=True).clamp_min(1)
         # The root keeps the size of the sum of independent embeddings the same for long and short texts.
         bags = (self.embedding(buckets) / count.sqrt()).unflatten(0, tokens.shape[:2])
         if bags.shape[1] == 1:
@@ -60,6 +61,6 @@ class NgramClassifier(nn.Module):
             state = ((state ^ (state >> 32)) + tokens[:, n:].long() + 1) * MULTIPLIER
             real = real & mask[:, n:]
             # The upper bits of a product are the well mixed ones.
-            bucket = (state >> (64 - self.bucket_bits)) & (2**self.bucket_bits - 1)
-            parts.append(bucket.masked_fill(~real, self.embedding.padding_idx))
+            bucket = (state >> (64 - self.bucket_bits)) & (self.padding - 1)
+            parts.append(bucket.masked_fill(~real, self.padding))
         return torch.cat(parts, -1)

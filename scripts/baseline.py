@@ -43,14 +43,11 @@ def main(arguments: list[str]) -> None:
     task_name = next((word.split("=", 1)[1] for word in arguments if word.startswith("task=")), "listops")
     task: Task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    kind, kind_version = ("ngrams", NgramClassifier.version) if task.image_side is None else ("cnn", SmallCNN.version)
+    kind, version = ("ngrams", NgramClassifier.version) if task.image_side is None else ("cnn", SmallCNN.version)
     config = {
         **{name: resolved[name] for name in ("protocol", "scale", "seed", "data", "trainer")},
         "task": {**resolved["task"], "name": task_name, "version": task.version},
-        "attn": {
-            "name": f"{BASELINE}{kind}",
-            "version": NgramClassifier.version if kind == "ngrams" else SmallCNN.version,
-        },
+        "attn": {"name": f"{BASELINE}{kind}", "version": version},
     }
     del config["task"]["data_dir"]
 

@@ -68,7 +68,7 @@ def test_ngrams_never_reach_into_the_padding(length):
     expected = model(tokens[..., :length], mask[..., :length])
     torch.testing.assert_close(model(tokens.masked_fill(~mask, 77), mask), expected)
     used = model.buckets(tokens[:, 0], mask[:, 0])
-    assert (used != model.embedding.padding_idx).sum(-1).tolist() == [sum(max(0, length - n) for n in range(4))] * 2
+    assert (used != model.padding).sum(-1).tolist() == [sum(max(0, length - n) for n in range(4))] * 2
 
 
 def test_ngrams_spread_over_the_buckets():

@@ -70,6 +70,7 @@ def test_the_skeinformer_protocol_is_the_released_one():
     assert {name: resolved["trainer"][name] for name in expected} == expected
     assert resolved["model"] == {
         "dim": 64, "depth": 2, "num_heads": 2, "head_dim": 32, "mlp_dim": 128, "dropout": 0.1, "attention_dropout": 0.1,
+        "real_valued": None,
     }  # fmt: skip
     assert resolved["attn"]["num_samples"] == resolved["budget"] == 256
     sizes = ("num_train", "num_val", "num_test", "max_depth", "max_args", "min_length", "max_length")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,12 @@ from models.attention.softmax import SoftmaxAttention
 from tests.test_trainer import model_for
 from tests.toy import ToyTask
 
-PLAIN = Batching(padding="batch", bucket_batches=1)
-BUCKETS = Batching(padding="batch", bucket_batches=5)
+PLAIN = Batching(padding="batch", bucket_batches=1, mask_zero=False)
+BUCKETS = Batching(padding="batch", bucket_batches=5, mask_zero=False)
+
+
+def steps(batching: Batching, split, batch_size: int, seed: int, count: int, first: int = 0) -> list[np.ndarray]:
+    return list(islice(batching.training(split, batch_size, seed, first), count))
 
 
 def padded_by_hand(split, example: int, which: int, inputs: int, width: int) -> tuple[list[int], list[bool]]:
@@ -29,7 +35,7 @@ def test_a_batch_is_what_a_loop_over_its_examples_would_pad(inputs, padding, ind
     """The last examples of a split, whose padding lies beyond its end, take a path of their own."""
     task = ToyTask(inputs)
     split = task.split("train")
-    batch = Batching(padding=padding, bucket_batches=1).gather(split, np.array(index), task.max_len)
+    batch = Batching(padding=padding, bucket_batches=1, mask_zero=False).gather(split, np.array(index), task.max_len)
     width = batch.tokens.shape[-1]
     for place, example in enumerate(index):
         for which in range(inputs):
@@ -45,14 +51,16 @@ def test_the_width_is_the_longest_rounded_up_but_not_beyond_the_longest_allowed(
     short, long = np.flatnonzero(sizes == 3)[:1], np.flatnonzero(sizes == 12)[:1]
     assert PLAIN.gather(split, short, task.max_len).tokens.shape[-1] == LENGTH_MULTIPLE
     assert PLAIN.gather(split, long, task.max_len).tokens.shape[-1] == 12
-    assert Batching("max", 1).gather(split, short, task.max_len).tokens.shape[-1] == 12
+    assert Batching("max", 1, mask_zero=False).gather(split, short, task.max_len).tokens.shape[-1] == 12
 
 
 def test_padding_changes_nothing_that_comes_out_of_the_model():
     task = ToyTask()
     split, model = task.split("train"), model_for(task, SoftmaxAttention).double().eval()
     short = np.flatnonzero(lengths(split, np.arange(256)) < 6)[:9]
-    narrow, wide = (Batching(padding, 1).gather(split, short, task.max_len) for padding in ("batch", "max"))
+    narrow, wide = (
+        Batching(padding, 1, mask_zero=False).gather(split, short, task.max_len) for padding in ("batch", "max")
+    )
     assert narrow.tokens.shape != wide.tokens.shape
     torch.testing.assert_close(model(narrow.tokens, narrow.mask), model(wide.tokens, wide.mask), rtol=0, atol=1e-12)
 
@@ -65,29 +73,46 @@ def test_a_zero_token_inside_a_sequence_is_not_padding():
     assert batch.mask.sum(-1)[:, 0].tolist() == lengths(split, np.arange(10)).tolist()
 
 
+def test_a_zero_token_is_padding_where_the_protocol_wants_it_so():
+    task = ToyTask()
+    split = task.split("train")
+    split.tokens[split.offsets[3] + 1] = 0
+    batch = Batching("batch", 1, mask_zero=True).gather(split, np.array([3, 4]), task.max_len)
+    assert torch.equal(batch.mask, batch.tokens != 0)
+    assert not batch.mask[0, 0, 1]
+
+
 @pytest.mark.parametrize("batching", [PLAIN, BUCKETS])
 def test_training_sees_every_example_equally_often_and_every_batch_is_full(batching):
     split = ToyTask(sizes=(10, 1, 1)).split("train")
-    batches = [batching.training_index(split, 4, seed=3, step=step) for step in range(15)]
+    batches = steps(batching, split, 4, 3, 15)
     assert {len(index) for index in batches} == {4}
     assert np.bincount(np.concatenate(batches)).tolist() == [6] * 10
     first_window = np.concatenate(batches[:5])
     assert np.bincount(first_window).tolist() == [2] * 10
 
 
+@pytest.mark.parametrize("batching", [PLAIN, BUCKETS])
+@pytest.mark.parametrize("first", [1, 5, 12])
+def test_training_may_begin_at_any_step(batching, first):
+    split = ToyTask(sizes=(10, 1, 1)).split("train")
+    whole = steps(batching, split, 4, 3, 15)
+    assert np.array_equal(whole[first:], steps(batching, split, 4, 3, 15 - first, first))
+
+
 def test_epochs_have_orders_of_their_own_that_depend_on_the_seed():
     split = ToyTask(sizes=(100, 1, 1)).split("train")
-    orders = [PLAIN.training_index(split, 100, seed, step).tolist() for seed in (0, 1) for step in (0, 1)]
+    orders = [order.tolist() for seed in (0, 1) for order in steps(PLAIN, split, 100, seed, 2)]
     assert all(sorted(order) == list(range(100)) for order in orders)
     assert len({tuple(order) for order in orders}) == 4
-    cut = np.concatenate([PLAIN.training_index(split, 20, 0, step) for step in range(5)])
+    cut = np.concatenate(steps(PLAIN, split, 20, 0, 5))
     assert cut.tolist() == orders[0]
 
 
 def test_buckets_hold_sequences_of_like_length_in_no_order():
     split = ToyTask().split("train")
-    sizes = [lengths(split, BUCKETS.training_index(split, 16, 0, step)) for step in range(15)]
-    plain = [lengths(split, PLAIN.training_index(split, 16, 0, step)) for step in range(15)]
+    sizes = [lengths(split, index) for index in steps(BUCKETS, split, 16, 0, 15)]
+    plain = [lengths(split, index) for index in steps(PLAIN, split, 16, 0, 15)]
     assert np.mean([np.ptp(s) for s in sizes]) < 0.5 * np.mean([np.ptp(s) for s in plain])
     means = np.array([s.mean() for s in sizes]).reshape(3, 5)
     assert all((np.diff(window) < 0).any() for window in means)  # not from short to long every time
@@ -108,4 +133,4 @@ def test_evaluation_counts_every_example_exactly_once(batch_size):
 )
 def test_bad_settings_are_named(padding, buckets, message):
     with pytest.raises(InputError, match=message):
-        Batching(padding, buckets)
+        Batching(padding, buckets, mask_zero=False)

@@ -104,6 +104,16 @@ def test_dropout_is_silent_at_evaluation():
     assert torch.equal(model(tokens, mask), model(tokens, mask))
 
 
+def test_real_valued_tokens_enter_through_a_linear_layer():
+    model = classifier(real_valued={"mean": 4.0, "std": 2.0}, dropout=0.0).eval()
+    tokens = torch.tensor([[[0, 4, 8]]], dtype=torch.uint8)
+    seen = []
+    model.encoder.token.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    model(tokens, torch.ones_like(tokens, dtype=torch.bool))
+    assert seen[0].flatten().tolist() == [-2.0, 0.0, 2.0]
+    assert sum(p.numel() for p in model.encoder.token.parameters()) == 32
+
+
 def test_wrong_sizes_are_named():
     with pytest.raises(ValueError, match="21 tokens long.*max_len=20"):
         classifier()(torch.ones(1, 1, 21, dtype=torch.uint8), torch.ones(1, 1, 21, dtype=torch.bool))

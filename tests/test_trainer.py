@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 TRAINER = Trainer(
     steps=40, batch_size=32, micro_batch=None, learning_rate=1e-2, warmup_steps=4, weight_decay=0.0, adam_eps=1e-8,
     cycle_momentum=False, clip_norm=None, precision="fp32", eval_every=10, patience=None, eval_batch_size=50,
-    batching=Batching(padding="batch", bucket_batches=1),
+    batching=Batching(padding="batch", bucket_batches=1, mask_zero=False),
 )  # fmt: skip
 
 
