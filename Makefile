@@ -7,33 +7,38 @@ BIN := .venv/bin
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
 
+# What running needs, and beside it what the tests need: independent implementations to compare with, linters.
 .venv/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
 	  "Python 3.11, 3.12 or 3.13 is needed, %s is %d.%d: make PYTHON=/path/to/python3.11 ..." % (sys.executable, v[0], v[1]))'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	@touch $@
 
-install: .venv/.installed  ## Make .venv with the pinned packages
+.venv/.tested: .venv/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,oracles,tfds]'
+	@touch $@
+
+install: .venv/.installed .venv/.tested  ## Make .venv with the pinned packages
 
 run: .venv/.installed  ## Train Skeinformer on ListOps, minutes on two cores
 	$(BIN)/python run.py task=listops attn=skeinformer scale=mini
 
-test: .venv/.installed  ## Run the fast tests
+test: .venv/.tested  ## Run the fast tests
 	$(BIN)/python -m pytest
 
-test-slow: .venv/.installed  ## Run the tests that take longer
+test-slow: .venv/.tested  ## Run the tests that take longer
 	$(BIN)/python -m pytest -m 'slow and not gpu'
 
-test-gpu: .venv/.installed  ## Run the tests that need a CUDA device
+test-gpu: .venv/.tested  ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-lint: .venv/.installed  ## Check style and types
+lint: .venv/.tested  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: .venv/.installed  ## Rewrite the code in the house style
+format: .venv/.tested  ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -201,8 +201,10 @@ def _settings(run: RunRecord, others: Sequence[RunRecord]) -> str:
         if (other.attn, other.task, _data_name(other)) == (run.attn, run.task, _data_name(run))
         and all(getattr(other, name) == getattr(run, name) for name in TABLE_COLUMNS)
     ]
-    mine = _flat(run.config)
-    differing = [name for name in mine if name != "seed" and any(other.get(name) != mine[name] for other in alike)]
+    mine = _flat({name: value for name, value in run.config.items() if name not in ("seed", "prepared")})
+    differing = [name for name in mine if any(other.get(name) != mine[name] for other in alike)]
+    if len(alike) > 1 and not differing:  # in something that only the others have
+        return run.group
     return ", ".join(f"{name}={mine[name]}" for name in differing)
 
 
