@@ -22,8 +22,8 @@ from tqdm import tqdm
 from lra.errors import InputError
 from lra.tasks import Split
 from lra.tasks.listops import CLOSE, DIGIT, MAX, MED, MIN, Grammar
+from lra.tasks.streams import GAMMA, mix
 
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _LOW_32 = np.uint64(0xFFFFFFFF)
 _DIGIT = np.uint64(DIGIT)
 _MIN = np.uint64(MIN)
@@ -31,14 +31,6 @@ _MIN = np.uint64(MIN)
 # Fewer acceptances than this, after this many candidates, and the search is given up.
 _LEAST_ACCEPTANCE = 1e-3
 _PATIENCE = 2**20
-
-
-@njit(nogil=True)
-def _mix(z):
-    """Scramble 64 bits: the output function of splitmix64. Every operand is uint64: int64 beside it gives floats."""
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 _bytes = types.Array(types.uint8, 1, "C")
@@ -62,7 +54,7 @@ def _draw(seed, threshold, choices, max_depth, min_length, max_length, first, la
     accepted = 0
     start = 0
     for candidate in range(first, last):
-        state = _mix(_mix(seed + _GAMMA) + np.uint64(candidate))
+        state = mix(mix(seed + GAMMA) + np.uint64(candidate))
         # What the whole tree will hold at the least: tokens written, closing brackets and owed arguments. An operator
         # adds itself, its bracket and its arguments, less the argument that it is; at the end this is the length.
         length = np.int64(1)
@@ -78,8 +70,8 @@ def _draw(seed, threshold, choices, max_depth, min_length, max_length, first, la
                 level -= 1
                 continue
             owed[level] -= 1
-            state += _GAMMA
-            bits = _mix(state)
+            state += GAMMA
+            bits = mix(state)
             low = bits & _LOW_32
             if level + 1 < max_depth and bits >> np.uint64(32) < threshold:
                 arguments = 2 + np.int64(((low >> np.uint64(2)) * choices) >> np.uint64(30))

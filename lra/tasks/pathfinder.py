@@ -85,6 +85,7 @@ class Pathfinder(Task):
         self.division = split
         self.data_seed = data_seed
         self.max_len = resolution**2
+        self.image_side = resolution
         self._entry: cache.Entry | None = None
 
     def prepare(self) -> Path:

@@ -1,0 +1,215 @@
+"""Downloads the released files of Long Range Arena: 7.7 GiB, resumable, of which only what is needed is unpacked.
+
+The archive is a tar file of 18.6 GB; its inner folder `lra_release/lra_release/` holds `listops-1000`, `tsv_data` and
+`pathfinder32` to `pathfinder256`. Public code reports that its server answers 403, so some folders have a mirror, whose
+provenance nobody vouches for: the files' checksums go into the record, and `origin` tells where they came from.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import json
+import shutil
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from filelock import FileLock
+from tqdm import tqdm
+
+from lra.cache import cache_root
+from lra.errors import InputError
+
+ARCHIVE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
+# A folder of files to be had one by one, by the archive's name of the folder.
+MIRRORS = {
+    "tsv_data": "https://huggingface.co/datasets/OpenNLPLab/lra/resolve/6cb133c44f406da743661488df9e977b87d98775/data/aan/"
+}
+INNER = ("lra_release", "lra_release")
+ORIGIN = "origin.json"
+TIMEOUT_SECONDS = 30
+ATTEMPTS = 5
+BLOCK = 1 << 20
+
+
+class Download(NamedTuple):
+    """A file to be had; `size` in bytes and `sha256` are None where nobody has told them."""
+
+    url: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+class _RefusedError(Exception):
+    """A source cannot serve; the message says why."""
+
+
+def released(
+    folder: str,
+    names: Sequence[str],
+    *,
+    cache_dir: str | Path | None = None,
+    archive: Download | None = None,
+    mirror: str | None = None,
+) -> Path:
+    """Return a local folder of released files, downloading them unless they are there.
+
+    Args:
+        folder: its name in the archive's inner folder, `tsv_data` for one.
+        names: the files that must be in it; a mirror is asked for these.
+        cache_dir: see `lra.cache.cache_root`; the files go to `raw/<folder>` in it.
+        archive: another place to get the archive from.
+        mirror: another place to get the single files from, a URL that ends in a slash.
+
+    Raises:
+        InputError: every source refuses, what it serves is damaged or unsafe, or the folder cannot be written.
+    """
+    raw = cache_root(cache_dir) / "raw"
+    target = raw / folder
+    if _complete(target, names):
+        return target
+    archive = archive or Download(ARCHIVE)
+    mirror = mirror or MIRRORS.get(folder)
+    tried: list[str] = []
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+        with FileLock(raw / ".lock"):
+            if _complete(target, names):  # another process was at it
+                return target
+            new = raw / f".{folder}.new"
+            for url in filter(None, (archive.url, mirror)):
+                shutil.rmtree(new, ignore_errors=True)
+                new.mkdir()
+                try:
+                    if url == mirror:
+                        for path in [download(Download(url + name), raw / name) for name in names]:
+                            path.replace(new / path.name)
+                    else:
+                        unpack(download(archive, raw / "lra_release.gz"), folder, new)
+                    if missing := [name for name in names if not (new / name).is_file()]:
+                        raise _RefusedError(f"it does not hold {', '.join(missing)}")
+                except _RefusedError as error:
+                    tried.append(f"{url}: {error}")
+                    shutil.rmtree(new)
+                    continue
+                (new / ORIGIN).write_text(json.dumps({"origin": url, "mirror": url == mirror}) + "\n")
+                shutil.rmtree(target, ignore_errors=True)
+                new.replace(target)
+                return target
+    except OSError as error:
+        raise InputError(
+            f"cannot write the downloaded files to {raw}: {error}. Make room (the archive needs 8.3 GB, and what is "
+            "unpacked from it more) or choose another folder with cache_dir= or the environment variable LRA_CACHE."
+        ) from error
+    raise InputError(
+        f"cannot get LRA's folder {folder}. Tried {'; '.join(tried)}. Get {', '.join(names)} elsewhere (in the archive "
+        f"they are in {'/'.join(INNER)}/{folder}/) and name their folder with task.data_dir=, or put them into {target}"
+    )
+
+
+def _complete(folder: Path, names: Sequence[str]) -> bool:
+    return all((folder / name).is_file() for name in names)
+
+
+def origin(folder: Path) -> dict[str, Any]:
+    """Return where a folder was downloaded from: `origin`, and whether that is a `mirror`; empty if it was not."""
+    path = folder / ORIGIN
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def download(source: Download, path: Path) -> Path:
+    """Download a file, going on where an earlier attempt ended.
+
+    What is there so far is kept in `<path>.part`. A cut connection is taken up again as long as something arrives.
+
+    Raises:
+        _RefusedError: the server refuses or cannot be reached, or the file is not the expected one.
+        OSError: the file cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    if not path.exists():
+        failures = 0
+        while not _attempt(source, part):
+            failures += 1
+            if failures == ATTEMPTS:
+                raise _RefusedError(f"the connection broke {ATTEMPTS} times; the next call goes on from {part}")
+        if source.sha256 and (found := _sha256(part)) != source.sha256:
+            part.unlink()
+            raise _RefusedError(f"the file's SHA-256 is {found}, expected {source.sha256}")
+        part.replace(path)
+    return path
+
+
+def _attempt(source: Download, part: Path) -> bool:
+    """Request what is missing of a file; return whether it is whole now."""
+    start = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(source.url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            if response.status != http.HTTPStatus.PARTIAL_CONTENT:
+                start = 0  # the server knows no ranges
+            length = response.headers["Content-Length"]
+            total = None if length is None else start + int(length)
+            if source.size is not None and total not in (None, source.size):
+                part.unlink(missing_ok=True)
+                raise _RefusedError(f"the file has {total} bytes, expected {source.size}")
+            with (
+                part.open("ab" if start else "wb") as file,
+                tqdm(
+                    desc=part.stem, initial=start, total=total, unit="B", unit_scale=True, delay=2, leave=False
+                ) as bar,
+            ):
+                while block := response.read(BLOCK):
+                    file.write(block)
+                    bar.update(len(block))
+            return total is None or part.stat().st_size == total
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if error.headers["Content-Range"] == f"bytes */{start}":
+                return True  # nothing is missing
+            part.unlink()
+            return False
+        raise _RefusedError(f"HTTP {error.code} {error.reason}") from error
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        reason = getattr(error, "reason", error)
+        if part.exists() and part.stat().st_size > start:
+            return False
+        raise _RefusedError(f"no connection ({reason})") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unpack(archive: Path, folder: str, target: Path) -> None:
+    """Unpack one folder of the archive's inner folder into `target`, and nothing else, read to its checksum at the end.
+
+    Raises:
+        _RefusedError: the archive is damaged, and is removed; or a member would leave the target.
+        OSError: the target cannot be written.
+    """
+    wanted = (*INNER, folder)
+    try:
+        with gzip.open(archive) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as members:
+                for member in tqdm(members, desc=f"unpacking {folder}", unit="file", delay=2, leave=False):
+                    path = PurePosixPath(member.name)
+                    if path.is_absolute() or ".." in path.parts:
+                        raise _RefusedError(f"the archive has a member {member.name!r}, which would leave its folder")
+                    if path.parts[: len(wanted)] != wanted or not member.isfile():
+                        continue
+                    inside = PurePosixPath(*path.parts[len(wanted) :])
+                    members.extract(member.replace(name=str(inside), deep=False), target, filter="data")
+            while stream.read(BLOCK):  # up to the end, where the checksum is
+                pass
+    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
+        archive.unlink()
+        message = f"the archive is damaged ({error}) and was removed; the next call downloads it anew"
+        raise _RefusedError(message) from error

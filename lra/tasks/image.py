@@ -1,0 +1,208 @@
+"""Image: name the object in a grey CIFAR-10 image that is read pixel by pixel; ten classes.
+
+Krizhevsky 2009, as in Long Range Arena (Tay et al. 2021, arXiv:2011.04006): TensorFlow's grey values, 0 to 255, are the
+tokens, row by row; no normalisation, no id set apart. There is no padding: 0 is a black pixel.
+
+LRA's validation set is the last tenth of train in the order of TensorFlow Datasets, which sorts by the MD5 of an
+example's place in the original files. It can be rebuilt only from a copy whose original order is known: the labels of
+each file of 10,000 and its first images tell which file stands where (the Hugging Face hub need not have them in turn),
+and a column `original_position` may say that images were moved. Of any other copy the same rule takes other images,
+and the variant says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lra.errors import InputError
+from lra.tasks import Part, Split
+from lra.tasks.cached import CachedTask, check_labels, check_rows, hash_key, limit
+from lra.tasks.sources import Columns, Hub, RawPart, SourceName, Tfds, choose_source
+
+HUB = Hub("uoft-cs/cifar10", "0b2714987fa478483af9968de7c934580d0bb9a2", folder_name="cifar10")
+ROWS: dict[RawPart, int] = {"train": 50_000, "test": 10_000}
+VALIDATION_SHARE = 10  # one example in so many
+SIDE = 32
+
+# Of data_batch_1 to _5: the beginnings of the SHA-256 of its labels, one byte each, and of its first images' pixels.
+FILES = {
+    "d829dbdf32167c9d": "bf1670ce9acbb481",
+    "5d18f7371ed35ea9": "1a42f6ba0779316e",
+    "32cf77b0ee2e790b": "3d2d65cf1b81d4b4",
+    "d2815e3f8f656272": "1fcf5efacd1c84ae",
+    "2ddf3ab27d5d0440": "9c4eefe44cd473b6",
+}
+FIRST_IMAGES = 64
+
+
+class Image(CachedTask):
+    """The task.
+
+    Args:
+        cache_dir: folder of the cache; None for `LRA_CACHE` or the user's own.
+        data_dir: folder of `train.parquet` and `test.parquet` with the columns `img` and `label`; with `source="tfds"`,
+            TensorFlow Datasets' folder. None for `$LRA_DATA/cifar10` if there is one, else the hub.
+        source: "auto", "parquet", "hub" or "tfds".
+        side: pixels of an image's side: 32, or 16 or 8 for means of 2x2 or 4x4 grey values.
+        num_train: at most so many training examples, chosen by hash; None for all.
+        num_val: the same for validation.
+        num_test: the same for test.
+
+    Raises:
+        InputError: an argument is none of these.
+    """
+
+    name = "image"
+    num_classes = 10
+    vocab_size = 256
+
+    def __init__(
+        self,
+        *,
+        cache_dir: str | Path | None,
+        data_dir: str | Path | None = None,
+        source: SourceName = "auto",
+        side: int = SIDE,
+        num_train: int | None = None,
+        num_val: int | None = None,
+        num_test: int | None = None,
+    ) -> None:
+        super().__init__(cache_dir=cache_dir, limits={"train": num_train, "val": num_val, "test": num_test})
+        if side not in (32, 16, 8):
+            raise InputError(f"task.side must be 32, 16 or 8, not {side!r}")
+        self.source = choose_source(source, data_dir, hub=HUB, tfds=("cifar10", {"img": "image"}))
+        self.side = side
+        self.max_len = side * side
+
+    def _specification(self) -> dict[str, Any]:
+        # What the hub has at one commit never changes; `_build` makes sure of it, so nothing is downloaded for this.
+        official = self.source is HUB or original_places(self._read("train")) is not None
+        return {
+            "task": self.name,
+            "version": self.version,
+            "source": self.source.name,
+            "variant": f"{self.side}x{self.side}{'' if official else ', not the official validation images'}",
+            "official_validation": official,
+            "limits": self.limits,
+            **self.source.specification(),
+        }
+
+    def _build(self) -> Iterator[tuple[Part, Split]]:
+        columns = self._read("train")
+        places = original_places(columns)
+        if places is None:
+            if self.source is HUB:
+                raise InputError(
+                    f"{HUB.where('train')} is not in the order of the original files: use another copy with "
+                    "task.data_dir=, and please report it"
+                )
+            places = np.arange(ROWS["train"])
+        rows = np.argsort(places)[tfds_order("train", ROWS["train"])]
+        held_out = ROWS["train"] // VALIDATION_SHARE
+        yield "train", self._split("train", columns, rows[:-held_out])
+        yield "val", self._split("val", columns, rows[-held_out:])
+        yield "test", self._split("test", self._read("test"), np.arange(ROWS["test"]))
+
+    def _read(self, part: RawPart) -> Columns:
+        where = self.source.where(part)
+        order_known_by = "id" if isinstance(self.source, Tfds) else "original_position"
+        columns = self.source.read(part, ("img", "label"), (order_known_by,))
+        columns["label"] = check_labels(columns["label"], self.num_classes, where).tolist()
+        check_rows(len(columns["label"]), ROWS[part], where)
+        return columns
+
+    def _split(self, part: Part, columns: Columns, rows: NDArray[np.int64]) -> Split:
+        where = self.source.where("test" if part == "test" else "train")
+        tokens = np.empty((len(rows), self.max_len), np.uint8)
+        keys = np.empty(len(rows), np.uint64)
+        blocks = range(0, len(rows), 500)
+        for first in tqdm(blocks, desc=f"decoding {part}", unit_scale=500, unit="image", delay=2, leave=False):
+            block = rows[first : first + 500].tolist()
+            pixels = np.stack([decode(columns["img"][row], f"{where}, row {row}") for row in block])
+            tokens[first : first + 500] = shrink(grey(pixels), self.side).reshape(len(block), -1)
+            keys[first : first + 500] = [hash_key(image.tobytes()) for image in pixels]
+        labels = np.array(columns["label"], np.int64)[rows]
+        kept = limit(keys, labels, part, self.limits[part])
+        offsets = np.arange(kept.sum() + 1, dtype=np.int64) * self.max_len
+        return Split(tokens[kept].ravel(), offsets, labels[kept])
+
+
+def tfds_order(part: RawPart, size: int) -> NDArray[np.int64]:
+    """Return the places 0 to size - 1 in the order in which TensorFlow Datasets stores their examples."""
+    return np.array(sorted(range(size), key=lambda place: hashlib.md5(f"{part}{place}".encode()).digest()))
+
+
+def original_places(columns: Columns) -> NDArray[np.int64] | None:
+    """Return the place of every train row in data_batch_1 to _5, one after the other; None if it cannot be known.
+
+    TensorFlow Datasets names it in the feature `id`, as in `train_16399`.
+    """
+    if "id" in columns:
+        return np.array([int(name.decode().rpartition("_")[2]) for name in columns["id"]])
+    if not all(columns.get("original_position", ())):
+        return None
+    size = ROWS["train"] // len(FILES)
+    blocks = range(0, ROWS["train"], size)
+    labels = [_digest(bytes(columns["label"][first : first + size])) for first in blocks]
+    images = [
+        _digest(b"".join(decode(image, "").tobytes() for image in columns["img"][first : first + FIRST_IMAGES]))
+        for first in blocks
+    ]
+    if dict(zip(labels, images, strict=True)) != FILES:
+        return None
+    files = np.array([list(FILES).index(digest) for digest in labels])
+    return (files[:, None] * size + np.arange(size)).ravel()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def decode(image: bytes | NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
+    """Return the pixels of an encoded image, (32, 32, 3).
+
+    Raises:
+        InputError: it cannot be decoded, or is no colour image of this size.
+    """
+    from PIL import Image as Pillow
+
+    if isinstance(image, bytes):
+        try:
+            with Pillow.open(io.BytesIO(image)) as opened:
+                pixels = np.asarray(opened)
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
+            raise InputError(f"{where}: the image cannot be decoded ({error}): get the file again") from error
+    else:
+        pixels = image
+    if pixels.shape != (SIDE, SIDE, 3) or pixels.dtype != np.uint8:
+        raise InputError(
+            f"{where}: expected an RGB image of 32x32 pixels, found {pixels.dtype} of shape {pixels.shape}: "
+            "is this CIFAR-10?"
+        )
+    return pixels
+
+
+def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the grey values of colours, (..., 3) to (...), as TensorFlow has them.
+
+    `tf.image.rgb_to_grayscale` weighs in float32 and then scales to 255.5 and cuts off, which is about a quarter of the
+    time one less than what Pillow and torchvision say.
+    """
+    scaled = pixels * np.float32(1 / 255)
+    red, green, blue = (np.float32(weight) * scaled[..., i] for i, weight in enumerate((0.2989, 0.5870, 0.1140)))
+    return ((red + green + blue) * np.float32(255.5)).astype(np.uint8)
+
+
+def shrink(values: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return the rounded means of squares of grey values, (N, 32, 32) to (N, side, side)."""
+    factor = SIDE // side
+    sums = values.reshape(len(values), side, factor, side, factor).sum((2, 4), dtype=np.int64)
+    return ((sums + factor * factor // 2) // (factor * factor)).astype(np.uint8)
