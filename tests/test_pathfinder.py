@@ -289,7 +289,7 @@ def test_released_images_are_read_and_divided(released, tmp_path):
         assert described["variant"] == f"32-hard-{division}"
         text = "".join("/".join(names(n)[:2]) + "\n" for n in parts["test"])
         assert described["split_sha256"]["test"] == hashlib.sha256(text.encode()).hexdigest()
-        assert described["files"]["images"] == 40
+        assert described["released"]["images"] == 40
         assert str(tmp_path) not in json.dumps(described)
         seen.add(json.dumps(described["split_sha256"]))
     assert len(seen) == 3
@@ -308,7 +308,7 @@ def test_of_two_trees_the_inner_one_is_read(released, tmp_path):
     (outer / "pathfinder32" / condition.name).mkdir(parents=True)
     for data_dir in (outer.parent, outer, inner):
         task = Pathfinder(cache_dir=tmp_path / "cache", data_dir=data_dir)
-        assert task.describe()["files"]["images"] == 40
+        assert task.describe()["released"]["images"] == 40
 
 
 def test_an_empty_file_is_skipped_and_said(released, tmp_path, caplog):

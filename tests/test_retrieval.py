@@ -190,7 +190,7 @@ def test_a_wrong_file_of_the_smaller_set_is_named(tmp_path, spoil, message):
     ("options", "message"),
     [
         ({"text": "plain"}, "task.text must be one of raw, decoded"),
-        ({"max_length": 10_001}, "task.max_length must be an integer, 1 to 10000"),
+        ({"max_length": 10_001}, "task.max_length must be an integer, at most 10000"),
         ({"num_val": 7}, "task.num_val=7, but the val split has 6"),
     ],
 )

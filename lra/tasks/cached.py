@@ -1,4 +1,4 @@
-"""What the tasks of downloaded data share besides their sources: the cache entry, checks, and how a subset is chosen.
+"""What the tasks share: the cache entry, the majority floor, checks of raw data, and how a subset is chosen.
 
 A subset is chosen by hashes of the examples, so it does not depend on the order of the rows, and is the same on every
 machine.
@@ -22,20 +22,20 @@ _TO_IDS = bytes((byte + 1) % 256 for byte in range(256))
 
 
 class CachedTask(Task):
-    """A task whose splits are built from raw files once and then read from the cache.
+    """A task whose splits are built once, from raw files or by a generator, and then read from the cache.
 
     Args:
         cache_dir: folder of the cache; None for `LRA_CACHE` or the user's own.
-        limits: at most so many examples of each split; None for all.
+        limits: at most so many examples of each split, where they are cut from more; None for all.
 
     Raises:
         InputError: a limit is not a positive integer.
     """
 
-    def __init__(self, *, cache_dir: str | Path | None, limits: Mapping[Part, int | None]) -> None:
+    def __init__(self, *, cache_dir: str | Path | None, limits: Mapping[Part, int | None] | None = None) -> None:
         self.cache_dir = cache_dir
-        self.limits = dict(limits)
-        for part, limit in limits.items():
+        self.limits = dict(limits or {})
+        for part, limit in self.limits.items():
             if limit is not None:
                 check_integer(f"task.num_{part}", limit, 1)
         self._entry: cache.Entry | None = None
@@ -84,8 +84,10 @@ class CachedTask(Task):
 
 def check_integer(name: str, value: Any, least: int, most: int = 2**31 - 1) -> None:
     """Raise InputError for an argument that is no integer of the range."""
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise InputError(f"{name} must be an integer, {least} to {most}, not {value!r}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be an integer, at least {least}, not {value!r}")
+    if value > most:
+        raise InputError(f"{name} must be an integer, at most {most}, not {value!r}")
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:

@@ -79,7 +79,7 @@ class Image(CachedTask):
         if side not in (32, 16, 8):
             raise InputError(f"task.side must be 32, 16 or 8, not {side!r}")
         self.source = choose_source(source, data_dir, hub=HUB, tfds=("cifar10", {"img": "image"}))
-        self.side = side
+        self.side = self.image_side = side
         self.max_len = side * side
 
     def _specification(self) -> dict[str, Any]:

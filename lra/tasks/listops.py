@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lra import cache
 from lra.errors import InputError
-from lra.tasks import PARTS, Part, Split, Task
+from lra.tasks import PARTS, Part, Split
+from lra.tasks.cached import CachedTask, check_integer
+from lra.tasks.sources import raw_folder
 
 DIGIT = 1  # the id of 0; 9 has id 10
 MIN, MAX, MED, SM, CLOSE = range(11, 16)
@@ -112,24 +113,20 @@ class Grammar(NamedTuple):
     def check(self) -> None:
         """Raise InputError for the first value out of its range."""
         for name, least in (("max_depth", 1), ("max_args", 2), ("min_length", 0), ("data_seed", 0)):
-            _check_integer(name, getattr(self, name), least)
-        _check_integer("max_length", self.max_length, self.min_length + 2)
+            check_integer(name, getattr(self, name), least)
+        check_integer("max_length", self.max_length, self.min_length + 2)
         if not 0 <= self.operator_probability <= 1:
             raise InputError(f"operator_probability must be 0 to 1, not {self.operator_probability!r}")
 
 
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or not least <= value < 2**31:
-        raise InputError(f"{name} must be an integer, at least {least}, not {value!r}")
-
-
-class ListOps(Task):
+class ListOps(CachedTask):
     """The task, from the released files or from the generator.
 
     Args:
         cache_dir: folder of the cache; None for `LRA_CACHE` or the user's own.
         data_dir: folder of the released `basic_{train,val,test}.tsv`, which are then read instead of generating; the
-            generator's arguments other than `max_length` have no effect on them. None to generate.
+            generator's arguments other than `max_length` have no effect on them. None for `$LRA_DATA/listops` if there
+            is one, else to generate.
         brackets: False for the variant without brackets; lengths are counted before they are dropped.
         max_depth: levels of a tree; the root is level 1, and the deepest level has digits only.
         max_args: arguments of an operator are 2 to this, uniformly.
@@ -165,37 +162,15 @@ class ListOps(Task):
         num_test: int = 2000,
         data_seed: int = 0,
     ) -> None:
+        super().__init__(cache_dir=cache_dir)
         self.grammar = Grammar(max_depth, max_args, operator_probability, min_length, max_length, data_seed)
         self.grammar.check()
         self.num_examples: dict[Part, int] = {"train": num_train, "val": num_val, "test": num_test}
         for part, size in self.num_examples.items():
-            _check_integer(f"num_{part}", size, 1)
+            check_integer(f"num_{part}", size, 1)
         self.max_len = max_length
-        self.cache_dir = cache_dir
-        self.data_dir = None if data_dir is None else Path(data_dir).expanduser()
+        self.data_dir = raw_folder(data_dir, self.name)
         self.brackets = brackets
-        self._entry: cache.Entry | None = None
-
-    def prepare(self) -> Path:
-        """Generate the examples, or read and check the released ones, unless a sound cache entry exists.
-
-        Raises:
-            InputError: the cache cannot be written, a released file is wrong, or hardly any tree is kept.
-        """
-        specification = self._specification()
-        self._entry = cache.fetch(specification, self._build, cache_dir=self.cache_dir)
-        specification.pop("files", None)
-        self._description = {**specification, "sizes": self._entry.sizes, "sha256": self._entry.sha256}
-        return self._entry.folder
-
-    def split(self, part: Part) -> Split:
-        """Return one split, preparing the data first if `prepare` was not called."""
-        return self._prepared().splits[part]
-
-    def describe(self) -> dict[str, Any]:
-        """Return what was prepared, with `generator` holding the parameters where the examples are generated."""
-        self._prepared()
-        return dict(self._description)
 
     def floors(self) -> dict[str, float]:
         """Return the test accuracy of two predictors fitted on train: `majority`, the most frequent label, and
@@ -211,12 +186,6 @@ class ListOps(Task):
             "majority": float(np.mean(test.labels == majority)),
             "root_operator": float(np.mean(test.labels == by_root[test_roots])),
         }
-
-    def _prepared(self) -> cache.Entry:
-        if self._entry is None:
-            self.prepare()
-        assert self._entry is not None
-        return self._entry
 
     def _specification(self) -> dict[str, Any]:
         """Say what decides the arrays, with a fingerprint of the released files."""

@@ -57,7 +57,7 @@ def fingerprint(data_dir: Path, resolution: int, difficulty: str, division: str)
     told = "".join(f"{sample.folder}/{sample.file} {sample.label}\n" for sample in samples)
     parts = divide(samples, division, difficulty)
     return {
-        "files": {
+        "released": {
             "images": len(samples),
             "image_bytes": num_bytes,
             "metadata_sha256": hashlib.sha256(told.encode()).hexdigest(),
