@@ -1,0 +1,100 @@
+"""BigBird: blocks of a window, global blocks at both ends, and random blocks.
+
+Zaheer et al. 2020, "Big Bird: Transformers for Longer Sequences", arXiv 2007.14062. Time and memory O(L b (5 + r)) for
+blocks of b tokens and r random blocks. Exact softmax attention on sequences of at most 4 + r blocks.
+
+A block of queries sees the first block, the last one, itself with both neighbours, and r blocks drawn without
+repetition from the others, anew for each head and block; queries of the first and the last block see everything.
+
+Departures from the authors' code and from Hugging Face's, which Skeinformer's (arXiv 2112.05359) copies:
+- the last block is that of the sequence's last real token, not of the padded length, so padding changes nothing;
+- random blocks are drawn from all blocks that a row does not see anyway (Hugging Face's draws repeat themselves at
+  some lengths, and leave out all but the first blocks at others), and a block counts once however it is reached;
+- they are drawn afresh at every call, at evaluation too, as in Skeinformer's code; the authors draw them once for a
+  model, and Hugging Face at evaluation counts the first block r times more instead;
+- no change to full attention on short sequences, and no dropout on the attention weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from models.attention import Attention
+from models.attention.blocks import as_bias, attend_blocks, fused, in_proportion, mask_to_blocks, window_table
+
+
+class BigBirdAttention(Attention):
+    """Window, global and random blocks.
+
+    Args:
+        block_size: b at a budget of 256, changed in proportion to the budget.
+        budget: the budget.
+        num_random_blocks: r.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        max_len: int,
+        dropout: float,
+        block_size: int,
+        budget: int,
+        num_random_blocks: int = 3,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        if num_random_blocks < 0:
+            raise ValueError(f"num_random_blocks must not be negative, got {num_random_blocks}")
+        self.block_size = in_proportion(block_size, budget)
+        self.num_random_blocks = num_random_blocks
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """See the contract."""
+        L = q.shape[2]
+        b = min(self.block_size, L)
+        real = mask_to_blocks(mask, b).any(-1)  # (B, blocks)
+        last = (real * torch.arange(real.shape[1], device=q.device)).amax(-1)  # (B,)
+        out = attend_blocks(q, k, v, mask, self._table(last, real.shape[1]), b)
+
+        # The rows of the first and the last block see everything.
+        within = torch.arange(b, device=q.device)
+        ends = torch.cat([within.expand(len(last), -1), last[:, None] * b + within], 1).clamp(max=L - 1)  # (B, 2 b)
+        dense = fused(_take(q, ends), k, v, as_bias(mask[:, None, None], q.dtype))
+        position = torch.arange(L, device=q.device)
+        from_last = position - last[:, None] * b  # (B, L)
+        slot = torch.where(position < b, position, b + from_last.clamp(0, b - 1))
+        is_end = (position < b) | ((from_last >= 0) & (from_last < b))
+        return torch.where(is_end[:, None, :, None], _take(dense, slot), out)
+
+    def _table(self, last: Tensor, num_blocks: int) -> Tensor:
+        """Name the blocks that each block visits, (B, blocks, H, 5 + r); the kernel counts repeats once."""
+        r, H, device = self.num_random_blocks, self.num_heads, last.device
+        shape = (len(last), num_blocks, H)
+        window = window_table(num_blocks, 1, device).expand(*shape, -1)
+        last = last[:, None, None]  # (B, 1, 1)
+        ends = torch.stack([torch.zeros_like(last), last], -1).expand(*shape, -1)
+        uniform = self.draw("uniform", (H, num_blocks, r), device).transpose(0, 1)  # (blocks, H, r)
+
+        # Candidates are the blocks 1 ... last - 1 without the `skip` ones of the window, which begin at `low`.
+        i = torch.arange(num_blocks, device=device)[:, None]
+        low = (i - 1).clamp(min=1)
+        skip = ((i + 1).minimum(last - 1) - low + 1).clamp(min=0)
+        count = last - 1 - skip  # (B, blocks, 1)
+        ranks: list[Tensor] = []
+        for t in range(r):
+            # Rank x among the candidates left becomes a rank among all by stepping over those drawn, in order.
+            left = count - t
+            x = (uniform[..., t] * left).long().minimum(left - 1).clamp(min=0)  # (B, blocks, H)
+            if ranks:
+                for drawn in torch.stack(ranks, -1).sort(-1).values.unbind(-1):
+                    x = x + (x >= drawn)
+            ranks.append(x)
+        blocks = [(1 + x + skip * (1 + x >= low)).masked_fill(count <= t, -1) for t, x in enumerate(ranks)]
+        return torch.cat([ends, window, *(x[..., None] for x in blocks)], -1)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """Gather rows (B, M) of x (B, H, L, D)."""
+    return x.gather(2, index[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))

@@ -1,0 +1,146 @@
+"""Softmax attention over the blocks of keys that a table names: the one kernel of all blocked sparsity.
+
+Queries are cut into blocks of b tokens. For every block the kernel gathers the blocks of keys and values that it
+visits, and attends in one fused call with the blocks in the batch dimension: time and memory O(L K b) for K visits of
+a block, and no L x L matrix. A length that is no multiple of b is padded inside.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PUBLISHED_BUDGET = 256  # the budget at which a published size holds
+
+
+class Shared(NamedTuple):
+    """Keys (B, H, S, D), values (B, H, S, D) and mask (B, S) of tokens that every query sees."""
+
+    k: Tensor
+    v: Tensor
+    mask: Tensor
+
+
+def in_proportion(size: int, budget: int) -> int:
+    """Scale a size published for a budget of 256 keys to another budget, rounded up."""
+    if size < 1 or budget < 1:
+        raise ValueError(f"sizes and budgets must be at least 1, got {size} and {budget}")
+    return -(-size * budget // PUBLISHED_BUDGET)
+
+
+def to_blocks(x: Tensor, block_size: int) -> Tensor:
+    """Cut (B, H, L, D) into (B, blocks, block_size, H, D), the last block padded with zeros."""
+    x = x.transpose(1, 2)  # the layout of the encoder, whose heads are neighbours: cutting it copies nothing
+    return F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % block_size)).unflatten(1, (-1, block_size))
+
+
+def mask_to_blocks(mask: Tensor, block_size: int) -> Tensor:
+    """Cut (B, L) into (B, blocks, block_size)."""
+    return F.pad(mask, (0, -mask.shape[1] % block_size)).unflatten(1, (-1, block_size))
+
+
+def from_blocks(x: Tensor, length: int) -> Tensor:
+    """Undo `to_blocks`."""
+    return x.flatten(1, 2)[:, :length].transpose(1, 2)
+
+
+def as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn a boolean mask into 0 and a large negative number, which stands for minus infinity.
+
+    Its weight is exactly 0 beside any key that is seen, and a row that sees none divides no zero by zero. Two such
+    biases may be added up.
+    """
+    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min / 4)
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attend in the inputs' precision, autocast or not."""
+    with torch.autocast(q.device.type, enabled=False):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+def window_table(num_blocks: int, reach: int, device: torch.device) -> Tensor:
+    """Name the blocks at most `reach` away: (blocks, 1, 2 reach + 1), -1 beyond the ends."""
+    index = torch.arange(num_blocks, device=device)[:, None] + torch.arange(-reach, reach + 1, device=device)
+    return index.masked_fill((index < 0) | (index >= num_blocks), -1)[:, None]
+
+
+def attend_blocks(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    table: Tensor,
+    block_size: int,
+    pattern: Tensor | None = None,
+    shared: Shared | None = None,
+) -> Tensor:
+    """Attend to the blocks that a table names.
+
+    Args:
+        q: queries (B, H, L, D).
+        k: keys (B, H, L, D).
+        v: values (B, H, L, D).
+        mask: (B, L) bool, True on keys that may be seen.
+        table: blocks of keys that each block of queries visits, int64, broadcast to
+            (B, blocks, G, K) with G = 1 or H. A negative entry is no visit, and a block named twice counts once.
+        block_size: b.
+        pattern: which of the K b gathered and S shared keys each row of a block sees, bool, broadcast to
+            (B, blocks, G, b, K b + S); all of them by default.
+        shared: tokens that every query sees besides; they must not be visible in the table's blocks too.
+
+    Returns:
+        (B, H, L, D); a row that sees no key is finite and means nothing.
+    """
+    B, L = mask.shape
+    G = table.shape[-2]  # tables for each head make a group of each, a table for all keeps the heads together
+    queries, keys, values = (
+        to_blocks(x, block_size).unflatten(3, (G, -1)).movedim(3, 2) for x in (q, k, v)
+    )  # (B, nb, G, b, H / G, D)
+    nb = queries.shape[1]
+
+    table = table.expand(B, nb, -1, -1)
+    twice = (table[..., :, None] == table[..., None, :]).tril(-1).any(-1)
+    visited, index = (table >= 0) & ~twice, table.clamp(min=0)
+    sequences = torch.arange(B, device=q.device)[:, None, None, None]
+    seen = mask_to_blocks(mask, block_size)[sequences, index] & visited[..., None]  # (B, nb, G, K, b)
+    seen = seen.flatten(-2)[..., None, :]
+
+    rows = (sequences * nb + index) * G + torch.arange(G, device=q.device)[:, None]  # (B, nb, G, K)
+    keys, values = (_gather(x, rows) for x in (keys, values))  # (B, nb, G, K b, H / G, D)
+    if shared is not None:
+        far = (x.transpose(1, 2).unflatten(2, (G, -1)).movedim(2, 1)[:, None] for x in (shared.k, shared.v))
+        keys, values = (
+            torch.cat([x, y.expand(-1, nb, -1, -1, -1, -1)], 3) for x, y in zip((keys, values), far, strict=True)
+        )
+        seen = torch.cat([seen, shared.mask[:, None, None, None].expand(*seen.shape[:4], -1)], -1)
+    bias = as_bias(seen, q.dtype)
+    if pattern is not None:
+        bias = bias + as_bias(pattern, q.dtype)
+    queries, keys, values = (x.flatten(0, 2).transpose(1, 2) for x in (queries, keys, values))
+    out = fused(queries, keys, values, bias.flatten(0, 2)[:, None])
+    return from_blocks(out.transpose(1, 2).unflatten(0, (B, nb, G)).movedim(2, 3).flatten(3, 4), L)
+
+
+def attend_band(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, window: int, shared: Shared | None = None) -> Tensor:
+    """Attend to the keys at most `window` positions away, and to the shared ones."""
+    L = q.shape[2]
+    block_size = min(max(window, 32), L)  # small windows share a block, since small groups are slow
+    nb = -(-L // block_size)
+    reach = min(1, nb - 1)
+    rows = torch.arange(block_size, device=q.device)[:, None]
+    columns = torch.arange(-reach * block_size, (reach + 1) * block_size, device=q.device)
+    pattern = (rows - columns).abs() <= window
+    if shared is not None:
+        pattern = F.pad(pattern, (0, shared.mask.shape[1]), value=True)
+    return attend_blocks(q, k, v, mask, window_table(nb, reach, q.device), block_size, pattern, shared)
+
+
+def _gather(blocks: Tensor, rows: Tensor) -> Tensor:
+    """Take blocks (B, nb, G, b, H / G, D) by their numbers in that order, (B, nb, G, K), and join each row's K."""
+    # An embedding is a gather of rows whose backward pass adds in a fixed order, on every device.
+    taken = F.embedding(rows, blocks.flatten(3).flatten(0, 2))
+    return taken.unflatten(-1, blocks.shape[3:]).flatten(3, 4)

@@ -1,0 +1,76 @@
+"""Longformer: a sliding window, and global tokens that see and are seen by all.
+
+Beltagy, Peters, Cohan 2020, "Longformer: The Long-Document Transformer", arXiv 2004.05150. Time and memory
+O(L (w + g)) for a window of w tokens and g global ones. Exact softmax attention when the window covers the sequence
+on both sides and no token is global; or with tied projections when all are.
+
+Every row sees the window and the global tokens through the ordinary keys and values, each key once, in one softmax.
+The rows of the global tokens attend to everything with projections of their own.
+
+Departures from the authors' code: a global token's own projections act on the joined heads of q, k and v, which are
+linear in the layer's input, and start as the identity (the paper starts them as copies of the ordinary ones); the
+global keys have no bias, since it would cancel in the softmax; no dropout on the attention weights. The LRA code (arXiv
+2011.04006) has no global token at all.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.attention import Attention
+from models.attention.blocks import Shared, as_bias, attend_band, fused, in_proportion
+
+
+class LongformerAttention(Attention):
+    """Windowed attention with the first tokens global.
+
+    Args:
+        window: w at a budget of 256, changed in proportion to the budget: a token sees w / 2 tokens on either side.
+        budget: the budget.
+        num_global: g, the number of tokens at the beginning that are global.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        max_len: int,
+        dropout: float,
+        window: int,
+        budget: int,
+        num_global: int = 0,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        if num_global < 0:
+            raise ValueError(f"num_global must not be negative, got {num_global}")
+        self.window = in_proportion(window, budget)
+        self.num_global = num_global
+        if num_global:
+            dim = num_heads * head_dim
+            self.global_q, self.global_v = nn.Linear(dim, dim), nn.Linear(dim, dim)
+            self.global_k = nn.Linear(dim, dim, bias=False)
+            for layer in (self.global_q, self.global_k, self.global_v):
+                nn.init.eye_(layer.weight)
+            for layer in (self.global_q, self.global_v):
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """See the contract."""
+        g = min(self.num_global, q.shape[2])
+        if g == 0:
+            return attend_band(q, k, v, mask, self.window // 2)
+        # The window leaves the global tokens out, so that no key is counted twice.
+        ordinary = mask & (torch.arange(mask.shape[1], device=mask.device) >= g)
+        shared = Shared(k[:, :, :g], v[:, :, :g], mask[:, :g])
+        out = attend_band(q, k, v, ordinary, self.window // 2, shared)
+        global_q = self._project(self.global_q, q[:, :, :g])
+        global_k, global_v = self._project(self.global_k, k), self._project(self.global_v, v)
+        rows = fused(global_q, global_k, global_v, as_bias(mask[:, None, None], global_q.dtype))
+        return torch.cat([rows.to(out.dtype), out[:, :, g:]], 2)
+
+    def _project(self, layer: nn.Linear, x: Tensor) -> Tensor:
+        """Apply a map of the joined heads."""
+        joined = x.transpose(1, 2).flatten(2)  # (B, L, H D)
+        return layer(joined).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)

@@ -1,0 +1,106 @@
+"""Sinkhorn attention: each block attends to itself and to a block that a learned sorting network sends to it.
+
+Tay, Bahri, Yang, Metzler, Juan 2020, "Sparse Sinkhorn Attention", arXiv 2002.11296. Time O(L b + (L / b)^2 b) and
+memory O(L + (L / b)^2) for blocks of b tokens. Exact softmax attention when one block covers the sequence: it is sorted
+into its own place, and keys that are all there twice leave a softmax as it was.
+
+Symbols: R relevance of block s for slot l, P its doubly stochastic form. A block of keys is pooled by a sum over its
+real tokens and sent through one linear map to the slots; P = Sinkhorn(exp((R + Gumbel noise) / temperature)), the
+slots normalised last; sorted slot l is sum_s P[s, l] block_s, and one softmax runs over own and sorted keys.
+
+Departures from the LRA code (arXiv 2011.04006), whose blocks are groups i mod (number of blocks), and whose sorted
+blocks are, by a slip, plain sums of all blocks that give the sorting network no gradient: neither is offered. Its
+softmax in place of Sinkhorn's is `activation="softmax"`. Padded tokens are left out of pools and mixtures, blocks
+without a real token out of the sorting, and a mixed key without a real token behind it out of the softmax. The map has
+no bias, since the normalisation takes out what a slot has in common. The noise is drawn in training alone; no dropout
+on the attention weights.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from models.attention import Attention
+from models.attention.blocks import as_bias, from_blocks, fused, in_proportion, mask_to_blocks, to_blocks
+
+Activation = Literal["sinkhorn", "softmax"]
+
+
+class SinkhornAttention(Attention):
+    """Attention to the own and the sorted block.
+
+    Args:
+        block_size: b at a budget of 256, changed in proportion to the budget.
+        budget: the budget.
+        num_iterations: rounds of Sinkhorn balancing.
+        temperature: divides R; lower is nearer to a permutation.
+        activation: "sinkhorn" balances rows and columns; "softmax" normalises each block's weights over the slots.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        max_len: int,
+        dropout: float,
+        block_size: int,
+        budget: int,
+        num_iterations: int = 8,
+        temperature: float = 0.75,
+        activation: Activation = "sinkhorn",
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        if activation not in get_args(Activation):
+            raise ValueError(f"activation must be one of {get_args(Activation)}, got {activation!r}")
+        if num_iterations < 1 or temperature <= 0:
+            raise ValueError(f"num_iterations and temperature must be positive, got {num_iterations}, {temperature}")
+        self.block_size = in_proportion(block_size, budget)
+        self.num_iterations = num_iterations
+        self.temperature = temperature
+        self.activation = activation
+        self.sorter = nn.Linear(head_dim, -(-max_len // self.block_size), bias=False)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """See the contract."""
+        with torch.autocast(q.device.type, enabled=False):
+            return self._attend(q, k, v, mask)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        L, b = q.shape[2], self.block_size
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        k, v = (torch.where(mask[:, None, :, None], x, 0) for x in (k, v))
+        queries, keys, values = (to_blocks(x, b) for x in (q, k, v))  # (B, nb, b, H, D)
+        real = mask_to_blocks(mask, b)  # (B, nb, b)
+
+        pooled = keys.to(dtype).sum(2).transpose(1, 2)  # (B, H, nb, D)
+        R = pooled @ self.sorter.weight.to(dtype)[: real.shape[1]].mT  # (B, H, s, l)
+        P = self._balance(R, real.any(-1)[:, None]).mT  # (B, H, l, s)
+
+        sorted_keys, sorted_values = (
+            torch.einsum("bhls,bsthd->blthd", P, x.to(dtype)).to(x.dtype) for x in (keys, values)
+        )
+        sorted_real = torch.einsum("bhls,bst->blht", P, real.to(dtype)) > 0  # (B, nb, H, b)
+        seen = torch.cat([real[:, :, None].expand_as(sorted_real), sorted_real], -1)[..., None, :]
+        keys, values = torch.cat([keys, sorted_keys], 2), torch.cat([values, sorted_values], 2)
+        queries, keys, values = (x.flatten(0, 1).transpose(1, 2) for x in (queries, keys, values))
+        out = fused(queries, keys, values, as_bias(seen.flatten(0, 1), q.dtype))
+        return from_blocks(out.transpose(1, 2).unflatten(0, real.shape[:2]), L)
+
+    def _balance(self, R: Tensor, real: Tensor) -> Tensor:
+        """Normalise relevances (B, H, s, l) among the blocks (B, 1, blocks) with real tokens; the rest gets 0."""
+        out = ~(real[..., :, None] & real[..., None, :])
+        low = torch.finfo(R.dtype).min / 4
+        if self.activation == "softmax":
+            return R.masked_fill(out, low).softmax(-1).masked_fill(out, 0)
+        if self.training:
+            R = R - self.draw("exponential", tuple(R.shape), R.device).log()
+        log_P = R / self.temperature
+        for _ in range(self.num_iterations):
+            for axis in (-1, -2):
+                log_P = log_P.masked_fill(out, low)
+                log_P = log_P - log_P.logsumexp(axis, keepdim=True)
+        return log_P.exp().masked_fill(out, 0)
