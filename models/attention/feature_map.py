@@ -1,0 +1,83 @@
+"""Attention through positive feature maps: phi(Q) (phi(K)^T V) over phi(Q) (phi(K)^T 1), in time and memory O(L).
+
+Shared by Performer and Linear Transformer. Features are made for a block of tokens at a time and made again in the
+backward pass, so no (L, M) array of features lives through a step.
+
+Features may be exponentials. A factor exp(c) of one feature may move from all keys to all queries, and a factor of one
+query cancels, hence the shifts below: every feature is at most 1 for keys and for queries, at least one of a query's is
+exactly 1 where a key's reaches 1 too, and so no denominator is below 1, however large the exponents. No epsilon is
+needed, and none of it depends on other sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from models.attention import Attention
+
+BLOCK = 2**18  # numbers of a block of features, for each sequence and head
+
+
+class FeatureMap(Protocol):
+    """A map from D numbers to M positive features."""
+
+    def keys(self, k: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features (B, H, L, M) of keys (B, H, L, D) divided by exp(shift), and shift (B, H, 1, M), detached.
+
+        Features of padding, mask (B, 1, L, 1), must be finite.
+        """
+
+    def queries(self, q: Tensor, shift: Tensor) -> Tensor:
+        """Return features (B, H, L, M) of queries (B, H, L, D), times exp(shift), up to a factor for each query."""
+
+
+class FeatureMapAttention(Attention):
+    """Attention whose weight of key j in row i is phi(q_i) . phi(k_j), normalised; a subclass chooses the features."""
+
+    def attend(self, features: FeatureMap, num_features: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Attend, in float32 or better."""
+        with torch.autocast(q.device.type, enabled=False):
+            dtype = torch.promote_types(q.dtype, torch.float32)
+            real = mask[:, None, :, None]
+            values = torch.cat([v, torch.ones_like(v[..., :1])], -1).masked_fill(~real, 0).to(dtype)
+            size = max(1, BLOCK // num_features)
+            blocks = zip(k.split(size, 2), values.split(size, 2), real.split(size, 2), strict=True)
+            sums, shift = _again(_sum_keys, features, *next(blocks))
+            for block in blocks:
+                part, part_shift = _again(_sum_keys, features, *block)
+                before, shift = shift, torch.maximum(shift, part_shift)
+                sums = sums * (before - shift).exp().mT + part * (part_shift - shift).exp().mT
+            rows = [_again(_read, features, block, sums, shift) for block in q.split(size, 2)]
+            return torch.cat(rows, 2).to(q.dtype)
+
+
+def _again(function: Callable[..., Any], features: FeatureMap, *tensors: Tensor) -> Any:
+    """Call, and call again in the backward pass rather than keep what is in between."""
+    return checkpoint(function, features, *tensors, use_reentrant=False, preserve_rng_state=False)
+
+
+def _sum_keys(features: FeatureMap, k: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    phi, shift = features.keys(k.to(values.dtype), mask)
+    return phi.mT @ values, shift  # (B, H, M, D + 1)
+
+
+def _read(features: FeatureMap, q: Tensor, sums: Tensor, shift: Tensor) -> Tensor:
+    out = features.queries(q.to(sums.dtype), shift) @ sums
+    total = out[..., -1:]
+    return out[..., :-1] / total.masked_fill(total == 0, 1)  # zero only where there is no key
+
+
+def exponential_keys(exponent: Tensor) -> tuple[Tensor, Tensor]:
+    """Exponentiate exponents (B, H, L, M) of keys, -inf for padding; the argument is overwritten."""
+    shift = exponent.detach().amax(2, keepdim=True).clamp(min=torch.finfo(exponent.dtype).min / 2)
+    return exponent.sub_(shift).exp_(), shift
+
+
+def exponential_queries(exponent: Tensor) -> Tensor:
+    """Exponentiate exponents (B, H, L, M) of queries, the shift added; the argument is overwritten."""
+    return exponent.sub_(exponent.detach().amax(-1, keepdim=True)).exp_()

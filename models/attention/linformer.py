@@ -1,0 +1,81 @@
+"""Linformer: softmax attention over keys and values projected along the length, and its unreduced control.
+
+Wang et al. 2020, "Linformer: Self-Attention with Linear Complexity", arXiv 2006.04768. Time and memory O(L k) for
+k = `proj_len`. It is exact when E is the identity (k = L).
+
+Departures from the code that ran Skeinformer's tables (github.com/pkuzengqi/Skeinformer): E is registered, so it is
+trained and saved on every device, and each layer has its own. As there, keys and values share E, each head has its own,
+and the projected keys are not masked: padding is removed before the projection, and shorter inputs use the first
+columns.
+
+The "unreduced JLT" of Chen et al. 2022 (arXiv 2112.05359) applies a Gaussian sketch S to the whole softmax matrix B:
+B S S^T V. It shows what the sketch alone costs in accuracy; its time stays O(L^2), its memory is O(L k). S S^T V comes
+first, so B is never stored and softmax attention is applied to values that were sketched. No implementation was
+released; here S is drawn afresh at every call, for each head, and shared by the batch.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.attention import Attention
+
+INIT_STD = 0.02  # of E, as in the code of Nystromformer and Skeinformer
+
+
+class LinformerAttention(Attention):
+    """softmax(Q (E K)^T / sqrt(D)) E V.
+
+    Args:
+        proj_len: k, the number of projected keys.
+    """
+
+    identity_on_one: ClassVar[bool] = False  # a lone value comes out as a mixture of E v
+
+    def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float, proj_len: int) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        if proj_len < 1:
+            raise ValueError(f"proj_len must be at least 1, got {proj_len}")
+        self.E = nn.Parameter(torch.empty(num_heads, proj_len, max_len))
+        nn.init.normal_(self.E, std=INIT_STD)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """See the contract."""
+        with torch.autocast(q.device.type, enabled=False):
+            dtype = torch.promote_types(q.dtype, torch.float32)
+            E = self.E[..., : q.shape[2]].to(dtype)
+            padding = ~mask[:, None, :, None]
+            K, V = (torch.einsum("hml,bhld->bhmd", E, x.masked_fill(padding, 0).to(dtype)).to(x.dtype) for x in (k, v))
+            return F.scaled_dot_product_attention(q, K, V)
+
+
+class UnreducedJLTAttention(Attention):
+    """softmax(Q K^T / sqrt(D)) S S^T V with S (L, k) Gaussian of variance 1 / k, so that E[S S^T] = I.
+
+    Args:
+        proj_len: k, the width of the sketch.
+    """
+
+    identity_on_one: ClassVar[bool] = False  # a lone value comes out times s . s, which is 1 on average
+
+    def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float, proj_len: int) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        if proj_len < 1:
+            raise ValueError(f"proj_len must be at least 1, got {proj_len}")
+        self.proj_len = proj_len
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """See the contract."""
+        # A sequence without a real token attends to its padding: finite, and read by nobody.
+        keys = mask | ~mask.any(-1, keepdim=True)
+        with torch.autocast(q.device.type, enabled=False):
+            dtype = torch.promote_types(v.dtype, torch.float32)
+            S = self.draw("normal", (self.num_heads, q.shape[2], self.proj_len), q.device).to(dtype)
+            V = v.masked_fill(~mask[:, None, :, None], 0).to(dtype)
+            sketched = torch.einsum("hlm,bhld->bhmd", S, V) / self.proj_len
+            sketched = torch.einsum("hlm,bhmd->bhld", S, sketched)
+            return F.scaled_dot_product_attention(q, k, sketched.to(v.dtype), attn_mask=keys[:, None, None])

@@ -1,0 +1,113 @@
+"""Performer: attention through random features whose kernel is softmax's on average (FAVOR+), or through relu features.
+
+Choromanski et al. 2021, "Rethinking Attention with Performers", arXiv 2009.14794. Time O(L M), memory O(L + M) for
+M = `num_features`. With the softmax kernel the weight of each pair is an unbiased estimate of exp(q . k / sqrt(D)), so
+it nears softmax attention as M grows; at any M it equals its own explicit form.
+
+Random vectors are orthogonal in blocks of D, with the norms of Gaussian ones, and shared by heads and sequences. They
+are drawn anew at every call in training; evaluation keeps the last ones, which are saved with the weights.
+
+Departures from performer-pytorch (github.com/lucidrains/performer-pytorch), which Skeinformer's tables ran:
+- vectors are redrawn (there, never unless an updater is attached), and `redraw: false` restores that;
+- blocks are Haar-distributed: signs of the QR factor are fixed, without which features are biased;
+- no 1e-4 added to exponential features: nothing can underflow here (see feature_map.py). relu features keep their 1e-3,
+  which is part of them;
+- the factor exp(-|q|^2 / 2) of a query, which cancels, is left out; padding has no features.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from models.attention.feature_map import FeatureMap, FeatureMapAttention, exponential_keys, exponential_queries
+
+Kernel = Literal["softmax", "relu"]
+
+RELU_EPSILON = 1e-3  # of the generalised attention of the authors' code
+
+
+class PerformerAttention(FeatureMapAttention):
+    """Attention with positive random features.
+
+    Args:
+        num_features: M.
+        kernel: "softmax", exp(w . x - |x|^2 / 2), or "relu", relu(w . x) + 1e-3, of x = q or k over D^(1/4).
+        redraw: draw new random vectors at every call in training.
+    """
+
+    projection: Tensor
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        max_len: int,
+        dropout: float,
+        num_features: int,
+        kernel: Kernel = "softmax",
+        redraw: bool = True,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        if num_features < 1:
+            raise ValueError(f"num_features must be at least 1, got {num_features}")
+        if kernel not in get_args(Kernel):
+            raise ValueError(f"kernel must be one of {get_args(Kernel)}, got {kernel!r}")
+        self.num_features = num_features
+        self.kernel = kernel
+        self.redraw = redraw
+        self.register_buffer("projection", self._draw_projection(torch.empty(0).device))
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """See the contract."""
+        W = self.projection
+        if self.training and self.redraw:
+            W = self._draw_projection(q.device)
+            self.projection.copy_(W)
+        W = W.to(torch.promote_types(q.dtype, torch.float32)) * self.head_dim**-0.25
+        features: FeatureMap = _Exponential(W) if self.kernel == "softmax" else _Relu(W)
+        return self.attend(features, self.num_features, q, k, v, mask)
+
+    @torch.no_grad()
+    def _draw_projection(self, device: torch.device) -> Tensor:
+        """Draw W (M, D): orthogonal blocks, each row with the norm of a Gaussian vector of its own."""
+        D, M = self.head_dim, self.num_features
+        with torch.autocast(device.type, enabled=False):
+            Q, R = torch.linalg.qr(self.draw("normal", (-(-M // D), D, D), device))
+            # The columns of Q times these signs are uniform over all orthogonal matrices.
+            Q = Q * torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)[:, None]
+            norms = self.draw("normal", (M, D), device).norm(dim=-1, keepdim=True)
+            return Q.mT.flatten(0, 1)[:M] * norms
+
+
+class _Exponential:
+    """exp(w . x - |x|^2 / 2), with W divided by D^(1/4)."""
+
+    def __init__(self, W: Tensor) -> None:
+        self.W = W
+
+    def keys(self, k: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        # One column more makes one product of features, norms and mask.
+        norms = k.square().sum(-1, keepdim=True) * (-0.5 * k.shape[-1] ** -0.5)
+        k = torch.cat([k, norms.masked_fill(~mask, -torch.inf)], -1)
+        return exponential_keys(k @ torch.cat([self.W, torch.ones_like(self.W[:, :1])], -1).mT)
+
+    def queries(self, q: Tensor, shift: Tensor) -> Tensor:
+        W = torch.cat([self.W.mT.expand(*q.shape[:2], -1, -1), shift], 2)
+        return exponential_queries(torch.cat([q, torch.ones_like(q[..., :1])], -1) @ W)
+
+
+class _Relu:
+    """relu(w . x) + 1e-3, with W divided by D^(1/4)."""
+
+    def __init__(self, W: Tensor) -> None:
+        self.W = W
+
+    def keys(self, k: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        return self.queries(k, k), k.new_zeros(1, 1, 1, len(self.W))
+
+    def queries(self, q: Tensor, shift: Tensor) -> Tensor:
+        return (q @ self.W.mT).relu_() + RELU_EPSILON
