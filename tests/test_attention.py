@@ -170,6 +170,8 @@ def test_every_parameter_gets_a_gradient(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_match_finite_differences(name):
     module = freeze_draws(build(name, budget=3, head_dim=4)).double()
+    if module.surrogate_gradient:
+        pytest.skip("surrogate gradient, checked in the mechanism's own test")
     mask = torch.tensor([[True, False, True, True, True, True], [True, True, False, False, False, False]])
     qkv = inputs(6, 2, torch.float64, 4)
     valid = mask[:, None, :, None]

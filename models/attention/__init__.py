@@ -27,12 +27,14 @@ class Attention(nn.Module):
         version: raised by hand when a change of code changes the numbers; part of every run's key.
         exact: True if the mechanism computes softmax attention itself; the contract tests then compare the two.
         identity_on_one: True if a sequence's only real token receives its own value.
+        surrogate_gradient: True if the backward pass is not the derivative of the forward one, on purpose.
         shared_qk: True if queries and keys come from one projection (Reformer).
     """
 
     version: ClassVar[int] = 1
     exact: ClassVar[bool] = False
     identity_on_one: ClassVar[bool] = True
+    surrogate_gradient: ClassVar[bool] = False
     shared_qk: ClassVar[bool] = False
 
     def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float) -> None:

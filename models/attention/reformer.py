@@ -1,0 +1,197 @@
+"""Reformer's LSH attention: tokens sorted by hash attend within their bucket, in chunks that look one chunk back.
+
+Kitaev, Kaiser, Levskaya 2020, "Reformer: The Efficient Transformer", arXiv 2001.04451. Queries are the keys before
+normalisation (`shared_qk`), logits are q_i . q_j / |q_j|, and a token attends to itself only where it has nothing else.
+Time O(L log L + L R C D) for R = `num_hashes` rounds and chunks of C = `chunk_size`, besides the hashes' L R D m / C;
+memory O(L R). Scores are recomputed in the backward pass. Exact for softmax attention with shared queries and keys,
+itself excluded, where a sequence fits one chunk.
+
+Each round keeps, for every query, the tokens of its bucket in its own and in the previous chunk. Rounds are joined by
+their normalisers, so the result is one softmax over the union of their sets; a key found in N rounds has log N taken
+off its logit (the paper's N_ij), so it counts once.
+
+Departures from the authors' code (trax) and from the transformers class that Chen et al. 2022 (arXiv 2112.05359) ran:
+- buckets are 2 (m // C) for a sequence of m real tokens, not a number for the batch's padded length, and padding is
+  sorted behind all of them; a sequence that fits one chunk is one bucket, as transformers has it for short inputs;
+- the first chunk of a round does not look back at the last one of another round, where nothing shares its bucket;
+- transformers neither checks the bucket nor corrects for N: `same_bucket: false`, `count_once: false`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from models.attention import Attention
+
+PAIRS = 2**18  # scores held at once, or a quarter of the numbers of an input: blocks that fit a cache
+SELF_PENALTY = -1e5  # on a token's logit with itself: far below any other, far above none
+
+
+class ReformerAttention(Attention):
+    """Attention among tokens of like hash; `k` is not read, since it is `q`.
+
+    Args:
+        num_hashes: R, rounds of hashing.
+        chunk_size: C, tokens of a chunk.
+        num_buckets: of every sequence longer than a chunk, even; None for 2 (m // C).
+        same_bucket: attend only to tokens of the same bucket; otherwise to both chunks whole.
+        count_once: count a key found in several rounds once.
+    """
+
+    shared_qk: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        max_len: int,
+        dropout: float,
+        num_hashes: int = 2,
+        chunk_size: int = 64,
+        num_buckets: int | None = None,
+        same_bucket: bool = True,
+        count_once: bool = True,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        if num_hashes < 1 or chunk_size < 1:
+            raise ValueError(f"num_hashes and chunk_size must be at least 1, got {num_hashes} and {chunk_size}")
+        if num_buckets is not None and (num_buckets < 2 or num_buckets % 2):
+            raise ValueError(f"num_buckets must be even and at least 2, got {num_buckets}")
+        self.num_hashes = num_hashes
+        self.chunk_size = chunk_size
+        self.num_buckets = num_buckets
+        self.same_bucket = same_bucket
+        self.count_once = count_once
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """See the contract."""
+        with torch.autocast(q.device.type, enabled=False):
+            dtype, real = torch.promote_types(q.dtype, torch.float32), mask[:, None, :, None]
+            Q, V = (torch.where(real, x, 0).to(dtype) for x in (q, v))
+            extra = -q.shape[2] % self.chunk_size
+            Q, V, mask = F.pad(Q, (0, 0, 0, extra)), F.pad(V, (0, 0, 0, extra)), F.pad(mask, (0, extra))
+            buckets = self._buckets(Q, mask, q.shape[2])
+            return self._attend(Q, V, mask, buckets)[:, :, : q.shape[2]].to(q.dtype)
+
+    @torch.no_grad()
+    def _buckets(self, q: Tensor, mask: Tensor, length: int) -> Tensor:
+        """Hash to (B, H, R, L): the nearest of the first m // C random directions or of their opposites."""
+        m = mask.sum(-1)[:, None, None]  # (B, 1, 1)
+        most = max(1, length // self.chunk_size) if self.num_buckets is None else self.num_buckets // 2
+        half = (m // self.chunk_size).clamp(min=1) if self.num_buckets is None else torch.full_like(m, most)
+        rotations = self.draw("normal", (self.num_heads, self.num_hashes, q.shape[-1], most), q.device).to(q.dtype)
+        unused = torch.arange(most, device=q.device) >= half[..., None]  # (B, 1, 1, most)
+        rounds = []
+        for rotation in rotations.unbind(1):
+            sides = q @ rotation
+            nearest = sides.abs().masked_fill(unused, -1).argmax(-1, keepdim=True)
+            opposite = sides.gather(-1, nearest) < 0
+            rounds.append(torch.where(opposite, nearest + half[..., None], nearest)[..., 0])
+        buckets = torch.stack(rounds, 2)
+        buckets = torch.where((m <= self.chunk_size)[..., None], 0, buckets)
+        return buckets.masked_fill(~mask[:, None, None], 2 * most)  # padding comes last
+
+    def _attend(self, q: Tensor, v: Tensor, mask: Tensor, buckets: Tensor) -> Tensor:
+        (B, H, L, D), C, R = q.shape, self.chunk_size, self.num_hashes
+        chunks = L // C
+        with torch.no_grad():
+            order = buckets.sort(dim=-1, stable=True).indices  # (B, H, R, L)
+            ranks = torch.arange(L, device=q.device).expand_as(order)
+            rank = torch.empty_like(order).scatter_(-1, order, ranks)
+            # Key j is in reach of query i in a round if place_i - place_j is 0 (own chunk) or 1 (the one before).
+            group = buckets if self.same_bucket else ~mask[:, None, None].expand_as(buckets)
+            places = (rank // C + group * (chunks + 2)).to(q.dtype)
+            first = torch.arange(B * H, device=q.device).view(B, H, 1) * L
+
+        rows = torch.cat([q, F.normalize(q, dim=-1), v], -1).flatten(0, 2)  # (B H L, 3 D)
+        outs, normalisers = [], []
+        for r in range(R):
+            there, back = ((index[:, :, r] + first).flatten() for index in (order, rank))
+            Q, K, V = _Permute.apply(rows, there, back).view(B * H, chunks, C, -1).split(D, -1)
+            rounds = [r] + ([s for s in range(R) if s != r] if self.count_once else [])
+            own = places[:, :, rounds].movedim(2, -1).flatten(0, 2)[there].view(B * H, chunks, C, -1)
+            seen = own
+            if chunks > 1:
+                K, V, seen = (torch.cat([x, x.roll(1, 1)], 2) for x in (K, V, own))
+            out, normaliser = _ChunkAttention.apply(*(x.flatten(0, 1) for x in (Q, K, V, own, seen)))
+            joined = torch.cat([out, normaliser[..., None]], -1).flatten(0, 1)
+            out, normaliser = _Permute.apply(joined, back, there).view(B, H, L, D + 1).split([D, 1], -1)
+            outs.append(out)
+            normalisers.append(normaliser)
+        shares = torch.cat(normalisers, -1).softmax(-1)
+        return torch.stack([share[..., None] * out for share, out in zip(shares.unbind(-1), outs, strict=True)]).sum(0)
+
+
+class _Permute(torch.autograd.Function):
+    """Rows of x (N, D) in the order `there`; the gradient takes the way `back` instead of adding rows up."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return x.index_select(0, there)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (back,) = ctx.saved_tensors
+        return grad.index_select(0, back), None, None
+
+
+class _ChunkAttention(torch.autograd.Function):
+    """Masked attention of chunks (N, C, D) over (N, S, D), and the rows' log-normalisers; scores are never kept.
+
+    `own` (N, C, P) and `seen` (N, S, P) are places in this round, then in the others; a chunk sees itself first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, own: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+        out, normaliser = torch.empty_like(q), q.new_empty(q.shape[:2])
+        for some in _blocks(q, k):
+            scores = _bias(own[some], seen[some]).baddbmm_(q[some], k[some].mT)
+            P = scores.softmax(-1)
+            normaliser[some] = scores.amax(-1) - P.amax(-1).log()
+            torch.bmm(P, v[some], out=out[some])
+        ctx.save_for_backward(q, k, v, own, seen, out)
+        return out, normaliser
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_normaliser: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, own, seen, out = ctx.saved_tensors
+        dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
+        shift = grad_normaliser - (grad * out).sum(-1)
+        for some in _blocks(q, k):
+            P = _bias(own[some], seen[some]).baddbmm_(q[some], k[some].mT).softmax(-1)
+            torch.bmm(P.mT, grad[some], out=dv[some])
+            dS = P.mul_((grad[some] @ v[some].mT).add_(shift[some, :, None]))
+            torch.bmm(dS, k[some], out=dq[some])
+            torch.bmm(dS.mT, q[some], out=dk[some])
+        return dq, dk, dv, None, None
+
+
+def _blocks(q: Tensor, k: Tensor) -> Iterator[slice]:
+    step = max(1, max(PAIRS, q.numel() // 4) // (q.shape[1] * k.shape[1]))
+    return (slice(begin, begin + step) for begin in range(0, len(q), step))
+
+
+def _bias(own: Tensor, seen: Tensor) -> Tensor:
+    """Return what is added to the scores (N, C, S): the exclusions, the self penalty, and minus log N."""
+    # Places differ by 0 or 1 exactly if |difference - 1/2| - 1/2 is 0; otherwise it is at least 1.
+    away = [(a[..., None] - b[:, None]).abs_().sub_(0.5) for a, b in zip(*_halves(own, seen), strict=True)]
+    bias = away[0].mul_(-1e30)  # instead of minus infinity: every row holds itself at least
+    if len(away) > 1:
+        rounds = sum((x.clamp_(max=1) for x in away[2:]), away[1].clamp_(max=1))
+        bias -= rounds.neg_().add_(len(away)).log_()
+    bias[..., : own.shape[1]].diagonal(dim1=1, dim2=2).add_(SELF_PENALTY)
+    return bias
+
+
+def _halves(own: Tensor, seen: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    return own.sub(0.5).unbind(-1), seen.unbind(-1)

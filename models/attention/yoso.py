@@ -1,0 +1,163 @@
+"""YOSO: attention weights that are collision probabilities of random hyperplane hashes, computed or sampled.
+
+Zeng, Xiong, Ravi, Acharya, Fung, Singh 2021, "You Only Sample (Almost) Once: Linear Cost Self-Attention Via Bernoulli
+Sampling", arXiv 2111.09714. The weight of key j for query i is P_ij = (1 - arccos(q_i . k_j) / pi)^tau on unit
+vectors, the chance that all tau bits of a code agree; Y = P V, and each row of Y is divided by its norm. Computed
+(`estimator="expectation"`): time O(L^2), memory O(L). Sampled with m hashes: time and memory O(L m) forward,
+time O(L m D) backward, when 2^tau is at most about L. Exact for the formula above when computed; when sampled, Y (not
+its direction) is unbiased for Gaussian hyperplanes.
+
+Gradients of q and k are the authors' surrogate by default, not derivatives: the lower bound (tau / 2) f of f', which
+is infinite at equal vectors. `backward="sampled"` estimates it from the forward pass's own codes (version 1 of the
+authors' code).
+
+Departures from the authors' code (github.com/mlpen/YOSO): cosines are clamped to [-1, 1], so that equal vectors give
+no nan; queries and keys are normalised at evaluation too; a row that nothing collides with is 0 and passes no
+gradient, where the division by eps would multiply it by 1e12; hashes are Gaussian by default, since the bits of the
+fast Hadamard rotations are dependent and their collisions too rare.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from models.attention import Attention
+from models.attention.yoso_hashing import (
+    expected_gradients,
+    expected_sum,
+    gaussian_codes,
+    hadamard_codes,
+    sampled_gradients,
+    sampled_sum,
+)
+
+Estimator = Literal["expectation", "sampled"]
+Backward = Literal["true", "lower_bound", "sampled"]
+Hashing = Literal["gaussian", "hadamard"]
+
+
+class YosoAttention(Attention):
+    """Bernoulli-sampled attention.
+
+    Args:
+        estimator: of the weights: "expectation" computes them all, "sampled" counts collisions.
+        backward: "true" derivative of the expectation, its "lower_bound", or the lower bound "sampled".
+        num_hashes: m, hashes drawn afresh for every sequence and head at every call.
+        num_bits: tau, bits of a code; None for log2 of `max_len`, rounded up.
+        hashing: hyperplanes that are independent ("gaussian") or fast ("hadamard").
+        conv_window: odd width of a depthwise convolution of V added to the output, one kernel a head; None for none.
+    """
+
+    identity_on_one: ClassVar[bool] = False  # a lone token receives its value divided by its norm
+    surrogate_gradient: ClassVar[bool] = True  # the gradient is not the derivative of the output
+
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        head_dim: int,
+        max_len: int,
+        dropout: float,
+        estimator: Estimator = "sampled",
+        backward: Backward = "sampled",
+        num_hashes: int = 32,
+        num_bits: int | None = None,
+        hashing: Hashing = "gaussian",
+        conv_window: int | None = None,
+    ) -> None:
+        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        for name, value, choices in (
+            ("estimator", estimator, get_args(Estimator)),
+            ("backward", backward, get_args(Backward)),
+            ("hashing", hashing, get_args(Hashing)),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        if estimator == "expectation" and backward == "sampled":
+            raise ValueError("backward='sampled' needs estimator='sampled': there are no codes to reuse")
+        if num_hashes < 1:
+            raise ValueError(f"num_hashes must be at least 1, got {num_hashes}")
+        if num_bits is not None and not 0 <= num_bits <= 20:
+            raise ValueError(f"num_bits must be between 0 and 20, got {num_bits}")
+        if conv_window is not None and conv_window % 2 == 0:
+            raise ValueError(f"conv_window must be odd, got {conv_window}")
+        self.estimator = estimator
+        self.backward_form = backward
+        self.num_hashes = num_hashes
+        self.num_bits = (max_len - 1).bit_length() if num_bits is None else num_bits
+        self.hashing = hashing
+        self.conv: nn.Conv2d | None = None
+        if conv_window is not None:
+            size, padding = (conv_window, 1), (conv_window // 2, 0)
+            self.conv = nn.Conv2d(num_heads, num_heads, size, padding=padding, groups=num_heads, bias=False)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """See the contract."""
+        with torch.autocast(q.device.type, enabled=False):
+            dtype, real = torch.promote_types(q.dtype, torch.float32), mask[:, None, :, None]
+            Q, K, V = (torch.where(real, x, 0).to(dtype) for x in (q, k, v))
+            Y = self.weighted_sum(F.normalize(Q, dim=-1), F.normalize(K, dim=-1), V, mask)
+            norm = torch.linalg.vector_norm(Y, dim=-1, keepdim=True)
+            out = torch.where(real & (norm > 0), Y / norm.clamp(min=1e-12), 0)
+            if self.conv is not None:
+                weight = self.conv.weight.to(dtype)
+                out = out + F.conv2d(V, weight, padding=self.conv.padding, groups=self.num_heads)
+            return out.to(q.dtype)
+
+    def weighted_sum(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Return Y (B, H, L, D), before its rows are normalised, for unit q and k that are 0 on padding, as v is."""
+        codes = self.codes(q, k, mask) if self.estimator == "sampled" else ()
+        flat = [x.flatten(0, 1) for x in (q, k, v)]
+        Y: Tensor = _WeightedSum.apply(*flat, self.num_bits, self.backward_form, *codes)
+        return Y.view_as(v)
+
+    @torch.no_grad()
+    def codes(self, q: Tensor, k: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw hashes and return the codes of queries and keys, (B H, m, L) each."""
+        (B, H, L, D), m, tau = q.shape, self.num_hashes, self.num_bits
+        x = torch.cat([q, k], 2).flatten(0, 1)  # (B H, 2 L, D)
+        if tau == 0:
+            codes = torch.zeros(B * H, m, 2 * L, dtype=torch.int32, device=q.device)
+        elif self.hashing == "gaussian":
+            planes = self.draw("normal", (B, H, D, m * tau), q.device)
+            codes = gaussian_codes(x, planes.flatten(0, 1), tau)
+        else:
+            width = 2 ** max(D - 1, tau - 1).bit_length()
+            rotations = math.ceil(m / (width // tau))
+            signs = self.draw("uniform", (B, H, rotations, 3, width), q.device).flatten(0, 1).lt(0.5) * 2 - 1
+            codes = hadamard_codes(x, signs, tau, m)
+        # Padding adds nothing wherever it goes: spread it, so that no bucket grows long.
+        spread = torch.arange(2 * L, dtype=torch.int32, device=q.device) % 2**tau
+        codes = torch.where(mask.repeat(1, 2).repeat_interleave(H, 0)[:, None], codes, spread)
+        return codes[..., :L], codes[..., L:]
+
+
+class _WeightedSum(torch.autograd.Function):
+    """Y = P V, computed or (given codes) sampled, with the surrogate gradients; (N, L, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, num_bits: int, backward: Backward, *codes: Tensor) -> Tensor:
+        kept = codes if backward == "sampled" else ()
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.num_bits, ctx.backward_form = num_bits, backward
+        if not codes:
+            return expected_sum(q, k, v, num_bits)
+        codes_q, codes_k = codes
+        return sampled_sum(codes_q, codes_k, v, num_bits)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *codes = ctx.saved_tensors
+        if codes:
+            codes_q, codes_k = codes
+            grads = sampled_gradients(grad, q, k, v, codes_q, codes_k, ctx.num_bits)
+        else:
+            grads = expected_gradients(grad, q, k, v, ctx.num_bits, ctx.backward_form == "true")
+        return (*grads, *[None] * (len(ctx.needs_input_grad) - 3))
