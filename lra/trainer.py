@@ -138,7 +138,7 @@ class Trainer:
         """
         train, val, test = task.split("train"), task.split("val"), task.split("test")
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=self.learning_rate, eps=self.adam_eps, weight_decay=self.weight_decay
+            model.parameters(), lr=self.learning_rate, eps=self.adam_eps, weight_decay=self.weight_decay, fused=True
         )
         schedule = OneCycleLR(
             optimizer,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import Attention
+from models.dropout import Dropout
 
 AttentionFactory = Callable[..., Attention]
 
@@ -52,9 +53,9 @@ class Block(nn.Module):
         self.attention = MultiHeadAttention(attention, dim=dim, num_heads=num_heads, head_dim=head_dim)
         self.mlp_norm = nn.LayerNorm(dim)
         self.mlp = nn.Sequential(
-            nn.Linear(dim, mlp_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(mlp_dim, dim), nn.Dropout(dropout)
+            nn.Linear(dim, mlp_dim), nn.GELU(), Dropout(dropout), nn.Linear(mlp_dim, dim), Dropout(dropout)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map (B, L, C) to (B, L, C)."""
@@ -92,7 +93,7 @@ class Encoder(nn.Module):
         for module in (self.token, self.position):
             if isinstance(module, nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
                 attention(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=attention_dropout),

@@ -1,0 +1,32 @@
+"""Dropout (Srivastava et al. 2014) that is quick on a CPU, where torch draws one Bernoulli number at a time."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Dropout(nn.Module):
+    """Set a share `rate` of the entries to 0 in training, and scale the others so that the mean stays.
+
+    On a CPU four entries share one 64-bit draw from torch's default generator, so the rate is rounded to a multiple of
+    1 / 65,536; elsewhere this is torch's own.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be at least 0 and below 1. Got {rate}.")
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a tensor of the shape of x."""
+        if not self.training or self.rate == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.rate)
+        dropped = round(self.rate * 2**16)  # of the 65,536 values of 16 bits
+        draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
+        return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
