@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -70,7 +69,9 @@ class Batching:
         # 32-bit numbers halve the time of the comparison, which is most of this function's.
         mask = np.arange(width, dtype=np.int32) < sizes.astype(np.int32)[:, None]
         if int(starts.max()) + width <= len(split.tokens):
-            tokens = sliding_window_view(split.tokens, width)[starts]  # a copy of one stretch of memory for each row
+            # All windows of the flat array, as a view; so that a row is a copy of one stretch of memory.
+            windows = np.ndarray((len(split.tokens) - width + 1, width), np.uint8, split.tokens, strides=(1, 1))
+            tokens = windows[starts]
         else:  # a row at the very end of the split, whose padding would lie beyond it
             tokens = split.tokens.take(starts[:, None] + np.arange(width), mode="clip")
         tokens *= mask.view(np.uint8)

@@ -1,7 +1,8 @@
-"""What the harness itself costs: python scripts/benchmark.py listops|data [key=value ...] [out=FILE].
+"""What the harness itself costs: python scripts/benchmark.py listops|data|attention [key=value ...] [out=FILE].
 
 listops: drawing and preparing `examples` of the full grammar, against plain recursion.
 data: preparing every task that is at hand, batches a second, padding, and the share of a training step spent waiting.
+attention: forward and backward pass of every backbone, against fused softmax.
 
 Every figure is the median of `repeats`, and is printed with its ratio to the first one of its unit; `out`
 names a file that gets one line of JSON for each, with machine, versions and commit.
@@ -10,20 +11,21 @@ names a file that gets one line of JSON for each, with machine, versions and com
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from benchmarks import Figure, data, listops
+from benchmarks import Figure, attention, data, listops
 
 from lra.arguments import parse
 from lra.errors import InputError
 from lra.record import current_commit, describe_environment
 from lra.tasks.listops_generator import num_cores
 
-TARGETS = {"listops": listops, "data": data}
+TARGETS = {"listops": listops, "data": data, "attention": attention}
 
 
 def main(arguments: list[str]) -> list[Figure]:
@@ -47,7 +49,7 @@ def main(arguments: list[str]) -> list[Figure]:
     if options["out"]:
         about = {"target": target, "environment": environment, "commit": current_commit()}
         with Path(options["out"]).open("a") as file:
-            file.writelines(json.dumps({**asdict(figure), **about}) + "\n" for figure in figures)
+            file.writelines(json.dumps({**asdict(f), **about}) + "\n" for f in figures if math.isfinite(f.value))
     return figures
 
 
