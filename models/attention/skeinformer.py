@@ -2,7 +2,7 @@
 
 Chen, Zeng, Ji, Yang 2022, "Sketching as a Tool for Understanding and Accelerating Self-attention for Long Sequences",
 arXiv 2112.05359. Time and memory O(L d) for d = `num_samples`; O(L^2) time with `normalization="exact"`, as in the
-paper, since the exact row sums need every score.
+paper, since the exact row sums need every score. Exact softmax attention when d >= m.
 
 Symbols: J pilot rows, J' selected columns, B = softmax(Q K^T / sqrt(D)), m real tokens, e = min(d, m).
 
