@@ -162,6 +162,7 @@ class Trainer:
                         schedule.step()
                     bar.update()
                     if outcome.steps == 1:
+                        bar.clear()
                         self._warn_if_long(meter, device)
                     evaluating = outcome.steps % self.eval_every == 0 or outcome.steps == self.steps
                     if evaluating or outcome.steps % READ_EVERY == 0:
