@@ -190,7 +190,7 @@ def test_the_learning_rate_rises_and_falls_linearly():
     assert np.ptp(np.diff(rates[5:])) < 1e-10
 
 
-def test_bf16_trains_too_and_says_nothing_in_fp64():
+def test_bf16_trains_too():
     outcome, _ = fit(dataclasses.replace(TRAINER, precision="bf16"))
     assert outcome.test_accuracy > 0.9
 
