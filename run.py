@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lra.data import Batching
 from lra.errors import InputError
+from lra.optimization import Optimization
 from lra.runner import resolve_device, run
 from lra.summary import summarize
 from lra.trainer import Trainer
@@ -36,11 +37,11 @@ CONFIGS = Path(__file__).parent.resolve() / "configs"
 def train(cfg: DictConfig, task_name: str, attn_name: str) -> float | None:
     """Build what the configuration names and run it; return the validation accuracy, for Hydra's sweepers."""
     task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
-    trainer = Trainer(**cfg.trainer, batching=Batching(**cfg.data))
+    trainer = Trainer(**cfg.trainer, optimization=Optimization(**cfg.optimizer), batching=Batching(**cfg.data))
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     # What determines the numbers. Of the two tables only the chosen row does, and it has been resolved into the rest.
     config = {
-        **{name: resolved[name] for name in ("protocol", "scale", "seed", "model", "data", "trainer")},
+        **{name: resolved[name] for name in ("protocol", "scale", "seed", "model", "data", "optimizer", "trainer")},
         "task": {**resolved["task"], "name": task_name, "version": task.version},
         "attn": {
             **resolved["attn"],

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import OneCycleLR
 from tqdm import tqdm
 
 from lra.data import Batch, Batching
 from lra.errors import InputError
 from lra.meter import Meter
+from lra.optimization import Optimization
 from lra.tasks import Split, Task
 
 log = logging.getLogger(__name__)
@@ -64,37 +64,28 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trainer:
-    """How to train; the fields are the `trainer` node of the configuration, but for `batching`.
+    """How to train; the fields are the `trainer` node of the configuration, but for the last two.
 
     Attributes:
         steps: optimiser steps.
         batch_size: examples in one optimiser step.
         micro_batch: examples in one forward pass, a divisor of batch_size; None for the whole batch.
-        learning_rate: the peak of the one-cycle schedule: linear from 1/25 of it up, then down to 1/250,000.
-        warmup_steps: steps of the way up.
-        weight_decay, adam_eps: of AdamW, whose betas are (0.9, 0.999).
-        cycle_momentum: cycle beta1 between 0.95 and 0.85 against the learning rate, as OneCycleLR does by default.
-        clip_norm: largest norm of the gradient, None for no clipping.
         precision: "fp32", or "bf16" for autocast.
         eval_every: steps from one validation pass to the next; the last step always has one.
         patience: validation passes without a lower loss before training stops, None for never.
         eval_batch_size: examples in one forward pass of an evaluation.
+        optimization: how weights are updated; a node of its own, `optimizer`.
         batching: how examples become batches; a node of its own, `data`.
     """
 
     steps: int
     batch_size: int
     micro_batch: int | None
-    learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    adam_eps: float
-    cycle_momentum: bool
-    clip_norm: float | None
     precision: str
     eval_every: int
     patience: int | None
     eval_batch_size: int
+    optimization: Optimization
     batching: Batching
 
     def __post_init__(self) -> None:
@@ -103,10 +94,7 @@ class Trainer:
                 raise InputError(f"trainer.{name} must be at least 1. Got {getattr(self, name)}.")
         if self.precision not in PRECISIONS:
             raise InputError(f"trainer.precision must be one of {', '.join(PRECISIONS)}. Got {self.precision!r}.")
-        if not 0 <= self.warmup_steps <= self.steps:
-            raise InputError(
-                f"trainer.warmup_steps must lie between 0 and trainer.steps={self.steps}. Got {self.warmup_steps}."
-            )
+        self.optimization.check(self.steps)
         if self.micro_batch is not None and (self.micro_batch < 1 or self.batch_size % self.micro_batch):
             raise InputError(
                 f"trainer.micro_batch must divide trainer.batch_size={self.batch_size}. Got {self.micro_batch}; "
@@ -137,17 +125,7 @@ class Trainer:
             DivergedError: the loss is not finite any more.
         """
         train, val, test = task.split("train"), task.split("val"), task.split("test")
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=self.learning_rate, eps=self.adam_eps, weight_decay=self.weight_decay, fused=True
-        )
-        schedule = OneCycleLR(
-            optimizer,
-            max_lr=self.learning_rate,
-            total_steps=self.steps,
-            pct_start=self.warmup_steps / self.steps,
-            anneal_strategy="linear",
-            cycle_momentum=self.cycle_momentum,
-        )
+        optimizer, schedule = self.optimization.build(model.parameters(), self.steps)
         meter, window, choice = Meter(device), _Window(), _Choice(self.patience)
         indices = self.batching.training(train, self.batch_size, seed)
         model.train()
@@ -240,8 +218,8 @@ class Trainer:
             loss.backward()
             total += torch.stack([loss.detach(), (logits.argmax(-1) == labels).sum() / len(index)])
             real, padded = real + int(batch.mask.sum()), padded + batch.mask.numel()
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
+        if self.optimization.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), self.optimization.clip_norm)
         optimizer.step()
         meter.lap(real, padded)
         return total[0], total[1]

@@ -21,6 +21,7 @@ from torch import nn
 
 from lra.data import Batching
 from lra.errors import InputError
+from lra.optimization import Optimization
 from lra.runner import resolve_device, run
 from lra.summary import summarize
 from lra.tables import BASELINE
@@ -31,7 +32,7 @@ from models.ngrams import NgramClassifier
 
 CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
 # Both learn in a few hundred steps at this rate, whatever rate the protocol has for its Transformer.
-SETTINGS = ["trainer.learning_rate=3e-3", "trainer.weight_decay=1e-2", "trainer.cycle_momentum=false"]
+SETTINGS = ["optimizer.learning_rate=3e-3", "optimizer.weight_decay=1e-2", "optimizer.cycle_momentum=false"]
 
 
 def main(arguments: list[str]) -> None:
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> None:
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     kind, version = ("ngrams", NgramClassifier.version) if task.image_side is None else ("cnn", SmallCNN.version)
     config = {
-        **{name: resolved[name] for name in ("protocol", "scale", "seed", "data", "trainer")},
+        **{name: resolved[name] for name in ("protocol", "scale", "seed", "data", "optimizer", "trainer")},
         "task": {**resolved["task"], "name": task_name, "version": task.version},
         "attn": {"name": f"{BASELINE}{kind}", "version": version},
     }
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> None:
         config,
         task=task,
         build_model=build,
-        trainer=Trainer(**cfg.trainer, batching=Batching(**cfg.data)),
+        trainer=Trainer(**cfg.trainer, optimization=Optimization(**cfg.optimizer), batching=Batching(**cfg.data)),
         device=resolve_device(cfg.device),
         results_dir=Path(cfg.results_dir),
         wandb=resolved["wandb"],

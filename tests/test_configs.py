@@ -13,6 +13,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lra.data import Batching
+from lra.optimization import Optimization
 from lra.trainer import Trainer
 from models.encoder import Classifier
 
@@ -37,7 +38,7 @@ SCALES = [pytest.param(scale, marks=[] if scale == "smoke" else pytest.mark.slow
 def test_every_pair_composes_and_builds(task, attn, scale, tmp_path):
     cfg = composed(f"task={task}", f"attn={attn}", f"scale={scale}")
     made = instantiate(cfg.task)(cache_dir=tmp_path)
-    Trainer(**cfg.trainer, batching=Batching(**cfg.data))
+    Trainer(**cfg.trainer, optimization=Optimization(**cfg.optimizer), batching=Batching(**cfg.data))
     model = Classifier(
         instantiate(cfg.attn), vocab_size=made.vocab_size, max_len=made.max_len, num_classes=made.num_classes,
         num_inputs=made.num_inputs, **cfg.model,
@@ -72,7 +73,8 @@ def test_the_skeinformer_protocol_is_the_released_one():
         "steps": 20000, "batch_size": 256, "learning_rate": 1e-4, "warmup_steps": 1000, "weight_decay": 0,
         "eval_every": 500, "patience": 10, "adam_eps": 1e-6, "cycle_momentum": True, "clip_norm": None,
     }  # fmt: skip
-    assert {name: resolved["trainer"][name] for name in expected} == expected
+    given = {**resolved["trainer"], **resolved["optimizer"]}
+    assert {name: given[name] for name in expected} == expected
     assert resolved["model"] == {
         "dim": 64, "depth": 2, "num_heads": 2, "head_dim": 32, "mlp_dim": 128, "dropout": 0.1, "attention_dropout": 0.1,
         "real_valued": None,

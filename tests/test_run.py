@@ -95,7 +95,7 @@ def test_two_processes_give_the_same_metrics_bit_for_bit(command, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_leaves_no_half_record_and_the_same_command_finishes(command, tmp_path, how):
-    words = ("attn=vmean", "scale=smoke", "wandb.mode=disabled", "trainer.warmup_steps=5")
+    words = ("attn=vmean", "scale=smoke", "wandb.mode=disabled", "optimizer.warmup_steps=5")
     process = command.start(*words, "trainer.steps=100000", "trainer.eval_every=20")
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("results/runs/*/*/*/metrics.jsonl")):

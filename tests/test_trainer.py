@@ -12,6 +12,7 @@ from torch import nn
 
 from lra.data import Batching
 from lra.errors import InputError
+from lra.optimization import Optimization
 from lra.trainer import DivergedError, Outcome, Trainer
 from models.attention.softmax import SoftmaxAttention
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
@@ -20,10 +21,19 @@ from tests.toy import ToyTask
 
 CPU = torch.device("cpu")
 TRAINER = Trainer(
-    steps=40, batch_size=32, micro_batch=None, learning_rate=1e-2, warmup_steps=4, weight_decay=0.0, adam_eps=1e-8,
-    cycle_momentum=False, clip_norm=None, precision="fp32", eval_every=10, patience=None, eval_batch_size=50,
+    steps=40, batch_size=32, micro_batch=None, precision="fp32", eval_every=10, patience=None, eval_batch_size=50,
+    optimization=Optimization(
+        learning_rate=1e-2, warmup_steps=4, weight_decay=0.0, adam_eps=1e-8, cycle_momentum=False, clip_norm=None
+    ),
     batching=Batching(padding="batch", bucket_batches=1, mask_zero=False),
 )  # fmt: skip
+
+
+def changed(**changes) -> Trainer:
+    """Return the trainer with other fields, its own or those of its optimisation."""
+    of_optimization = {name: changes.pop(name) for name in list(changes) if hasattr(TRAINER.optimization, name)}
+    optimization = dataclasses.replace(TRAINER.optimization, **of_optimization)
+    return dataclasses.replace(TRAINER, optimization=optimization, **changes)
 
 
 def model_for(task: ToyTask, attention=SoftmaxAttention, dropout: float = 0.0) -> Classifier:
@@ -58,7 +68,7 @@ def test_it_learns_a_task_that_can_be_learnt(num_inputs):
 
 
 def test_the_same_seed_repeats_bit_for_bit_and_another_does_not():
-    trainer = dataclasses.replace(TRAINER, steps=15)
+    trainer = changed(steps=15)
     runs = [
         numbers(fit(trainer, model_for(ToyTask(), SoftmaxMaterialisedAttention, dropout=0.2), seed=seed)[1])
         for seed in (0, 0, 1)
@@ -73,8 +83,7 @@ def test_how_often_it_evaluates_changes_nothing_in_training():
             return super().forward(q, k, v, mask) + 0.1 * self.draw("normal", tuple(v.shape), v.device)
 
     often, seldom = (
-        fit(dataclasses.replace(TRAINER, steps=12, eval_every=every), model_for(ToyTask(), Noisy, dropout=0.2))[1]
-        for every in (3, 12)
+        fit(changed(steps=12, eval_every=every), model_for(ToyTask(), Noisy, dropout=0.2))[1] for every in (3, 12)
     )
     mean = np.mean([point["train_loss"] for point in often])
     assert mean == pytest.approx(seldom[0]["train_loss"], rel=1e-12)
@@ -82,9 +91,7 @@ def test_how_often_it_evaluates_changes_nothing_in_training():
 
 
 def test_accumulation_gives_the_gradient_of_the_undivided_batch():
-    whole, parts = (
-        fit(dataclasses.replace(TRAINER, steps=6, eval_every=2, micro_batch=size, clip_norm=0.5))[1] for size in (32, 8)
-    )
+    whole, parts = (fit(changed(steps=6, eval_every=2, micro_batch=size, clip_norm=0.5))[1] for size in (32, 8))
     for a, b in zip(whole, parts, strict=True):
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
         assert a["train_accuracy"] == pytest.approx(b["train_accuracy"])
@@ -96,7 +103,7 @@ def test_clipping_bounds_the_first_update():
     for clip in (None, 1e-3):
         model = model_for(ToyTask())
         before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
-        fit(dataclasses.replace(TRAINER, steps=1, warmup_steps=0, eval_every=1, clip_norm=clip, adam_eps=1e6), model)
+        fit(changed(steps=1, warmup_steps=0, eval_every=1, clip_norm=clip, adam_eps=1e6), model)
         moves.append((nn.utils.parameters_to_vector(model.parameters()) - before).norm().item())
     assert moves[1] < moves[0] / 10
 
@@ -106,7 +113,7 @@ def test_evaluation_is_a_plain_mean_over_all_examples_and_leaves_no_trace():
     split = task.split("test")
     model.train()
     state = torch.get_rng_state()
-    result = dataclasses.replace(TRAINER, eval_batch_size=13).evaluate(model, split, task.max_len, CPU, seed=0)
+    result = changed(eval_batch_size=13).evaluate(model, split, task.max_len, CPU, seed=0)
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     model.eval()
@@ -145,7 +152,7 @@ class Scripted(nn.Module):
 def test_the_best_weights_on_validation_are_tested_and_the_last_ones_beside_them():
     task = ToyTask()
     script = [0.25, 0.75, 0.75, 0.5]  # the second pass is the best, and the third does not displace it
-    trainer = dataclasses.replace(TRAINER, eval_batch_size=67)
+    trainer = changed(eval_batch_size=67)
     outcome, _ = fit(trainer, Scripted(task, script))
     assert (outcome.best_step, outcome.val_accuracy, outcome.last_val_accuracy) == (20, 0.75, 0.5)
     assert outcome.test_accuracy == 2 / 67
@@ -155,9 +162,7 @@ def test_the_best_weights_on_validation_are_tested_and_the_last_ones_beside_them
 
 def test_it_stops_when_the_validation_loss_no_longer_falls():
     script = [0.25, 0.75, 0.5, 0.5]
-    outcome, curve = fit(
-        dataclasses.replace(TRAINER, patience=2, steps=100, eval_batch_size=67), Scripted(ToyTask(), script)
-    )
+    outcome, curve = fit(changed(patience=2, steps=100, eval_batch_size=67), Scripted(ToyTask(), script))
     assert outcome.stopped_early
     assert (outcome.steps, outcome.best_step, len(curve)) == (40, 20, 4)
 
@@ -181,7 +186,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step():
 
 
 def test_the_learning_rate_rises_and_falls_linearly():
-    _, curve = fit(dataclasses.replace(TRAINER, steps=20, warmup_steps=5, eval_every=1))
+    _, curve = fit(changed(steps=20, warmup_steps=5, eval_every=1))
     rates = [point["learning_rate"] for point in curve]
     assert rates[0] == pytest.approx(1e-2 / 25)
     assert rates[4] == pytest.approx(1e-2)
@@ -191,7 +196,7 @@ def test_the_learning_rate_rises_and_falls_linearly():
 
 
 def test_bf16_trains_too():
-    outcome, _ = fit(dataclasses.replace(TRAINER, precision="bf16"))
+    outcome, _ = fit(changed(precision="bf16"))
     assert outcome.test_accuracy > 0.9
 
 
@@ -209,4 +214,4 @@ def test_bf16_trains_too():
 )
 def test_bad_settings_are_named(change, message):
     with pytest.raises(InputError, match=message):
-        dataclasses.replace(TRAINER, **change)
+        changed(**change)
