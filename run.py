@@ -6,7 +6,6 @@ choices. Running the same command again finds the finished record and trains not
 
 from __future__ import annotations
 
-import signal
 import sys
 from contextlib import suppress
 from difflib import get_close_matches
@@ -22,12 +21,11 @@ from hydra.errors import CompactHydraException, HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lra.data import Batching
+from lra.distributed import leads
 from lra.errors import InputError
-from lra.optimization import Optimization
 from lra.runner import resolve_device, run
+from lra.settings import identify, make_trainer
 from lra.summary import summarize
-from lra.trainer import Trainer
 from models.attention import Attention
 from models.encoder import Classifier
 
@@ -37,21 +35,10 @@ CONFIGS = Path(__file__).parent.resolve() / "configs"
 def train(cfg: DictConfig, task_name: str, attn_name: str) -> float | None:
     """Build what the configuration names and run it; return the validation accuracy, for Hydra's sweepers."""
     task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
-    trainer = Trainer(**cfg.trainer, optimization=Optimization(**cfg.optimizer), batching=Batching(**cfg.data))
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    # What determines the numbers. Of the two tables only the chosen row does, and it has been resolved into the rest.
-    config = {
-        **{name: resolved[name] for name in ("protocol", "scale", "seed", "model", "data", "optimizer", "trainer")},
-        "task": {**resolved["task"], "name": task_name, "version": task.version},
-        "attn": {
-            **resolved["attn"],
-            "name": attn_name,
-            "version": cast(type[Attention], get_class(cfg.attn._target_)).version,
-        },
-    }
-    del config["task"]["data_dir"]  # a path; the data themselves are in the key by their checksums
+    version = cast(type[Attention], get_class(cfg.attn._target_)).version
     record, folder = run(
-        config,
+        identify(resolved, task_name, task, {**resolved["attn"], "name": attn_name, "version": version}),
         task=task,
         build_model=partial(
             Classifier,
@@ -62,19 +49,20 @@ def train(cfg: DictConfig, task_name: str, attn_name: str) -> float | None:
             num_inputs=task.num_inputs,
             **resolved["model"],
         ),
-        trainer=trainer,
+        trainer=make_trainer(resolved),
         device=resolve_device(cfg.device),
         results_dir=Path(cfg.results_dir),
+        checkpoint_seconds=cfg.trainer.checkpoint_seconds,
         wandb=resolved["wandb"],
     )
-    print(summarize(record, folder))
+    if leads():
+        print(summarize(record, folder))
     return record.val_accuracy
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """Run one job; a mistake of the user's ends in one line instead of a traceback."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a terminated run leaves its record too
     choices = HydraConfig.get().runtime.choices
     try:
         return train(cfg, choices["task"], choices["attn"])

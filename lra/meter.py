@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import sys
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,13 @@ WARMUP_STEPS = 3
 
 
 class Meter:
-    """A stop-watch over training steps that is paused for everything else.
+    """A stop-watch over training steps that is paused for everything else, and the peak of memory meanwhile.
 
     Call `start`, then `lap` after every step, then `stop` before an evaluation, and `start` again after it. On CUDA
     the laps are events, read only at `stop`, so that measuring does not stall the queue of kernels.
+
+    Memory counts from what is in use when the meter is made, once all that is free was given back: make it after the
+    data are loaded and before the model is.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -27,7 +34,11 @@ class Meter:
         self.tokens: list[tuple[int, int]] = []  # real and padded, one a step
         self.peak_memory_bytes = 0
         self.peak_memory_reserved_bytes: int | None = None
+        self._cold = set(range(WARMUP_STEPS))  # numbers of the laps that are warm-up
         self._marks: list[Any] = []
+        return_free_memory(device)
+        reset_peak_memory(device)
+        self._before, _ = peak_memory(device)
 
     def start(self) -> None:
         """Begin a stretch of training steps."""
@@ -40,29 +51,37 @@ class Meter:
         self.tokens.append((real_tokens, padded_tokens))
 
     def stop(self) -> None:
-        """End the stretch: wait for the device, read the laps and the peak of memory."""
+        """End the stretch, if one has begun: wait for the device, read the laps and the peak of memory."""
+        if not self._marks:
+            return
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-            laps = [a.elapsed_time(b) / 1e3 for a, b in zip(self._marks, self._marks[1:], strict=False)]
+            laps = [a.elapsed_time(b) / 1e3 for a, b in pairwise(self._marks)]
         else:
-            laps = [b - a for a, b in zip(self._marks, self._marks[1:], strict=False)]
+            laps = [b - a for a, b in pairwise(self._marks)]
         self.laps += laps
         self._marks = []
         allocated, reserved = peak_memory(self.device)
-        self.peak_memory_bytes = max(self.peak_memory_bytes, allocated)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, allocated - self._before)
         if reserved is not None:
             self.peak_memory_reserved_bytes = max(self.peak_memory_reserved_bytes or 0, reserved)
 
-    def summary(self) -> dict[str, Any]:
-        """Return what the record holds of time and memory; times are None before the warm-up is over."""
+    def summary(self, num_processes: int = 1) -> dict[str, Any]:
+        """Return what the record holds of time and memory; times are None before the warm-up is over.
+
+        Args:
+            num_processes: how many train together; each has about the same number of tokens of every batch.
+        """
         laps = np.array(self.laps)
-        timed = laps[WARMUP_STEPS:]
-        real, padded = np.array(self.tokens[: len(laps)]).reshape(-1, 2)[WARMUP_STEPS:].sum(axis=0).tolist()
+        warm = np.array([number not in self._cold for number in range(len(laps))], dtype=bool)
+        timed = laps[warm]
+        tokens = np.array(self.tokens[: len(laps)]).reshape(-1, 2)[warm].sum(axis=0) * num_processes
+        real, padded = tokens.tolist()
         seconds = float(timed.sum())
         low, middle, high = np.quantile(timed * 1e3, [0.25, 0.5, 0.75]).tolist() if len(timed) else [None] * 3
         return {
             "train_seconds": seconds if len(timed) else None,
-            "warmup_seconds": float(laps[:WARMUP_STEPS].sum()),
+            "warmup_seconds": float(laps[~warm].sum()),
             "ms_per_step": middle,
             "ms_per_step_quartiles": [low, high],
             "tokens_per_second": real / seconds if seconds else None,
@@ -71,12 +90,36 @@ class Meter:
             "peak_memory_reserved_bytes": self.peak_memory_reserved_bytes,
         }
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was measured so far; call `stop` first."""
+        return {
+            "laps": self.laps,
+            "tokens": self.tokens,
+            "cold": sorted(self._cold),
+            "peaks": [self.peak_memory_bytes, self.peak_memory_reserved_bytes],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there, with another warm-up: the process is a new one."""
+        self.laps, self.tokens = state["laps"], state["tokens"]
+        self._cold = {*state["cold"], *range(len(self.laps), len(self.laps) + WARMUP_STEPS)}
+        self.peak_memory_bytes, self.peak_memory_reserved_bytes = state["peaks"]
+
     def _mark(self) -> Any:
         if self.device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
             event.record(torch.cuda.current_stream(self.device))
             return event
         return time.perf_counter()
+
+
+def return_free_memory(device: torch.device) -> None:
+    """Give what is allocated but unused back to the system, so that it does not hide in the next peak."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -102,7 +145,6 @@ def peak_memory(device: torch.device) -> tuple[int, int | None]:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024, None
     import resource
-    import sys
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024, None

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +65,8 @@ class RunRecord:
     num_params: int | None = None
     batch_size: int | None = None
     micro_batch: int | None = None
+    num_processes: int = 1
+    resumptions: list[dict[str, Any]] = field(default_factory=list)
     dtype: str | None = None
     device: str = "cpu"
     environment: dict[str, Any] = field(default_factory=dict)
@@ -167,6 +170,11 @@ def current_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}-dirty" if status else commit
+
+
+def now() -> str:
+    """Return the date and the time, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def command_line() -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import time
+import os
+import socket
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,11 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from lra.checkpoint import Checkpoints
+from lra.distributed import World, joined
 from lra.errors import InputError
+from lra.meter import Meter
+from lra.micro_batch import is_out_of_memory
 from lra.record import (
     RECORD_NAME,
     RunRecord,
@@ -26,11 +31,14 @@ from lra.record import (
     current_commit,
     describe_environment,
     fingerprint,
+    now,
     write_atomically,
 )
+from lra.stopping import StopRequest, stoppable
 from lra.tasks import Task
 from lra.tracking import WandbMirror
-from lra.trainer import DivergedError, Outcome, Trainer
+from lra.trainer import Trainer
+from lra.training import DivergedError, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +58,11 @@ def resolve_device(name: str) -> torch.device:
         )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    if name == "cpu":
+        return torch.device(name)
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun sets it
+    torch.cuda.set_device(device)
+    return device
 
 
 def run(
@@ -61,19 +73,24 @@ def run(
     trainer: Trainer,
     device: torch.device,
     results_dir: Path,
+    checkpoint_seconds: float,
     wandb: Mapping[str, Any],
 ) -> tuple[RunRecord, Path]:
     """Train one model on one task, unless a finished record of the same run exists, and leave its record.
 
+    A run that was interrupted goes on from its last checkpoint. Every process that torchrun started calls this; the
+    first one writes.
+
     Args:
         config: what determines the run, and nothing else: plain values under `task`, `attn` and `protocol` (each with
             a `name` and a `version`), `scale`, `seed`, and whatever else changes its numbers. Its hash, together with
-            the data's description and the type of the device, is the run's key.
+            the data's description, the type of the device and the number of processes, is the run's key.
         task: where the data come from.
         build_model: is called once torch is seeded.
         trainer: how to train.
         device: where to train.
         results_dir: the run's folder is `<results_dir>/runs/<task>/<attn>/<key>/`.
+        checkpoint_seconds: time from one checkpoint to the next.
         wandb: `mode`, `project` and `entity`.
 
     Returns:
@@ -85,104 +102,138 @@ def run(
     """
     task.prepare()
     data = task.describe()
-    config = {**config, "device": device.type, "prepared": data}
-    key = fingerprint(config)
-    folder = results_dir / "runs" / config["task"]["name"] / config["attn"]["name"] / key
-    record = RunRecord(
-        key=key,
-        group=fingerprint({name: value for name, value in config.items() if name != "seed"}),
-        task=config["task"]["name"],
-        attn=config["attn"]["name"],
-        protocol=config["protocol"]["name"],
-        scale=config["scale"],
-        seed=config["seed"],
-        config=dict(config),
-        data=data,
-        status="failed",
-        batch_size=trainer.batch_size,
-        micro_batch=trainer.micro_batch or trainer.batch_size,
-        dtype=trainer.precision,
-        device=device.type,
-        environment=describe_environment(device),
-        commit=current_commit(),
-        command=command_line(),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    with _claimed(folder, config):
-        earlier = _finished(folder)
-        if earlier is not None:
-            log.info("This run is finished already; its record is read from %s.", folder / RECORD_NAME)
-            return earlier, folder
-        log.info("%s · %s · %s · %s · seed %d · %s", *_title(record), device.type)
-        mirror = WandbMirror(
-            **wandb,
-            folder=folder,
+    with joined(device) as world:
+        if world.size > trainer.batch_size:
+            raise InputError(f"{world.size} processes cannot share batches of trainer.batch_size={trainer.batch_size}.")
+        config = {**config, "device": device.type, "prepared": data}
+        if world.size > 1:
+            config["num_processes"] = world.size
+        key = fingerprint(config)
+        folder = results_dir / "runs" / config["task"]["name"] / config["attn"]["name"] / key
+        record = RunRecord(
             key=key,
-            name=f"{record.task}-{record.attn}-{record.seed}",
-            group=record.group,
-            config=config,
+            group=fingerprint({name: value for name, value in config.items() if name != "seed"}),
+            task=config["task"]["name"],
+            attn=config["attn"]["name"],
+            protocol=config["protocol"]["name"],
+            scale=config["scale"],
+            seed=config["seed"],
+            config=dict(config),
+            data=data,
+            status="failed",
+            batch_size=trainer.batch_size,
+            num_processes=world.size,
+            dtype=trainer.precision,
+            device=device.type,
+            environment=describe_environment(device),
+            commit=current_commit(),
+            command=command_line(),
+            date=now(),
         )
-        try:
-            _train(record, task, build_model, trainer, device, folder, mirror.log)
-        finally:
-            record.write(folder)
-            mirror.finish(_summary(record), failed=not record.is_final)
+        with _claimed(folder, config) if world.leads else nullcontext():
+            earlier = world.agree(_finished(folder) if world.leads else None)
+            if earlier is not None:
+                log.info("This run is finished already; its record is read from %s.", folder / RECORD_NAME)
+                return earlier, folder
+            checkpoints = Checkpoints(folder, key, checkpoint_seconds)
+            attempt = _Attempt(record, task, build_model, trainer, device, folder, checkpoints, world)
+            if not world.leads:
+                attempt.train(lambda _: None)
+                return record, folder
+            log.info("%s · %s · %s · %s · seed %d · %s", *_title(record), device.type)
+            mirror = WandbMirror(
+                **wandb,
+                folder=folder,
+                key=key,
+                name=f"{record.task}-{record.attn}-{record.seed}",
+                group=record.group,
+                config=config,
+            )
+            try:
+                attempt.train(mirror.log)
+            finally:
+                record.write(folder)
+                if record.is_final:
+                    checkpoints.clear()
+                mirror.finish(_summary(record), failed=not record.is_final)
     return record, folder
 
 
-def _train(
-    record: RunRecord,
-    task: Task,
-    build_model: Callable[[], nn.Module],
-    trainer: Trainer,
-    device: torch.device,
-    folder: Path,
-    mirror: Callable[[dict[str, Any]], None],
-) -> None:
-    """Fill the record; raise only what is neither a result (diverged, out of memory) nor success."""
-    curve = folder / "metrics.jsonl"
-    curve.unlink(missing_ok=True)
+@dataclass
+class _Attempt:
+    """One go at a run, which may be the second after an interruption."""
 
-    def report(values: dict[str, Any]) -> None:
-        with curve.open("a") as stream:
-            stream.write(json.dumps(values) + "\n")
-        mirror(values)
+    record: RunRecord
+    task: Task
+    build_model: Callable[[], nn.Module]
+    trainer: Trainer
+    device: torch.device
+    folder: Path
+    checkpoints: Checkpoints
+    world: World
 
-    outcome = Outcome()
-    started = time.perf_counter()
-    try:
-        record.floors = task.floors()
+    def train(self, mirror: Callable[[dict[str, Any]], None]) -> None:
+        """Fill the record; raise only what is neither a result (diverged, out of memory) nor success."""
+        record, outcome = self.record, Outcome()
+        try:
+            with stoppable() as stop:
+                self._fit(outcome, mirror, stop)
+            record.status = "ok"
+        except BaseException as error:
+            record.status = _status_of(error)
+            record.error = traceback.format_exc()
+            if not record.is_final:
+                raise
+            log.warning("The run ended as %s: %s", record.status, error)
+        finally:
+            outcome.wall_seconds = outcome.elapsed()
+            for name, value in {**outcome.cost, **_numbers(outcome)}.items():
+                setattr(record, name, value)
+
+    def _fit(self, outcome: Outcome, mirror: Callable[[dict[str, Any]], None], stop: StopRequest) -> None:
+        def report(values: dict[str, Any]) -> None:
+            if self.world.leads:
+                # Whole every time, so that what an interrupted attempt wrote after its last checkpoint is gone.
+                lines = (json.dumps(point) + "\n" for point in outcome.curve)
+                write_atomically(self.folder / "metrics.jsonl", "".join(lines))
+            mirror(values)
+
+        record = self.record
+        record.floors = self.task.floors()
+        meter = Meter(self.device)
         torch.manual_seed(record.seed)
-        model = build_model().to(device)
+        model = self.build_model().to(self.device)
+        # The same weights everywhere, but draws of its own for each process.
+        torch.manual_seed((self.world.rank << 32) + record.seed)
         record.num_params = sum(parameter.numel() for parameter in model.parameters())
-        trainer.fit(model, task, seed=record.seed, device=device, report=report, outcome=outcome)
-        torch.save(outcome.weights, folder / "weights.pt")
-        np.savez_compressed(folder / "predictions.npz", allow_pickle=False, **outcome.predictions)
-        record.status = "ok"
-    except BaseException as error:
-        record.status = _status_of(error)
-        record.error = traceback.format_exc()
-        if not record.is_final:
-            raise
-        log.warning("The run ended as %s: %s", record.status, error)
-    finally:
-        record.wall_seconds = time.perf_counter() - started
-        for name, value in {**outcome.cost, **_numbers(outcome)}.items():
-            setattr(record, name, value)
+        self.trainer.fit(
+            model,
+            self.task,
+            seed=record.seed,
+            device=self.device,
+            report=report,
+            outcome=outcome,
+            meter=meter,
+            checkpoints=self.checkpoints,
+            stop=stop,
+            world=self.world,
+        )
+        if self.world.leads:
+            torch.save(outcome.weights, self.folder / "weights.pt")
+            np.savez_compressed(self.folder / "predictions.npz", allow_pickle=False, **outcome.predictions)
 
 
 def _status_of(error: BaseException) -> Status:
     if isinstance(error, DivergedError):
         return "diverged"
-    # On a CPU torch says it in a plain RuntimeError.
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error):
+    if is_out_of_memory(error):
         return "out_of_memory"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 
 
 def _numbers(outcome: Outcome) -> dict[str, Any]:
     """Return the fields of the outcome that the record holds too."""
-    apart = ("cost", "weights", "predictions")
+    apart = ("cost", "curve", "weights", "predictions", "started")
     return {name: value for name, value in vars(outcome).items() if name not in apart}
 
 
@@ -195,8 +246,8 @@ def _claimed(folder: Path, config: Mapping[str, Any]):
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(
-            f"Another process is training this very run in {folder}. Wait for it, or give this one another seed or "
-            "another results_dir=."
+            f"Another process is training this very run in {folder}: {_holder(folder)}. Wait for it, or give this one "
+            "another seed or another results_dir=."
         ) from None
     except OSError as error:
         raise InputError(
@@ -212,9 +263,17 @@ def _claimed(folder: Path, config: Mapping[str, Any]):
                 "was altered or copied there: move it away, or choose another results_dir=."
             )
         write_atomically(path, text)
+        (folder / ".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}, since {now()}")
         yield
     finally:
         lock.release()
+
+
+def _holder(folder: Path) -> str:
+    try:
+        return (folder / ".holder").read_text()
+    except OSError:
+        return "it has just begun"
 
 
 def _finished(folder: Path) -> RunRecord | None:

@@ -5,61 +5,36 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.profiler import record_function
 from tqdm import tqdm
 
-from lra.data import Batch, Batching
+from lra.checkpoint import Checkpoints
+from lra.data import Batch, Batching, lengths
+from lra.distributed import World
 from lra.errors import InputError
 from lra.meter import Meter
+from lra.micro_batch import is_out_of_memory, largest_micro_batch
 from lra.optimization import Optimization
+from lra.record import current_commit, now
+from lra.stopping import StoppedError, StopRequest
 from lra.tasks import Split, Task
+from lra.training import Choice, Evaluation, Outcome, Training, Window
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Losses are read back from the device this often: for the progress bar, and to stop a diverged run.
 READ_EVERY = 20
 LONG_ON_CPU_SECONDS = 15 * 60
-
-
-class Evaluation(NamedTuple):
-    """One full pass over a split: mean loss, accuracy as a fraction, (N,) predicted classes."""
-
-    loss: float
-    accuracy: float
-    predictions: NDArray[np.uint8]
-
-
-class DivergedError(ArithmeticError):
-    """The loss is no longer a finite number."""
-
-
-@dataclass
-class Outcome:
-    """What training produced so far; it is filled as training goes on, so that a failure leaves what there was.
-
-    Accuracies are fractions. `val_accuracy` and `test_accuracy` belong to the weights of `best_step`, the evaluation
-    with the highest validation accuracy (the first, if several share it); the `last_` ones to the weights of the last
-    step, `steps`.
-    """
-
-    steps: int = 0
-    stopped_early: bool = False
-    best_step: int | None = None
-    val_accuracy: float | None = None
-    test_accuracy: float | None = None
-    last_val_accuracy: float | None = None
-    last_test_accuracy: float | None = None
-    cost: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    predictions: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,9 +43,10 @@ class Trainer:
 
     Attributes:
         steps: optimiser steps.
-        batch_size: examples in one optimiser step.
-        micro_batch: examples in one forward pass, a divisor of batch_size; None for the whole batch.
-        precision: "fp32", or "bf16" for autocast.
+        batch_size: examples in one optimiser step, over all processes.
+        micro_batch: examples in one forward pass; None for the whole batch, "auto" for as many as memory holds.
+        precision: "fp32", or "bf16" or "fp16" for autocast, the latter with scaled gradients.
+        deterministic: let torch refuse kernels whose result depends on timing.
         eval_every: steps from one validation pass to the next; the last step always has one.
         patience: validation passes without a lower loss before training stops, None for never.
         eval_batch_size: examples in one forward pass of an evaluation.
@@ -80,8 +56,9 @@ class Trainer:
 
     steps: int
     batch_size: int
-    micro_batch: int | None
+    micro_batch: int | Literal["auto"] | None
     precision: str
+    deterministic: bool
     eval_every: int
     patience: int | None
     eval_batch_size: int
@@ -95,10 +72,11 @@ class Trainer:
         if self.precision not in PRECISIONS:
             raise InputError(f"trainer.precision must be one of {', '.join(PRECISIONS)}. Got {self.precision!r}.")
         self.optimization.check(self.steps)
-        if self.micro_batch is not None and (self.micro_batch < 1 or self.batch_size % self.micro_batch):
+        size = self.micro_batch
+        if not (size is None or size == "auto" or (isinstance(size, int) and 1 <= size <= self.batch_size)):
             raise InputError(
-                f"trainer.micro_batch must divide trainer.batch_size={self.batch_size}. Got {self.micro_batch}; "
-                f"the largest that fits below it is {_largest_divisor(self.batch_size, self.micro_batch)}."
+                f"trainer.micro_batch must be auto, null, or a number from 1 to trainer.batch_size={self.batch_size}. "
+                f"Got {size!r}."
             )
 
     def fit(
@@ -110,6 +88,10 @@ class Trainer:
         device: torch.device,
         report: Callable[[dict[str, Any]], None],
         outcome: Outcome,
+        meter: Meter | None = None,
+        checkpoints: Checkpoints | None = None,
+        stop: StopRequest | None = None,
+        world: World | None = None,
     ) -> None:
         """Train, keep the best weights on validation, and test both them and the last ones.
 
@@ -118,111 +100,223 @@ class Trainer:
             task: a prepared task.
             seed: of the order of the examples and of the draws at evaluation; the caller seeds those of training.
             device: where the model is.
-            report: is handed a flat dict of numbers after every evaluation.
+            report: is handed a flat dict of numbers after every evaluation, which is also the last of `outcome.curve`.
             outcome: is filled on the way.
+            meter: made before the model, so that it counts the model's memory; None for one made here.
+            checkpoints: where to go on from, and where to keep what there is; None to keep nothing.
+            stop: is looked at after every step and between batches of an evaluation; None for never.
+            world: the processes that train together; None for this one alone.
 
         Raises:
             DivergedError: the loss is not finite any more.
+            StoppedError: a stop was requested; a checkpoint holds what there is.
         """
+        torch.use_deterministic_algorithms(self.deterministic)
+        world, stop, meter = world or World(), stop or StopRequest(), meter or Meter(device)
         train, val, test = task.split("train"), task.split("val"), task.split("test")
         optimizer, schedule = self.optimization.build(model.parameters(), self.steps)
-        meter, window, choice = Meter(device), _Window(), _Choice(self.patience)
-        indices = self.batching.training(train, self.batch_size, seed)
+        scaler = GradScaler(device.type, enabled=self.precision == "fp16")
+        training = Training(
+            model, optimizer, schedule, scaler, Window(), Choice(self.patience), meter, outcome, device, world
+        )
+        saved = checkpoints.load(device) if checkpoints else None
+        if saved is not None:
+            training.load_state_dict(saved)
+            outcome.resumptions.append({"step": outcome.steps, "date": now(), "commit": current_commit()})
+            log.info("Going on from step %d of %d.", outcome.steps, self.steps)
         model.train()
-        with _progress_bar(self.steps) as bar:
+        if outcome.micro_batch is None:
+            outcome.micro_batch = self._choose_micro_batch(training, train, task.max_len)
+
+        def keep() -> None:
+            state = training.state_dict()
+            if checkpoints and world.leads:
+                checkpoints.save(outcome.steps, state)
+
+        batches = self.batching.training(train, self.batch_size, seed, first_step=outcome.steps)
+        with _progress_bar(self.steps, outcome.steps, shown=world.leads) as bar:
             try:
                 meter.start()
-                while outcome.steps < self.steps and not outcome.stopped_early:
-                    learning_rate = optimizer.param_groups[0]["lr"]
-                    window.add(*self._step(model, optimizer, train, next(indices), task.max_len, device, meter))
-                    outcome.steps += 1
-                    if outcome.steps < self.steps:
-                        schedule.step()
+                while True:
+                    ended = outcome.steps == self.steps
+                    if (ended or outcome.steps % self.eval_every == 0) and outcome.steps and not training.evaluated():
+                        meter.stop()
+                        training.read()
+                        result = self.evaluate(model, val, task.max_len, device, seed, stop, world)
+                        self._note(result, training, len(train.labels))
+                        report(outcome.curve[-1])
+                        meter.start()
+                    if ended or outcome.stopped_early:
+                        break
+                    self._step(training, train, next(batches), task.max_len)
                     bar.update()
                     if outcome.steps == 1:
                         bar.clear()
                         self._warn_if_long(meter, device)
-                    evaluating = outcome.steps % self.eval_every == 0 or outcome.steps == self.steps
-                    if evaluating or outcome.steps % READ_EVERY == 0:
-                        window.read(outcome.steps)
-                        bar.set_postfix_str(f"{window.recent}  {choice}", refresh=False)
-                    if not evaluating:
-                        continue
-                    meter.stop()
-                    result = self.evaluate(model, val, task.max_len, device, seed)
-                    choice.consider(result, model, outcome)
-                    report(
-                        {
-                            "step": outcome.steps,
-                            "epoch": outcome.steps * self.batch_size / len(train.labels),
-                            **window.close(),
-                            "val_loss": result.loss,
-                            "val_accuracy": result.accuracy,
-                            "learning_rate": learning_rate,
-                            "train_seconds": meter.summary()["train_seconds"],
-                        }
-                    )
-                    meter.start()
+                    if outcome.steps % READ_EVERY == 0:
+                        training.read()
+                        bar.set_postfix_str(f"{training.window.recent}  {_best(outcome)}", refresh=False)
+                    # Processes must stop and save together, and to agree on it has its price.
+                    if world.size == 1 or outcome.steps % READ_EVERY == 0:
+                        if any(world.gather(stop.cause is not None)):
+                            raise StoppedError(f"stopped after step {outcome.steps} of {self.steps}")
+                        if world.agree(checkpoints is not None and checkpoints.due()):
+                            meter.stop()
+                            training.read()
+                            keep()
+                            meter.start()
+            except StoppedError:
+                meter.stop()
+                training.read()
+                keep()
+                raise
             finally:
                 meter.stop()
-                outcome.cost = meter.summary()
-
-        last = best = self.evaluate(model, test, task.max_len, device, seed)
+                outcome.cost = meter.summary(world.size)
+        keep()  # the model changes weights from here on
+        last = best = self.evaluate(model, test, task.max_len, device, seed, stop, world)
         model.load_state_dict(outcome.weights)
         if outcome.best_step != outcome.steps:
-            best = self.evaluate(model, test, task.max_len, device, seed)
+            best = self.evaluate(model, test, task.max_len, device, seed, stop, world)
         outcome.last_test_accuracy, outcome.test_accuracy = last.accuracy, best.accuracy
         outcome.predictions = {"last": last.predictions, "best": best.predictions}
 
     @torch.no_grad()
-    def evaluate(self, model: nn.Module, split: Split, max_len: int, device: torch.device, seed: int) -> Evaluation:
+    def evaluate(
+        self,
+        model: nn.Module,
+        split: Split,
+        max_len: int,
+        device: torch.device,
+        seed: int,
+        stop: StopRequest | None = None,
+        world: World | None = None,
+    ) -> Evaluation:
         """Pass once over every example of a split, none dropped, each with the same weight.
 
-        The draws of stochastic mechanisms are seeded, and the random state of training is left as it was: evaluating
-        twice gives the same number and changes nothing that follows.
+        The draws of stochastic mechanisms are seeded, batch by batch, and the random state of training is left as it
+        was: evaluating twice, or with several processes, gives the same number and changes nothing that follows.
         """
+        world, stop = world or World(), stop or StopRequest()
         was_training = model.training
         model.eval()
         loss = torch.zeros((), device=device, dtype=torch.float64)
-        predictions = np.zeros(len(split.labels), dtype=np.uint8)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            for index, batch in self.batching.evaluation(split, self.eval_batch_size, max_len):
-                logits = self._logits(model, batch, device)
-                loss += F.cross_entropy(logits, batch.labels.to(device), reduction="sum")
-                predictions[index] = logits.argmax(-1).cpu().numpy()
-        model.train(was_training)
-        return Evaluation(loss.item() / len(predictions), float((predictions == split.labels).mean()), predictions)
+        predictions = torch.zeros(len(split.labels), device=device, dtype=torch.uint8)
+        try:
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                batches = self.batching.evaluation(split, self.eval_batch_size, max_len)
+                for number, (index, batch) in enumerate(batches):
+                    if number % world.size != world.rank:
+                        continue
+                    if world.size == 1:
+                        stop.check()
+                    torch.manual_seed((seed << 32) + number)
+                    logits = self._logits_in_parts(model, batch, device)
+                    loss += F.cross_entropy(logits, batch.labels.to(device), reduction="sum")
+                    predictions[torch.from_numpy(index).to(device)] = logits.argmax(-1).to(torch.uint8)
+        finally:
+            model.train(was_training)
+        found = world.sum(predictions).cpu().numpy()
+        return Evaluation(world.sum(loss).item() / len(found), float((found == split.labels).mean()), found)
 
-    def _step(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        train: Split,
-        index: NDArray[np.int64],
-        max_len: int,
-        device: torch.device,
-        meter: Meter,
-    ) -> tuple[Tensor, Tensor]:
-        """Take one optimiser step; return the batch's mean loss and accuracy, on the device."""
-        optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros(2, device=device)
+    def _note(self, result: Evaluation, training: Training, num_train: int) -> None:
+        """Put a validation pass into the outcome."""
+        outcome = training.outcome
+        training.choice.consider(result, training.model, outcome)
+        outcome.curve.append(
+            {
+                "step": outcome.steps,
+                "epoch": outcome.steps * self.batch_size / num_train,
+                **training.window.close(),
+                "val_loss": result.loss,
+                "val_accuracy": result.accuracy,
+                "learning_rate": training.last_rate,
+                "train_seconds": training.meter.summary(training.world.size)["train_seconds"],
+            }
+        )
+
+    def _step(self, training: Training, train: Split, index: NDArray[np.int64], max_len: int) -> None:
+        """Take one optimiser step."""
+        model, optimizer, scaler, world = training.model, training.optimizer, training.scaler, training.world
+        share = world.share(index)
+        while True:
+            try:
+                totals, tokens = self._gradients(training, train, share, len(index), max_len)
+                break
+            except RuntimeError as error:
+                size = training.outcome.micro_batch
+                if self.micro_batch != "auto" or not is_out_of_memory(error) or size is None or size == 1:
+                    raise
+                training.outcome.micro_batch = size // 2
+                log.warning("Out of memory with %d examples at once; going on with %d.", size, size // 2)
+        with record_function("optimizer"):
+            world.sum_gradients(model)
+            world.sum(totals)
+            if self.optimization.clip_norm is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(model.parameters(), self.optimization.clip_norm)
+            training.last_rate = optimizer.param_groups[0]["lr"]
+            scaler.step(optimizer)
+            scaler.update()
+        training.window.add(totals)
+        training.outcome.steps += 1
+        if training.outcome.steps < self.steps:
+            training.schedule.step()
+        training.meter.lap(*tokens)
+
+    def _gradients(
+        self, training: Training, train: Split, share: NDArray[np.int64], batch_size: int, max_len: int
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Add up the gradients of this process's share of a batch.
+
+        Returns:
+            The share's part of the batch's mean loss and accuracy, (2,), on the device; real and padded tokens.
+        """
+        size = training.outcome.micro_batch or len(share)
+        training.optimizer.zero_grad(set_to_none=True)
+        totals = torch.zeros(2, device=training.device)
         real = padded = 0
-        for first in range(0, len(index), self.micro_batch or len(index)):
-            part = index[first : first + (self.micro_batch or len(index))]
-            batch = self.batching.gather(train, part, max_len)
-            labels = batch.labels.to(device, non_blocking=True)
-            logits = self._logits(model, batch, device)
-            # Sums over the batch's size, not means over the part's: the gradient is that of the undivided batch.
-            loss = F.cross_entropy(logits, labels, reduction="sum") / len(index)
-            loss.backward()
-            total += torch.stack([loss.detach(), (logits.argmax(-1) == labels).sum() / len(index)])
+        for first in range(0, len(share), size):
+            with record_function("data"):
+                batch = self.batching.gather(train, share[first : first + size], max_len)
+                labels = batch.labels.to(training.device, non_blocking=True)
+            with record_function("forward"):
+                logits = self._logits(training.model, batch, training.device)
+                # Sums over the batch's size, not means over the part's: the gradient is that of the undivided batch.
+                loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
+            with record_function("backward"):
+                training.scaler.scale(loss).backward()
+            totals += torch.stack([loss.detach(), (logits.argmax(-1) == labels).sum() / batch_size])
             real, padded = real + int(batch.mask.sum()), padded + batch.mask.numel()
-        if self.optimization.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), self.optimization.clip_norm)
-        optimizer.step()
-        meter.lap(real, padded)
-        return total[0], total[1]
+        return totals, (real, padded)
+
+    def _choose_micro_batch(self, training: Training, train: Split, max_len: int) -> int:
+        """Return how many examples a forward pass of this process takes."""
+        largest = -(-self.batch_size // training.world.size)
+        if self.micro_batch != "auto":
+            return min(self.micro_batch or largest, largest)
+        by_length = np.argsort(lengths(train, np.arange(len(train.labels))), kind="stable")
+
+        def attempt(size: int) -> None:
+            with torch.random.fork_rng(devices=[training.device] if training.device.type == "cuda" else []):
+                training.outcome.micro_batch = size
+                self._gradients(training, train, by_length[-size:], size, max_len)
+
+        found = min(training.world.gather(largest_micro_batch(attempt, largest, training.device)))
+        training.optimizer.zero_grad(set_to_none=True)
+        log.info("trainer.micro_batch=auto: %d of %d examples at once.", found, largest)
+        return found
+
+    def _logits_in_parts(self, model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+        """Evaluate a batch, in halves if it does not fit into memory whole."""
+        try:
+            return self._logits(model, batch, device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or len(batch.labels) == 1:
+                raise
+        half = len(batch.labels) // 2
+        halves = (Batch(*(x[part] for x in batch)) for part in (slice(None, half), slice(half, None)))
+        return torch.cat([self._logits_in_parts(model, part, device) for part in halves])
 
     def _logits(self, model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
         dtype = PRECISIONS[self.precision]
@@ -247,69 +341,14 @@ class Trainer:
         meter.start()
 
 
-class _Window:
-    """Training loss and accuracy since the last evaluation, left on the device until they are read."""
-
-    def __init__(self) -> None:
-        self.recent = ""  # the mean of what was read last, for the progress bar
-        self._unread: list[Tensor] = []
-        self._values: list[list[float]] = []
-
-    def add(self, loss: Tensor, accuracy: Tensor) -> None:
-        self._unread.append(torch.stack([loss, accuracy]))
-
-    def read(self, step: int) -> None:
-        """Fetch what is unread, if anything; `step` is the number of the last step added."""
-        if not self._unread:
-            return
-        values = torch.stack(self._unread).tolist()
-        self._unread = []
-        self._values += values
-        for number, (loss, _) in enumerate(values, start=step - len(values) + 1):
-            if not np.isfinite(loss):
-                raise DivergedError(f"The training loss is {loss} at step {number}.")
-        loss, accuracy = np.mean(values, axis=0)
-        self.recent = f"loss {loss:.3f}  train {accuracy:.1%}"
-
-    def close(self) -> dict[str, float]:
-        """Return the means since the last call, and begin anew."""
-        loss, accuracy = np.mean(self._values, axis=0).tolist()
-        self._values = []
-        return {"train_loss": loss, "train_accuracy": accuracy}
+def _best(outcome: Outcome) -> str:
+    return "" if outcome.val_accuracy is None else f"best val {outcome.val_accuracy:.1%}"
 
 
-class _Choice:
-    """Keeps the weights with the best validation accuracy, and says when the validation loss no longer falls."""
-
-    def __init__(self, patience: int | None) -> None:
-        self._patience = patience
-        self._lowest_loss = float("inf")
-        self._passes_without = 0
-        self._best_accuracy: float | None = None
-
-    def __str__(self) -> str:
-        return "" if self._best_accuracy is None else f"best val {self._best_accuracy:.1%}"
-
-    def consider(self, result: Evaluation, model: nn.Module, outcome: Outcome) -> None:
-        if not np.isfinite(result.loss):
-            raise DivergedError(f"The validation loss is {result.loss} after step {outcome.steps}.")
-        outcome.last_val_accuracy = result.accuracy
-        if self._best_accuracy is None or result.accuracy > self._best_accuracy:
-            self._best_accuracy = outcome.val_accuracy = result.accuracy
-            outcome.best_step = outcome.steps
-            outcome.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        if result.loss < self._lowest_loss:
-            self._lowest_loss, self._passes_without = result.loss, 0
-        else:
-            self._passes_without += 1
-        outcome.stopped_early = self._patience is not None and self._passes_without >= self._patience
-
-
-def _progress_bar(steps: int) -> tqdm:
+def _progress_bar(steps: int, first: int, *, shown: bool) -> tqdm:
     # In a log file every refresh is a line of its own: a few of them will do.
     seconds = 0.2 if sys.stderr.isatty() else 30
-    return tqdm(total=steps, desc="train", unit="step", file=sys.stderr, mininterval=seconds, maxinterval=2 * seconds)
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return max(d for d in range(1, number + 1) if number % d == 0 and d <= max(limit, 1))
+    return tqdm(
+        total=steps, initial=first, desc="train", unit="step", file=sys.stderr, mininterval=seconds,
+        maxinterval=2 * seconds, disable=not shown,
+    )  # fmt: skip

@@ -19,14 +19,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
-from lra.data import Batching
 from lra.errors import InputError
-from lra.optimization import Optimization
 from lra.runner import resolve_device, run
+from lra.settings import identify, make_trainer
 from lra.summary import summarize
 from lra.tables import BASELINE
 from lra.tasks import Task
-from lra.trainer import Trainer
 from models.cnn import SmallCNN
 from models.ngrams import NgramClassifier
 
@@ -45,12 +43,6 @@ def main(arguments: list[str]) -> None:
     task: Task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     kind, version = ("ngrams", NgramClassifier.version) if task.image_side is None else ("cnn", SmallCNN.version)
-    config = {
-        **{name: resolved[name] for name in ("protocol", "scale", "seed", "data", "optimizer", "trainer")},
-        "task": {**resolved["task"], "name": task_name, "version": task.version},
-        "attn": {"name": f"{BASELINE}{kind}", "version": version},
-    }
-    del config["task"]["data_dir"]
 
     def build() -> nn.Module:
         if task.image_side is None:
@@ -58,12 +50,13 @@ def main(arguments: list[str]) -> None:
         return SmallCNN(side=task.image_side, num_classes=task.num_classes)
 
     record, folder = run(
-        config,
+        identify(resolved, task_name, task, {"name": f"{BASELINE}{kind}", "version": version}),
         task=task,
         build_model=build,
-        trainer=Trainer(**cfg.trainer, optimization=Optimization(**cfg.optimizer), batching=Batching(**cfg.data)),
+        trainer=make_trainer(resolved),
         device=resolve_device(cfg.device),
         results_dir=Path(cfg.results_dir),
+        checkpoint_seconds=cfg.trainer.checkpoint_seconds,
         wandb=resolved["wandb"],
     )
     print(summarize(record, folder))

@@ -124,7 +124,7 @@ def test_a_killed_run_leaves_no_half_record_and_the_same_command_finishes(comman
         (["trainer.stepz=3"], "Did you mean steps? trainer has: steps, batch_size"),
         (["sed=3"], "Did you mean seed?"),
         (["scale=smoke", "device=gpu"], "device must be auto, cpu or cuda. Got 'gpu'"),
-        (["scale=smoke", "trainer.micro_batch=7"], "must divide trainer.batch_size=16"),
+        (["scale=smoke", "trainer.micro_batch=99"], "from 1 to trainer.batch_size=16. Got 99"),
         (
             ["scale=smoke", "task.data_dir=/nonexistent"],
             "cannot read the folder /nonexistent (No such file or directory)",

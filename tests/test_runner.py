@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def train(results_dir: Path, build=None, mode="disabled", **changes) -> tuple[Ru
         trainer=SHORT,
         device=torch.device("cpu"),
         results_dir=results_dir,
+        checkpoint_seconds=0,
         wandb={"mode": mode, "project": "lra", "entity": None},
     )
 
@@ -49,7 +51,7 @@ def test_a_run_leaves_a_whole_record_and_its_curve(tmp_path):
     assert 0 <= record.test_accuracy <= 1
     assert record.floors["majority"] > 0
     assert record.environment["num_threads"] == torch.get_num_threads()
-    assert record.peak_memory_bytes > 10**7
+    assert record.peak_memory_bytes > 10**5
     assert record.ms_per_step > 0
     curve = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [point["step"] for point in curve] == [3, 6]
@@ -161,7 +163,10 @@ def test_a_corrupt_record_is_named_and_kept(tmp_path):
 def test_a_run_that_another_process_trains_is_refused(tmp_path):
     _, folder = train(tmp_path)
     (folder / "record.json").unlink()
-    with FileLock(folder / ".lock"), pytest.raises(InputError, match="Another process is training this very run"):
+    with (
+        FileLock(folder / ".lock"),
+        pytest.raises(InputError, match=f"is training this very run .*: process {os.getpid()} on"),
+    ):
         train(tmp_path)
 
 

@@ -13,7 +13,8 @@ from torch import nn
 from lra.data import Batching
 from lra.errors import InputError
 from lra.optimization import Optimization
-from lra.trainer import DivergedError, Outcome, Trainer
+from lra.trainer import Trainer
+from lra.training import DivergedError, Outcome
 from models.attention.softmax import SoftmaxAttention
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
 from models.encoder import Classifier
@@ -21,7 +22,8 @@ from tests.toy import ToyTask
 
 CPU = torch.device("cpu")
 TRAINER = Trainer(
-    steps=40, batch_size=32, micro_batch=None, precision="fp32", eval_every=10, patience=None, eval_batch_size=50,
+    steps=40, batch_size=32, micro_batch=None, precision="fp32", deterministic=False, eval_every=10, patience=None,
+    eval_batch_size=50,
     optimization=Optimization(
         learning_rate=1e-2, warmup_steps=4, weight_decay=0.0, adam_eps=1e-8, cycle_momentum=False, clip_norm=None
     ),
@@ -90,8 +92,9 @@ def test_how_often_it_evaluates_changes_nothing_in_training():
     assert often[-1]["val_loss"] == seldom[0]["val_loss"]
 
 
-def test_accumulation_gives_the_gradient_of_the_undivided_batch():
-    whole, parts = (fit(changed(steps=6, eval_every=2, micro_batch=size, clip_norm=0.5))[1] for size in (32, 8))
+@pytest.mark.parametrize("size", [8, 12, "auto"])  # 12 leaves a smaller part of 8
+def test_accumulation_gives_the_gradient_of_the_undivided_batch(size):
+    whole, parts = (fit(changed(steps=6, eval_every=2, micro_batch=n, clip_norm=0.5))[1] for n in (32, size))
     for a, b in zip(whole, parts, strict=True):
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
         assert a["train_accuracy"] == pytest.approx(b["train_accuracy"])
@@ -195,20 +198,35 @@ def test_the_learning_rate_rises_and_falls_linearly():
     assert np.ptp(np.diff(rates[5:])) < 1e-10
 
 
-def test_bf16_trains_too():
-    outcome, _ = fit(changed(precision="bf16"))
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_too(precision):
+    outcome, _ = fit(changed(precision=precision))
     assert outcome.test_accuracy > 0.9
+
+
+def test_a_gradient_that_fp16_cannot_hold_at_any_scale_ends_the_run():
+    class Overflows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(3))
+
+        def forward(self, tokens, mask):
+            weight = self.weight + 0
+            if weight.requires_grad:
+                weight.register_hook(lambda gradient: gradient * torch.inf)
+            return weight.expand(len(tokens), 3)
+
+    with pytest.raises(DivergedError, match="not finite in fp16 at any scale"):
+        fit(changed(precision="fp16"), Overflows())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"micro_batch": 12},
-            "micro_batch must divide trainer.batch_size=32. Got 12; the largest that fits below it is 8",
-        ),
+        ({"micro_batch": 33}, "micro_batch must be auto, null, or a number from 1 to trainer.batch_size=32. Got 33"),
+        ({"micro_batch": "automatic"}, "Got 'automatic'"),
         ({"steps": 0}, "trainer.steps must be at least 1. Got 0"),
-        ({"precision": "fp8"}, "must be one of fp32, bf16. Got 'fp8'"),
+        ({"precision": "fp8"}, "must be one of fp32, bf16, fp16. Got 'fp8'"),
         ({"warmup_steps": 41}, "between 0 and trainer.steps=40. Got 41"),
     ],
 )

@@ -1,0 +1,99 @@
+"""Where a training stands, on disk: written whole or not at all, so that a run can be killed at any moment."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lra.errors import InputError
+from lra.record import current_commit
+
+log = logging.getLogger(__name__)
+
+KEPT = 2
+PATTERN = "checkpoint-*.pt"
+
+
+class Checkpoints:
+    """The checkpoints of one run, in its folder.
+
+    Args:
+        folder: the run's folder.
+        key: the run's key; a checkpoint of another run is refused.
+        seconds: time from one checkpoint to the next, by a clock that nobody sets.
+    """
+
+    def __init__(self, folder: Path, key: str, seconds: float) -> None:
+        self.folder = folder
+        self.key = key
+        self.seconds = seconds
+        self._written = time.monotonic()
+
+    def due(self) -> bool:
+        """Say whether it is time for the next one."""
+        return time.monotonic() - self._written >= self.seconds
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write one; if that fails, say so, keep the older ones and go on.
+
+        Args:
+            step: optimiser steps taken.
+            state: containers of tensors and plain values.
+        """
+        self._written = time.monotonic()
+        path = self.folder / f"checkpoint-{step:09d}.pt"
+        temporary = path.with_suffix(".part")
+        try:
+            with temporary.open("wb") as file:
+                torch.save({"key": self.key, "commit": current_commit(), "state": state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            log.warning(
+                "The checkpoint of step %d could not be written (%s); training goes on without it.", step, error
+            )
+            return
+        for old in self._paths()[KEPT:]:
+            old.unlink()
+
+    def load(self, device: torch.device) -> dict[str, Any] | None:
+        """Read the newest one that can be read; None where there is none.
+
+        Raises:
+            InputError: it belongs to another run.
+        """
+        for path in self._paths():
+            try:
+                saved = torch.load(path, map_location=device, weights_only=True)
+                key, commit, state = saved["key"], saved["commit"], saved["state"]
+            except Exception as error:  # what a damaged file makes of the unpickler has no common class
+                log.warning("%s cannot be read (%s); an older one is used, if there is one.", path, _first_line(error))
+                continue
+            if key != self.key:
+                raise InputError(
+                    f"{path} belongs to the run {key}, this one is {self.key}. It was copied there: move it away."
+                )
+            if commit != current_commit():
+                log.warning("The checkpoint was made by commit %s; the code is now %s.", commit, current_commit())
+            return state
+        return None
+
+    def clear(self) -> None:
+        """Remove all of them, once the run has its record."""
+        for path in [*self._paths(), *self.folder.glob("checkpoint-*.part")]:
+            path.unlink(missing_ok=True)
+
+    def _paths(self) -> list[Path]:
+        """List the newest first."""
+        return sorted(self.folder.glob(PATTERN), reverse=True)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

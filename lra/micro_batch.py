@@ -1,0 +1,65 @@
+"""The largest number of examples that a forward and backward pass can take in the memory there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from lra.meter import peak_memory, reset_peak_memory
+
+# Of the free memory, what a pass may be expected to take: other steps' shapes and the allocator's gaps need some.
+SHARE = 0.8
+
+
+def largest_micro_batch(attempt: Callable[[int], None], batch_size: int, device: torch.device) -> int:
+    """Double from one example until memory ends or the whole batch fits.
+
+    A size whose need, twice that of the last one, exceeds the free memory is not tried: on a GPU it would only fail,
+    but a CPU's system would kill the process.
+
+    Args:
+        attempt: run a forward and backward pass over so many examples, the longest there are.
+        batch_size: the most that is wanted.
+        device: where it runs.
+
+    Returns:
+        A number from 1 to batch_size.
+
+    Raises:
+        RuntimeError: not even one example fits.
+    """
+    size = fits = 1
+    while True:
+        reset_peak_memory(device)
+        before = peak_memory(device)[0]
+        try:
+            attempt(size)
+        except RuntimeError as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            return fits
+        fits = size
+        if size == batch_size:
+            return fits
+        size = min(2 * size, batch_size)
+        if 2 * (peak_memory(device)[0] - before) > SHARE * free_memory(device):
+            return fits
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell the lack of memory from other failures; on a CPU torch says it in a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def free_memory(device: torch.device) -> float:
+    """Return how many bytes can be had; infinity where the system does not say."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

@@ -1,0 +1,50 @@
+"""From a resolved configuration, as plain values, to a trainer and to what identifies the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lra.data import Batching
+from lra.optimization import Optimization
+from lra.tasks import Task
+from lra.trainer import Trainer
+
+# Keys of a node that change no number: where files are, and how often they are written.
+IMMATERIAL = {"task": ("data_dir",), "trainer": ("checkpoint_seconds", "profile")}
+
+
+def make_trainer(resolved: Mapping[str, Any]) -> Trainer:
+    """Make the trainer that the nodes `trainer`, `optimizer` and `data` describe.
+
+    Raises:
+        InputError: a value is not possible.
+    """
+    return Trainer(
+        **_material("trainer", resolved["trainer"]),
+        optimization=Optimization(**resolved["optimizer"]),
+        batching=Batching(**resolved["data"]),
+    )
+
+
+def identify(resolved: Mapping[str, Any], task_name: str, task: Task, attn: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what determines the numbers of a run, for its key and its record.
+
+    Of the tables of sizes and schedules only the chosen row does, and that has been resolved into the rest.
+
+    Args:
+        resolved: the whole configuration.
+        task_name: the name of its choice of task.
+        task: the task it makes.
+        attn: the mechanism's `name`, `version` and own settings.
+    """
+    nodes = ("protocol", "scale", "seed", "model", "data", "optimizer", "trainer")
+    return {
+        **{name: _material(name, resolved[name]) for name in nodes},
+        "task": {**_material("task", resolved["task"]), "name": task_name, "version": task.version},
+        "attn": dict(attn),
+    }
+
+
+def _material(name: str, node: Any) -> Any:
+    return {key: node[key] for key in node if key not in IMMATERIAL[name]} if name in IMMATERIAL else node

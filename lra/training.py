@@ -1,0 +1,229 @@
+"""A training under way: its curve, its choice of weights, and everything that must survive an interruption."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lra.distributed import World
+from lra.meter import Meter
+
+# fp16's gradients overflow now and then, and the scale is halved; where that ends here, no scale would do.
+LEAST_SCALE = 2.0**-10
+
+
+class Evaluation(NamedTuple):
+    """One full pass over a split: mean loss, accuracy as a fraction, (N,) predicted classes."""
+
+    loss: float
+    accuracy: float
+    predictions: NDArray[np.uint8]
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a finite number."""
+
+
+@dataclass
+class Outcome:
+    """What training produced so far; it is filled as training goes on, so that a failure leaves what there was.
+
+    Accuracies are fractions. `val_accuracy` and `test_accuracy` belong to the weights of `best_step`, the evaluation
+    with the highest validation accuracy (the first, if several share it); the `last_` ones to the weights of the last
+    step, `steps`. `micro_batch` is how many examples a forward pass had, `wall_seconds` what earlier attempts took,
+    `started` when this one began, and `resumptions` says at which step, when and with which commit interrupted ones
+    were taken up.
+    """
+
+    steps: int = 0
+    stopped_early: bool = False
+    best_step: int | None = None
+    val_accuracy: float | None = None
+    test_accuracy: float | None = None
+    last_val_accuracy: float | None = None
+    last_test_accuracy: float | None = None
+    micro_batch: int | None = None
+    wall_seconds: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+    resumptions: list[dict[str, Any]] = field(default_factory=list)
+    cost: dict[str, Any] = field(default_factory=dict)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    predictions: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+
+    def elapsed(self) -> float:
+        """Return the seconds of this attempt and the earlier ones."""
+        return self.wall_seconds + time.perf_counter() - self.started
+
+
+class Window:
+    """Training loss and accuracy since the last evaluation, left on the device until they are read."""
+
+    def __init__(self) -> None:
+        self.recent = ""  # the mean of what was read last, for the progress bar
+        self._unread: list[Tensor] = []
+        self._values: list[list[float]] = []
+
+    def add(self, loss_and_accuracy: Tensor) -> None:
+        """Add a step's pair, (2,)."""
+        self._unread.append(loss_and_accuracy)
+
+    def read(self, step: int) -> None:
+        """Fetch what is unread, if anything; `step` is the number of the last step added.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        if not self._unread:
+            return
+        values = torch.stack(self._unread).tolist()
+        self._unread = []
+        self._values += values
+        for number, (loss, _) in enumerate(values, start=step - len(values) + 1):
+            if not np.isfinite(loss):
+                raise DivergedError(f"The training loss is {loss} at step {number}.")
+        loss, accuracy = np.mean(values, axis=0)
+        self.recent = f"loss {loss:.3f}  train {accuracy:.1%}"
+
+    def close(self) -> dict[str, float]:
+        """Return the means since the last call, and begin anew."""
+        loss, accuracy = np.mean(self._values, axis=0).tolist()
+        self._values = []
+        return {"train_loss": loss, "train_accuracy": accuracy}
+
+    def state_dict(self) -> list[list[float]]:
+        """Return what was read; call `read` first."""
+        return self._values
+
+    def load_state_dict(self, values: list[list[float]]) -> None:
+        """Go on from there."""
+        self._values = values
+
+
+class Choice:
+    """Keeps the weights with the best validation accuracy, and says when the validation loss no longer falls."""
+
+    def __init__(self, patience: int | None) -> None:
+        self._patience = patience
+        self._lowest_loss = float("inf")
+        self._passes_without = 0
+
+    def consider(self, result: Evaluation, model: nn.Module, outcome: Outcome) -> None:
+        """Note a validation pass in the outcome.
+
+        Raises:
+            DivergedError: its loss is not finite.
+        """
+        if not np.isfinite(result.loss):
+            raise DivergedError(f"The validation loss is {result.loss} after step {outcome.steps}.")
+        outcome.last_val_accuracy = result.accuracy
+        if outcome.val_accuracy is None or result.accuracy > outcome.val_accuracy:
+            outcome.val_accuracy = result.accuracy
+            outcome.best_step = outcome.steps
+            outcome.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        if result.loss < self._lowest_loss:
+            self._lowest_loss, self._passes_without = result.loss, 0
+        else:
+            self._passes_without += 1
+        outcome.stopped_early = self._patience is not None and self._passes_without >= self._patience
+
+    def state_dict(self) -> list[float]:
+        """Return what the next choice depends on."""
+        return [self._lowest_loss, self._passes_without]
+
+    def load_state_dict(self, values: list[float]) -> None:
+        """Go on from there."""
+        self._lowest_loss, self._passes_without = values[0], int(values[1])
+
+
+@dataclass
+class Training:
+    """The parts of a training that change as it goes on."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LRScheduler
+    scaler: GradScaler
+    window: Window
+    choice: Choice
+    meter: Meter
+    outcome: Outcome
+    device: torch.device
+    world: World
+    last_rate: float = 0.0  # the learning rate of the last step
+
+    def read(self) -> None:
+        """Fetch what the device has of the last steps.
+
+        Raises:
+            DivergedError: training is past saving.
+        """
+        self.window.read(self.outcome.steps)
+        if self.scaler.is_enabled() and self.scaler.get_scale() < LEAST_SCALE:
+            raise DivergedError(
+                f"The gradients are not finite in fp16 at any scale, at step {self.outcome.steps}. "
+                "Try trainer.precision=bf16 or fp32."
+            )
+
+    def evaluated(self) -> bool:
+        """Say whether the last step has had its validation pass."""
+        return bool(self.outcome.curve) and self.outcome.curve[-1]["step"] == self.outcome.steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed training needs to be bit for bit this one; between two steps, after `read`."""
+        apart = ("cost", "predictions", "started")
+        outcome = {name: value for name, value in vars(self.outcome).items() if name not in apart}
+        return {
+            "outcome": {**outcome, "wall_seconds": self.outcome.elapsed()},
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "window": self.window.state_dict(),
+            "choice": self.choice.state_dict(),
+            "meter": self.meter.state_dict(),
+            "last_rate": self.last_rate,
+            "random": self.world.gather(random_state(self.device)),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there, on every process of the world."""
+        for name, value in state["outcome"].items():
+            setattr(self.outcome, name, value)
+        for name in ("model", "optimizer", "schedule", "scaler", "window", "choice", "meter"):
+            getattr(self, name).load_state_dict(state[name])
+        self.last_rate = state["last_rate"]
+        set_random_state(state["random"][self.world.rank], self.device)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of every generator of random numbers, as containers of tensors and plain values."""
+    version, words, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - what others may draw from
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "python": [version, list(words), gauss],
+        "numpy": [torch.from_numpy(np.array(keys, dtype=np.int64)), int(position), int(has_gauss), float(cached)],
+    }
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Set every generator of random numbers."""
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
