@@ -53,6 +53,7 @@ def train(cfg: DictConfig, task_name: str, attn_name: str) -> float | None:
         device=resolve_device(cfg.device),
         results_dir=Path(cfg.results_dir),
         checkpoint_seconds=cfg.trainer.checkpoint_seconds,
+        profile=cfg.trainer.profile,
         wandb=resolved["wandb"],
     )
     if leads():

@@ -63,6 +63,8 @@ class RunRecord:
     peak_memory_bytes: int | None = None
     peak_memory_reserved_bytes: int | None = None
     num_params: int | None = None
+    forward_flops: int | None = None
+    training_flops: int | None = None
     batch_size: int | None = None
     micro_batch: int | None = None
     num_processes: int = 1

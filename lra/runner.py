@@ -6,27 +6,22 @@ import json
 import logging
 import os
 import socket
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from lra.attempt import Attempt
 from lra.checkpoint import Checkpoints
-from lra.distributed import World, joined
+from lra.distributed import joined
 from lra.errors import InputError
-from lra.meter import Meter
-from lra.micro_batch import is_out_of_memory
 from lra.record import (
     RECORD_NAME,
     RunRecord,
-    Status,
     command_line,
     current_commit,
     describe_environment,
@@ -34,11 +29,9 @@ from lra.record import (
     now,
     write_atomically,
 )
-from lra.stopping import StopRequest, stoppable
 from lra.tasks import Task
 from lra.tracking import WandbMirror
 from lra.trainer import Trainer
-from lra.training import DivergedError, Outcome
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +67,7 @@ def run(
     device: torch.device,
     results_dir: Path,
     checkpoint_seconds: float,
+    profile: bool,
     wandb: Mapping[str, Any],
 ) -> tuple[RunRecord, Path]:
     """Train one model on one task, unless a finished record of the same run exists, and leave its record.
@@ -91,6 +85,7 @@ def run(
         device: where to train.
         results_dir: the run's folder is `<results_dir>/runs/<task>/<attn>/<key>/`.
         checkpoint_seconds: time from one checkpoint to the next.
+        profile: whether to profile a few steps; the trace is `trace.json` in the run's folder.
         wandb: `mode`, `project` and `entity`.
 
     Returns:
@@ -136,9 +131,11 @@ def run(
                 log.info("This run is finished already; its record is read from %s.", folder / RECORD_NAME)
                 return earlier, folder
             checkpoints = Checkpoints(folder, key, checkpoint_seconds)
-            attempt = _Attempt(record, task, build_model, trainer, device, folder, checkpoints, world)
+            attempt = Attempt(
+                record, task, build_model, trainer, device, folder, checkpoints, world, lambda _: None, profile
+            )
             if not world.leads:
-                attempt.train(lambda _: None)
+                attempt.train()
                 return record, folder
             log.info("%s · %s · %s · %s · seed %d · %s", *_title(record), device.type)
             mirror = WandbMirror(
@@ -149,92 +146,15 @@ def run(
                 group=record.group,
                 config=config,
             )
+            attempt.mirror = mirror.log
             try:
-                attempt.train(mirror.log)
+                attempt.train()
             finally:
                 record.write(folder)
                 if record.is_final:
                     checkpoints.clear()
                 mirror.finish(_summary(record), failed=not record.is_final)
     return record, folder
-
-
-@dataclass
-class _Attempt:
-    """One go at a run, which may be the second after an interruption."""
-
-    record: RunRecord
-    task: Task
-    build_model: Callable[[], nn.Module]
-    trainer: Trainer
-    device: torch.device
-    folder: Path
-    checkpoints: Checkpoints
-    world: World
-
-    def train(self, mirror: Callable[[dict[str, Any]], None]) -> None:
-        """Fill the record; raise only what is neither a result (diverged, out of memory) nor success."""
-        record, outcome = self.record, Outcome()
-        try:
-            with stoppable() as stop:
-                self._fit(outcome, mirror, stop)
-            record.status = "ok"
-        except BaseException as error:
-            record.status = _status_of(error)
-            record.error = traceback.format_exc()
-            if not record.is_final:
-                raise
-            log.warning("The run ended as %s: %s", record.status, error)
-        finally:
-            outcome.wall_seconds = outcome.elapsed()
-            for name, value in {**outcome.cost, **_numbers(outcome)}.items():
-                setattr(record, name, value)
-
-    def _fit(self, outcome: Outcome, mirror: Callable[[dict[str, Any]], None], stop: StopRequest) -> None:
-        def report(values: dict[str, Any]) -> None:
-            if self.world.leads:
-                # Whole every time, so that what an interrupted attempt wrote after its last checkpoint is gone.
-                lines = (json.dumps(point) + "\n" for point in outcome.curve)
-                write_atomically(self.folder / "metrics.jsonl", "".join(lines))
-            mirror(values)
-
-        record = self.record
-        record.floors = self.task.floors()
-        meter = Meter(self.device)
-        torch.manual_seed(record.seed)
-        model = self.build_model().to(self.device)
-        # The same weights everywhere, but draws of its own for each process.
-        torch.manual_seed((self.world.rank << 32) + record.seed)
-        record.num_params = sum(parameter.numel() for parameter in model.parameters())
-        self.trainer.fit(
-            model,
-            self.task,
-            seed=record.seed,
-            device=self.device,
-            report=report,
-            outcome=outcome,
-            meter=meter,
-            checkpoints=self.checkpoints,
-            stop=stop,
-            world=self.world,
-        )
-        if self.world.leads:
-            torch.save(outcome.weights, self.folder / "weights.pt")
-            np.savez_compressed(self.folder / "predictions.npz", allow_pickle=False, **outcome.predictions)
-
-
-def _status_of(error: BaseException) -> Status:
-    if isinstance(error, DivergedError):
-        return "diverged"
-    if is_out_of_memory(error):
-        return "out_of_memory"
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-
-
-def _numbers(outcome: Outcome) -> dict[str, Any]:
-    """Return the fields of the outcome that the record holds too."""
-    apart = ("cost", "curve", "weights", "predictions", "started")
-    return {name: value for name, value in vars(outcome).items() if name not in apart}
 
 
 @contextmanager

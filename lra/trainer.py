@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from lra.errors import InputError
 from lra.meter import Meter
 from lra.micro_batch import is_out_of_memory, largest_micro_batch
 from lra.optimization import Optimization
+from lra.profiling import profiled
 from lra.record import current_commit, now
 from lra.stopping import StoppedError, StopRequest
 from lra.tasks import Split, Task
@@ -92,6 +94,7 @@ class Trainer:
         checkpoints: Checkpoints | None = None,
         stop: StopRequest | None = None,
         world: World | None = None,
+        trace: Path | None = None,
     ) -> None:
         """Train, keep the best weights on validation, and test both them and the last ones.
 
@@ -106,6 +109,7 @@ class Trainer:
             checkpoints: where to go on from, and where to keep what there is; None to keep nothing.
             stop: is looked at after every step and between batches of an evaluation; None for never.
             world: the processes that train together; None for this one alone.
+            trace: a file for the profile of a few steps; None for no profile.
 
         Raises:
             DivergedError: the loss is not finite any more.
@@ -134,7 +138,8 @@ class Trainer:
                 checkpoints.save(outcome.steps, state)
 
         batches = self.batching.training(train, self.batch_size, seed, first_step=outcome.steps)
-        with _progress_bar(self.steps, outcome.steps, shown=world.leads) as bar:
+        bar = _progress_bar(self.steps, outcome.steps, shown=world.leads)
+        with bar, profiled(trace, device) as tick:
             try:
                 meter.start()
                 while True:
@@ -148,8 +153,10 @@ class Trainer:
                         meter.start()
                     if ended or outcome.stopped_early:
                         break
-                    self._step(training, train, next(batches), task.max_len)
+                    with record_function("step"):
+                        self._step(training, train, next(batches), task.max_len)
                     bar.update()
+                    tick()
                     if outcome.steps == 1:
                         bar.clear()
                         self._warn_if_long(meter, device)

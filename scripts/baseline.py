@@ -57,6 +57,7 @@ def main(arguments: list[str]) -> None:
         device=resolve_device(cfg.device),
         results_dir=Path(cfg.results_dir),
         checkpoint_seconds=cfg.trainer.checkpoint_seconds,
+        profile=cfg.trainer.profile,
         wandb=resolved["wandb"],
     )
     print(summarize(record, folder))

@@ -38,6 +38,7 @@ def train(results_dir: Path, build=None, mode="disabled", **changes) -> tuple[Ru
         device=torch.device("cpu"),
         results_dir=results_dir,
         checkpoint_seconds=0,
+        profile=False,
         wandb={"mode": mode, "project": "lra", "entity": None},
     )
 
@@ -58,6 +59,18 @@ def test_a_run_leaves_a_whole_record_and_its_curve(tmp_path):
     assert curve[record.best_step // 3 - 1]["val_accuracy"] == record.val_accuracy
     weights = torch.load(folder / "weights.pt", weights_only=True)
     model_for(ToyTask()).load_state_dict(weights)
+
+
+def test_operations_that_cannot_be_counted_are_no_failure(tmp_path, monkeypatch, caplog):
+    assert train(tmp_path)[0].training_flops == 3 * train(tmp_path)[0].forward_flops > 0
+
+    def refuse(*_):
+        raise NotImplementedError("no such kernel")
+
+    monkeypatch.setattr("lra.attempt.count_flops", refuse)
+    record, _ = train(tmp_path, seed=1)
+    assert (record.status, record.forward_flops) == ("ok", None)
+    assert "could not be counted: no such kernel" in caplog.text
 
 
 def test_every_field_of_the_contract_is_in_the_file(tmp_path):

@@ -1,0 +1,133 @@
+"""One go at a run, which may be the second after an interruption: from a record that says what to one that says how."""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lra.checkpoint import Checkpoints
+from lra.distributed import World
+from lra.flops import count_flops
+from lra.meter import Meter
+from lra.micro_batch import is_out_of_memory
+from lra.record import RunRecord, Status, write_atomically
+from lra.stopping import StopRequest, stoppable
+from lra.tasks import Task
+from lra.trainer import Trainer
+from lra.training import DivergedError, Outcome
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Attempt:
+    """What one process does to fill a record.
+
+    Attributes:
+        record: says what the run is; what it produces is put in.
+        task, build_model, trainer, device, folder: as in `lra.runner.run`.
+        checkpoints: where to go on from.
+        world: the processes that train together; the first one writes.
+        mirror: is told every point of the curve.
+        profile: whether to leave a trace in the folder.
+    """
+
+    record: RunRecord
+    task: Task
+    build_model: Callable[[], nn.Module]
+    trainer: Trainer
+    device: torch.device
+    folder: Path
+    checkpoints: Checkpoints
+    world: World
+    mirror: Callable[[dict[str, Any]], None]
+    profile: bool
+    outcome: Outcome = field(default_factory=Outcome)
+    model: nn.Module | None = None
+
+    def train(self) -> None:
+        """Fill the record; raise only what is neither a result (diverged, out of memory) nor success."""
+        record = self.record
+        try:
+            with stoppable() as stop:
+                self._fit(stop)
+            record.status = "ok"
+        except BaseException as error:
+            record.status = _status_of(error)
+            record.error = traceback.format_exc()
+            if not record.is_final:
+                raise
+            log.warning("The run ended as %s: %s", record.status, error)
+        finally:
+            self.outcome.wall_seconds = self.outcome.elapsed()
+            for name, value in {**self.outcome.cost, **_numbers(self.outcome)}.items():
+                setattr(record, name, value)
+        self._count()
+
+    def _fit(self, stop: StopRequest) -> None:
+        record = self.record
+        record.floors = self.task.floors()
+        meter = Meter(self.device)
+        torch.manual_seed(record.seed)
+        self.model = model = self.build_model().to(self.device)
+        record.num_params = sum(parameter.numel() for parameter in model.parameters())
+        # The same weights everywhere, but draws of its own for each process.
+        torch.manual_seed((self.world.rank << 32) + record.seed)
+        self.trainer.fit(
+            model,
+            self.task,
+            seed=record.seed,
+            device=self.device,
+            report=self._report,
+            outcome=self.outcome,
+            meter=meter,
+            checkpoints=self.checkpoints,
+            stop=stop,
+            world=self.world,
+            trace=self.folder / "trace.json" if self.profile and self.world.leads else None,
+        )
+        if self.world.leads:
+            torch.save(self.outcome.weights, self.folder / "weights.pt")
+            np.savez_compressed(self.folder / "predictions.npz", allow_pickle=False, **self.outcome.predictions)
+
+    def _report(self, values: dict[str, Any]) -> None:
+        if not self.world.leads:
+            return
+        # Whole every time, so that what an interrupted attempt wrote after its last checkpoint is gone.
+        lines = (json.dumps(point) + "\n" for point in self.outcome.curve)
+        write_atomically(self.folder / "metrics.jsonl", "".join(lines))
+        self.mirror(values)
+
+    def _count(self) -> None:
+        """Count the operations, once nothing waits for it any more."""
+        if self.model is None or not self.world.leads:
+            return
+        try:
+            counts = count_flops(self.model, self.task.num_inputs, self.task.max_len)
+        except Exception as error:  # of a mechanism that cannot run without content; the run is none the worse
+            log.warning("The floating-point operations could not be counted: %s", error)
+        else:
+            self.record.forward_flops, self.record.training_flops = counts
+
+
+def _status_of(error: BaseException) -> Status:
+    if isinstance(error, DivergedError):
+        return "diverged"
+    if is_out_of_memory(error):
+        return "out_of_memory"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+
+
+def _numbers(outcome: Outcome) -> dict[str, Any]:
+    """Return the fields of the outcome that the record holds too."""
+    apart = ("cost", "curve", "weights", "predictions", "started")
+    return {name: value for name, value in vars(outcome).items() if name not in apart}

@@ -1,0 +1,84 @@
+"""Floating-point operations of a model on one example, counted by running it on tensors without content.
+
+A multiplication and an addition are two. Matrix products, convolutions and attention are counted, as everywhere, and
+beside them Fourier transforms and sums of gathered rows, which some methods put in their place; what is done entry by
+entry is not. Nothing is computed, so the count costs no memory, and is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+aten = torch.ops.aten
+
+
+def count_flops(model: nn.Module, num_inputs: int, length: int) -> tuple[int, int]:
+    """Count the operations for one example of `num_inputs` sequences of `length` tokens.
+
+    Args:
+        model: maps tokens (B, I, L) and mask (B, I, L) to logits; it is left as it is.
+        num_inputs: sequences in an example.
+        length: tokens in each of them.
+
+    Returns:
+        Of the forward pass alone, and of the forward and the backward pass of training.
+    """
+    was_training = model.training
+    model.train()
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            state = {
+                name: mode.from_tensor(tensor.detach().cpu()).requires_grad_(tensor.requires_grad)
+                for name, tensor in (*model.named_parameters(), *model.named_buffers())
+            }
+            tokens = torch.zeros(1, num_inputs, length, dtype=torch.uint8)
+            mask = torch.ones(1, num_inputs, length, dtype=torch.bool)
+            with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+                logits = functional_call(model, state, (tokens, mask))
+                forward = counter.get_total_flops()
+                logits.sum().backward()
+    finally:
+        model.train(was_training)
+    return forward, counter.get_total_flops()
+
+
+def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *rest: Any, **_: Any) -> int:
+    """Count the two products of attention."""
+    return 2 * math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1])
+
+
+def _attention_backward(
+    g: Sequence[int], q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any
+) -> int:
+    """Count the four products of its derivative; that the fused kernel computes one of the first two again is not."""
+    return 2 * _attention(q, k, v)
+
+
+def _fourier(x: Sequence[int], dim: Sequence[int], *rest: Any, out_shape: Any = None, **options: Any) -> int:
+    """Count a real transform of length N as 2.5 N log2 N, half of the usual 5 N log2 N of a complex one."""
+    out = out_shape if isinstance(out_shape[0], int) else out_shape[0]
+    sizes = [max(x[axis], out[axis]) for axis in dim]
+    return round(2.5 * math.prod(x) / math.prod(x[axis] for axis in dim) * math.prod(n * math.log2(n) for n in sizes))
+
+
+def _gathered_sum(weight: Sequence[int], indices: Sequence[int], *rest: Any, out_shape: Any = None, **_: Any) -> int:
+    """Count one addition for every number of every gathered row."""
+    return math.prod(indices) * weight[1]
+
+
+FORMULAS: dict[Any, Callable[..., int]] = {
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    aten._fft_r2c: _fourier,
+    aten._fft_c2r: _fourier,
+    aten._embedding_bag: _gathered_sum,
+    aten._embedding_bag_forward_only: _gathered_sum,
+}

@@ -1,0 +1,47 @@
+"""Where the time of a training step goes: a few steps under torch's profiler, a trace, and shares on the terminal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile, schedule
+
+log = logging.getLogger(__name__)
+
+SKIPPED, PROFILED = 5, 10  # steps
+# What the trainer marks with `record_function`.
+WHOLE = "step"
+PARTS = ("data", "forward", "backward", "optimizer")
+
+
+@contextmanager
+def profiled(path: Path | None, device: torch.device) -> Iterator[Callable[[], None]]:
+    """Profile a few steps of a training.
+
+    Args:
+        path: where the trace goes, in the format of chrome://tracing and https://ui.perfetto.dev; None for no profile.
+        device: where the model is.
+
+    Yields:
+        A function to call after every step.
+    """
+    if path is None:
+        yield lambda: None
+        return
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+
+    def finish(found: profile) -> None:
+        found.export_chrome_trace(str(path))
+        totals = {event.key: event.cpu_time_total / PROFILED / 1e3 for event in found.key_averages()}
+        parts = {name: totals[name] for name in PARTS}
+        parts["rest"] = totals[WHOLE] - sum(parts.values())
+        lines = [f"{name:<10}{part:9.2f} ms {part / totals[WHOLE]:7.1%}" for name, part in parts.items()]
+        log.info("A step takes the host %.2f ms under the profiler:\n%s\n%s", totals[WHOLE], "\n".join(lines), path)
+
+    plan = schedule(skip_first=SKIPPED, wait=0, warmup=1, active=PROFILED, repeat=1)
+    with profile(activities=activities, schedule=plan, on_trace_ready=finish) as profiler:
+        yield profiler.step

@@ -1,0 +1,76 @@
+"""Counted operations against the formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lra.flops import count_flops
+from models.attention.none import NoneAttention
+from models.attention.softmax import SoftmaxAttention
+from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
+from models.encoder import Classifier
+
+L, C, HEADS, D, MLP, DEPTH = 96, 24, 2, 8, 40, 3
+
+
+def model(attention, num_inputs: int = 1) -> Classifier:
+    return Classifier(
+        attention, vocab_size=7, max_len=L, num_classes=5, num_inputs=num_inputs, dim=C, depth=DEPTH, num_heads=HEADS,
+        head_dim=D, mlp_dim=MLP, dropout=0.1, attention_dropout=0.1,
+    )  # fmt: skip
+
+
+def encoder_flops() -> int:
+    return DEPTH * L * 2 * (4 * C * HEADS * D + 2 * C * MLP)
+
+
+@pytest.mark.parametrize("attention", [SoftmaxAttention, SoftmaxMaterialisedAttention])
+def test_softmax_is_its_formula_however_it_is_computed(attention):
+    """Two products of L x L x D for each head: forward 4 L^2 D, backward twice that."""
+    head = 2 * (C * MLP + MLP * 5)
+    products = DEPTH * HEADS * 4 * L**2 * D
+    forward, both = count_flops(model(attention), 1, L)
+    assert forward == encoder_flops() + products + head
+    # The first projections' inputs need gradients too, since embeddings are learnt.
+    assert both == 3 * forward
+
+
+def test_two_inputs_are_twice_the_encoder():
+    one, two = (count_flops(model(NoneAttention, n), n, L)[0] for n in (1, 2))
+    assert two - one == encoder_flops() + 2 * 3 * C * MLP
+
+
+def test_the_model_is_left_as_it_was():
+    made = model(SoftmaxAttention).eval()
+    before = [parameter.clone() for parameter in made.parameters()]
+    state = torch.get_rng_state()
+    count_flops(made, 1, L)
+    assert not made.training
+    assert all(parameter.grad is None for parameter in made.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Transform(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 64))
+
+    def forward(self, tokens, mask):
+        return torch.fft.irfft(torch.fft.rfft(self.weight))
+
+
+class Gather(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.EmbeddingBag(9, 4, mode="sum")
+
+    def forward(self, tokens, mask):
+        return self.table(tokens[:, 0].long())
+
+
+def test_transforms_and_gathered_sums_are_counted():
+    assert count_flops(Transform(), 1, 10)[0] == 2 * 3 * round(2.5 * 64 * 6)
+    assert count_flops(Gather(), 1, 10)[0] == 10 * 4
