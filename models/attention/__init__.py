@@ -58,6 +58,10 @@ class Attention(nn.Module):
         """
         raise NotImplementedError
 
+    def diagnostics(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Measure what the mechanism does on inputs of `forward`, at any cost; scalars by name, no gradient."""
+        return {}
+
     def draw(self, distribution: Distribution, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Draw float32 numbers from torch's default generator: the only source of randomness, overridable in tests.
 
