@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lra.checkpoint import Checkpoints
+from lra.diagnostics import diagnose
 from lra.distributed import World
 from lra.flops import count_flops
 from lra.meter import Meter
@@ -26,6 +27,8 @@ from lra.trainer import Trainer
 from lra.training import DivergedError, Outcome
 
 log = logging.getLogger(__name__)
+
+EXAMINED = 8  # validation examples: mechanisms may compare themselves with exact attention, which is quadratic
 
 
 @dataclass
@@ -71,7 +74,7 @@ class Attempt:
             self.outcome.wall_seconds = self.outcome.elapsed()
             for name, value in {**self.outcome.cost, **_numbers(self.outcome)}.items():
                 setattr(record, name, value)
-        self._count()
+        self._examine()
 
     def _fit(self, stop: StopRequest) -> None:
         record = self.record
@@ -107,16 +110,19 @@ class Attempt:
         write_atomically(self.folder / "metrics.jsonl", "".join(lines))
         self.mirror(values)
 
-    def _count(self) -> None:
-        """Count the operations, once nothing waits for it any more."""
+    def _examine(self) -> None:
+        """Measure what is known of the model without training, once nothing waits for it any more."""
         if self.model is None or not self.world.leads:
             return
         try:
             counts = count_flops(self.model, self.task.num_inputs, self.task.max_len)
-        except Exception as error:  # of a mechanism that cannot run without content; the run is none the worse
-            log.warning("The floating-point operations could not be counted: %s", error)
-        else:
             self.record.forward_flops, self.record.training_flops = counts
+            index = np.arange(min(EXAMINED, len(self.task.split("val").labels)))
+            batch = self.trainer.batching.gather(self.task.split("val"), index, self.task.max_len)
+            torch.manual_seed(self.record.seed)
+            self.record.diagnostics = diagnose(self.model, batch.tokens.to(self.device), batch.mask.to(self.device))
+        except Exception as error:  # the run is none the worse
+            log.warning("The model could not be examined: %s", error)
 
 
 def _status_of(error: BaseException) -> Status:

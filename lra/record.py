@@ -65,6 +65,7 @@ class RunRecord:
     num_params: int | None = None
     forward_flops: int | None = None
     training_flops: int | None = None
+    diagnostics: dict[str, float] = field(default_factory=dict)
     batch_size: int | None = None
     micro_batch: int | None = None
     num_processes: int = 1

@@ -19,9 +19,10 @@ from torch.profiler import record_function
 from tqdm import tqdm
 
 from lra.checkpoint import Checkpoints
-from lra.data import Batch, Batching, lengths
+from lra.data import Batching, lengths
 from lra.distributed import World
 from lra.errors import InputError
+from lra.evaluation import PRECISIONS, Evaluation, compute_logits, evaluate
 from lra.meter import Meter
 from lra.micro_batch import is_out_of_memory, largest_micro_batch
 from lra.optimization import Optimization
@@ -29,11 +30,10 @@ from lra.profiling import profiled
 from lra.record import current_commit, now
 from lra.stopping import StoppedError, StopRequest
 from lra.tasks import Split, Task
-from lra.training import Choice, Evaluation, Outcome, Training, Window
+from lra.training import Choice, Outcome, Training, Window
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Losses are read back from the device this often: for the progress bar, and to stop a diverged run.
 READ_EVERY = 20
 LONG_ON_CPU_SECONDS = 15 * 60
@@ -188,7 +188,6 @@ class Trainer:
         outcome.last_test_accuracy, outcome.test_accuracy = last.accuracy, best.accuracy
         outcome.predictions = {"last": last.predictions, "best": best.predictions}
 
-    @torch.no_grad()
     def evaluate(
         self,
         model: nn.Module,
@@ -199,32 +198,9 @@ class Trainer:
         stop: StopRequest | None = None,
         world: World | None = None,
     ) -> Evaluation:
-        """Pass once over every example of a split, none dropped, each with the same weight.
-
-        The draws of stochastic mechanisms are seeded, batch by batch, and the random state of training is left as it
-        was: evaluating twice, or with several processes, gives the same number and changes nothing that follows.
-        """
-        world, stop = world or World(), stop or StopRequest()
-        was_training = model.training
-        model.eval()
-        loss = torch.zeros((), device=device, dtype=torch.float64)
-        predictions = torch.zeros(len(split.labels), device=device, dtype=torch.uint8)
-        try:
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                batches = self.batching.evaluation(split, self.eval_batch_size, max_len)
-                for number, (index, batch) in enumerate(batches):
-                    if number % world.size != world.rank:
-                        continue
-                    if world.size == 1:
-                        stop.check()
-                    torch.manual_seed((seed << 32) + number)
-                    logits = self._logits_in_parts(model, batch, device)
-                    loss += F.cross_entropy(logits, batch.labels.to(device), reduction="sum")
-                    predictions[torch.from_numpy(index).to(device)] = logits.argmax(-1).to(torch.uint8)
-        finally:
-            model.train(was_training)
-        found = world.sum(predictions).cpu().numpy()
-        return Evaluation(world.sum(loss).item() / len(found), float((found == split.labels).mean()), found)
+        """Pass once over every example of a split; see `lra.evaluation.evaluate`."""
+        batches = self.batching.evaluation(split, self.eval_batch_size, max_len)
+        return evaluate(model, split.labels, batches, device, self.precision, seed, stop, world)
 
     def _note(self, result: Evaluation, training: Training, num_train: int) -> None:
         """Put a validation pass into the outcome."""
@@ -288,7 +264,7 @@ class Trainer:
                 batch = self.batching.gather(train, share[first : first + size], max_len)
                 labels = batch.labels.to(training.device, non_blocking=True)
             with record_function("forward"):
-                logits = self._logits(training.model, batch, training.device)
+                logits = compute_logits(training.model, batch, training.device, self.precision)
                 # Sums over the batch's size, not means over the part's: the gradient is that of the undivided batch.
                 loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
             with record_function("backward"):
@@ -313,23 +289,6 @@ class Trainer:
         training.optimizer.zero_grad(set_to_none=True)
         log.info("trainer.micro_batch=auto: %d of %d examples at once.", found, largest)
         return found
-
-    def _logits_in_parts(self, model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-        """Evaluate a batch, in halves if it does not fit into memory whole."""
-        try:
-            return self._logits(model, batch, device)
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or len(batch.labels) == 1:
-                raise
-        half = len(batch.labels) // 2
-        halves = (Batch(*(x[part] for x in batch)) for part in (slice(None, half), slice(half, None)))
-        return torch.cat([self._logits_in_parts(model, part, device) for part in halves])
-
-    def _logits(self, model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
-        dtype = PRECISIONS[self.precision]
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            logits = model(batch.tokens.to(device, non_blocking=True), batch.mask.to(device, non_blocking=True))
-        return logits.float()
 
     def _warn_if_long(self, meter: Meter, device: torch.device) -> None:
         """Say at the start how long a run on a CPU will take, if that is long."""

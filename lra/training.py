@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,18 +16,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lra.distributed import World
+from lra.evaluation import Evaluation
 from lra.meter import Meter
 
 # fp16's gradients overflow now and then, and the scale is halved; where that ends here, no scale would do.
 LEAST_SCALE = 2.0**-10
-
-
-class Evaluation(NamedTuple):
-    """One full pass over a split: mean loss, accuracy as a fraction, (N,) predicted classes."""
-
-    loss: float
-    accuracy: float
-    predictions: NDArray[np.uint8]
 
 
 class DivergedError(ArithmeticError):

@@ -70,7 +70,7 @@ def test_operations_that_cannot_be_counted_are_no_failure(tmp_path, monkeypatch,
     monkeypatch.setattr("lra.attempt.count_flops", refuse)
     record, _ = train(tmp_path, seed=1)
     assert (record.status, record.forward_flops) == ("ok", None)
-    assert "could not be counted: no such kernel" in caplog.text
+    assert "could not be examined: no such kernel" in caplog.text
 
 
 def test_every_field_of_the_contract_is_in_the_file(tmp_path):

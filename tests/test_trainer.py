@@ -233,3 +233,48 @@ def test_a_gradient_that_fp16_cannot_hold_at_any_scale_ends_the_run():
 def test_bad_settings_are_named(change, message):
     with pytest.raises(InputError, match=message):
         changed(**change)
+
+
+class Narrow(nn.Module):
+    """Has no memory for more than `most` examples at once."""
+
+    def __init__(self, most: int, in_training: bool) -> None:
+        super().__init__()
+        self.inner = model_for(ToyTask())
+        self.most = most
+        self.in_training = in_training
+
+    def forward(self, tokens, mask):
+        if len(tokens) > self.most and self.training == self.in_training:
+            raise torch.OutOfMemoryError("out of memory")
+        return self.inner(tokens, mask)
+
+
+def test_the_largest_micro_batch_is_found_and_changes_no_gradient():
+    outcome, curve = fit(changed(steps=6, eval_every=2, micro_batch="auto"), Narrow(11, in_training=True))
+    assert outcome.micro_batch == 8
+    assert numbers(curve)[-1]["val_loss"] == pytest.approx(fit(changed(steps=6, eval_every=2))[1][-1]["val_loss"])
+
+
+def test_a_micro_batch_that_no_longer_fits_is_halved(caplog):
+    model = Narrow(100, in_training=True)
+
+    def shrink(values):
+        model.most = 5
+
+    trainer = changed(steps=6, eval_every=2, micro_batch="auto")
+    outcome = Outcome()
+    trainer.fit(model, ToyTask(), seed=0, device=CPU, report=shrink, outcome=outcome)
+    assert outcome.micro_batch == 4
+    assert "Out of memory with 32 examples at once; going on with 16" in caplog.text
+
+
+def test_one_example_too_many_is_still_out_of_memory():
+    with pytest.raises(torch.OutOfMemoryError):
+        fit(changed(micro_batch="auto"), Narrow(0, in_training=True))
+
+
+def test_an_evaluation_that_does_not_fit_is_done_in_parts():
+    narrow, wide = (fit(changed(steps=4), Narrow(most, in_training=False))[0] for most in (3, 100))
+    assert narrow.test_accuracy == wide.test_accuracy
+    assert np.array_equal(narrow.predictions["last"], wide.predictions["last"])
