@@ -40,22 +40,28 @@ class Batching:
 
     Attributes:
         padding: "batch" pads to the longest of the batch, rounded up; "max" to the task's longest, as the published
-            protocols did. It changes what a batch costs, not what comes out of the model.
+            protocols did. It changes what a batch costs, not what comes out of a model that pools no padding.
         bucket_batches: so many batches are drawn together and sorted by length before they are cut apart, so that
             sequences of a batch are about equally long; 1 for no sorting.
         mask_zero: treat token 0 as padding wherever it stands, as LRA, Nystromformer and Skeinformer do. It hides
             the black pixels of an image: two thirds of a Pathfinder one.
+        padded_length: with padding "max", pad to so many instead of the task's longest; None for that.
     """
 
     padding: str
     bucket_batches: int
     mask_zero: bool
+    padded_length: int | None = None
 
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
             raise InputError(f"data.padding must be one of {', '.join(PADDINGS)}. Got {self.padding!r}.")
         if self.bucket_batches < 1:
             raise InputError(f"data.bucket_batches must be at least 1. Got {self.bucket_batches}.")
+        if self.padded_length is not None and self.padding != "max":
+            raise InputError(
+                f"data.padded_length must be null unless data.padding=max. Got {self.padded_length} and {self.padding}."
+            )
 
     def gather(self, split: Split, index: NDArray[np.int64], max_len: int) -> Batch:
         """Gather the examples `index`, (B,), of a task whose sequences are at most `max_len` long."""
@@ -63,7 +69,9 @@ class Batching:
         sequences = (index[:, None] * inputs + np.arange(inputs)).ravel()
         starts = split.offsets[sequences]
         sizes = split.offsets[sequences + 1] - starts
-        width = max_len
+        width = max_len if self.padded_length is None else self.padded_length
+        if width < max_len:
+            raise InputError(f"data.padded_length must be at least {max_len}, the task's longest. Got {width}.")
         if self.padding == "batch":
             width = min(-(-int(sizes.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, max_len)
         # 32-bit numbers halve the time of the comparison, which is most of this function's.

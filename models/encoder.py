@@ -1,21 +1,29 @@
-"""The one Transformer of the harness: embeddings, pre-norm blocks, masked mean pooling, a classifier head.
+"""The one Transformer of the harness: embeddings, pre-norm blocks, pooling, a classifier head.
 
-Its defaults are the small encoder of the Nystromformer, YOSO and Skeinformer code bases. The attention mechanism is
-handed in as a factory, so that this file knows none of them. Shape letters: B batch, I inputs, L length, C width,
-H heads, D width of a head.
+Its defaults are the small encoder of the Nystromformer, YOSO and Skeinformer code bases, with padding left out of the
+mean; its options are what they and google-research/long-range-arena have otherwise. The attention mechanism is handed
+in as a factory, so that this file knows none of them. Shape letters: B batch, I inputs, L length, C width, H heads,
+D width of a head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Attention
 from models.dropout import Dropout
+from models.positions import LEARNED_STD, positions_of
 
 AttentionFactory = Callable[..., Attention]
+
+POOLINGS = ("mean", "cls")
+PADDINGS_IN_MEAN = ("none", "zeros", "rows")
+PAIR_FEATURES = ("nli", "concat")
 
 
 class MultiHeadAttention(nn.Module):
@@ -64,8 +72,9 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Token and learned position embeddings, `depth` blocks, a final norm.
+    """Token and position embeddings, `depth` blocks, a final norm.
 
+    With `with_cls` a learned vector stands in front of the sequence, at position 0 and never masked; it is no token.
     With `real_valued`, the mean and the standard deviation of the tokens, a token is no symbol but a number: it is
     standardised and enters through a linear layer, as in S4 (Gu, Goel, Re 2022, arXiv 2111.00396) on pixels.
     """
@@ -83,20 +92,25 @@ class Encoder(nn.Module):
         mlp_dim: int,
         dropout: float,
         attention_dropout: float,
-        real_valued: Mapping[str, float] | None = None,
+        embedding_std: float,
+        positions: str,
+        with_cls: bool,
+        real_valued: Mapping[str, float] | None,
     ) -> None:
         super().__init__()
         self.max_len = max_len
         self.real_valued = real_valued
+        num_positions = max_len + with_cls
         self.token = nn.Embedding(vocab_size, dim) if real_valued is None else nn.Linear(1, dim)
-        self.position = nn.Embedding(max_len, dim)
-        for module in (self.token, self.position):
+        self.position = positions_of(positions, num_positions, dim)
+        for module, std in ((self.token, embedding_std), (self.position, LEARNED_STD)):
             if isinstance(module, nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=std)
+        self.cls = nn.Parameter(torch.zeros(dim)) if with_cls else None  # 0 at first, as in LRA's code
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
             Block(
-                attention(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=attention_dropout),
+                attention(num_heads=num_heads, head_dim=head_dim, max_len=num_positions, dropout=attention_dropout),
                 dim=dim,
                 num_heads=num_heads,
                 head_dim=head_dim,
@@ -115,7 +129,8 @@ class Encoder(nn.Module):
             mask: (B, L) bool, True on real tokens.
 
         Returns:
-            (B, L, C); rows of padded positions are finite but unspecified.
+            (B, L, C), or (B, 1 + L, C) with the learned vector's row first. Rows of padded positions are what becomes
+            of their tokens without attention.
 
         Raises:
             ValueError: the sequences are longer than `max_len`.
@@ -126,8 +141,13 @@ class Encoder(nn.Module):
                 f"The sequences are {length} tokens long, but the model was built for max_len={self.max_len}. "
                 "Build it for longer ones, or shorten the sequences."
             )
-        positions = torch.arange(length, device=tokens.device)
-        x = self.dropout(self.token(self._symbols(tokens)) + self.position(positions))
+        x = self.token(self._symbols(tokens))
+        if self.cls is not None:
+            x = torch.cat([self.cls.to(x.dtype).expand(len(x), 1, -1), x], 1)
+            mask = F.pad(mask, (1, 0), value=True)
+        if self.position is not None:
+            x = x + self.position(torch.arange(x.shape[1], device=tokens.device))
+        x = self.dropout(x)
         for block in self.blocks:
             x = block(x, mask)
         return self.norm(x)
@@ -135,19 +155,45 @@ class Encoder(nn.Module):
     def _symbols(self, tokens: Tensor) -> Tensor:
         if self.real_valued is None:
             return tokens.int()
-        numbers = tokens[..., None].to(self.position.weight.dtype)
+        numbers = tokens[..., None].to(self.token.weight.dtype)
         return (numbers - self.real_valued["mean"]) / self.real_valued["std"]
 
 
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Average (B, L, C) over the real positions of `mask` (B, L); 0 where a row has none."""
-    return x.masked_fill(~mask[..., None], 0).sum(-2) / mask.sum(-1, keepdim=True).clamp_min(1)
+def masked_mean(x: Tensor, mask: Tensor, padding: str = "none") -> Tensor:
+    """Average (B, L, C) over the real positions of `mask` (B, L); 0 where a row has none.
+
+    Args:
+        x: the rows.
+        mask: True on real positions.
+        padding: "none"; "zeros" divides the same sum by L, as Nystromformer's and Skeinformer's code; "rows" averages
+            all L rows as they are, as LRA's. With either the result depends on how much padding there is.
+    """
+    if padding == "rows":
+        return x.mean(-2)
+    total = x.masked_fill(~mask[..., None], 0).sum(-2)
+    return total / (x.shape[-2] if padding == "zeros" else mask.sum(-1, keepdim=True).clamp_min(1))
 
 
 class Classifier(nn.Module):
     """Encode every input with the same encoder, pool each, and classify them together.
 
-    Two inputs x and y enter the head as [x, y, x * y, x - y], as in Nystromformer's and Skeinformer's Retrieval.
+    Args:
+        attention: makes the mechanism of a block from `num_heads`, `head_dim`, `max_len` and `dropout`.
+        vocab_size, max_len, num_classes, num_inputs: of the task.
+        dim, depth, num_heads, head_dim, mlp_dim: C, blocks, H, D, and the hidden width of blocks and head.
+        dropout, attention_dropout: rates in the encoder, and on the attention weights where a mechanism has them.
+        embedding_std: of the tokens' initial embeddings.
+        positions: "learned", "sinusoidal" or "none".
+        num_positions: longest sequence to build for, if it is to be longer than `max_len`.
+        pooling: "mean" of the rows, or "cls", the row of a learned vector in front of the sequence.
+        padding_in_mean: "none", "zeros" or "rows", see `masked_mean`.
+        pair_features: two inputs x and y enter the head as [x, y, x * y, x - y], "nli", as in Nystromformer's and
+            Skeinformer's Retrieval, or as [x, y], "concat", as in LRA's.
+        head_depth: linear layers of the head; hidden ones are `mlp_dim` wide, then half of it, and so on.
+        real_valued: see `Encoder`.
+
+    Raises:
+        ValueError: an option has no such value.
     """
 
     def __init__(
@@ -165,15 +211,34 @@ class Classifier(nn.Module):
         mlp_dim: int,
         dropout: float,
         attention_dropout: float,
+        embedding_std: float = 0.02,
+        positions: str = "learned",
+        num_positions: int | None = None,
+        pooling: str = "mean",
+        padding_in_mean: str = "none",
+        pair_features: str = "nli",
+        head_depth: int = 2,
         real_valued: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         if num_inputs not in (1, 2):
             raise ValueError(f"num_inputs must be 1 or 2. Got {num_inputs}.")
+        _check_choice("pooling", pooling, POOLINGS)
+        _check_choice("padding_in_mean", padding_in_mean, PADDINGS_IN_MEAN)
+        _check_choice("pair_features", pair_features, PAIR_FEATURES)
+        if head_depth < 1:
+            raise ValueError(f"model.head_depth must be at least 1. Got {head_depth}.")
+        if num_positions is not None and num_positions < max_len:
+            raise ValueError(
+                f"model.num_positions must be at least {max_len}, the task's longest sequence. Got {num_positions}."
+            )
+        self.pooling = pooling
+        self.padding_in_mean = padding_in_mean
+        self.pair_features = pair_features
         self.encoder = Encoder(
             attention,
             vocab_size=vocab_size,
-            max_len=max_len,
+            max_len=num_positions or max_len,
             dim=dim,
             depth=depth,
             num_heads=num_heads,
@@ -181,11 +246,15 @@ class Classifier(nn.Module):
             mlp_dim=mlp_dim,
             dropout=dropout,
             attention_dropout=attention_dropout,
+            embedding_std=embedding_std,
+            positions=positions,
+            with_cls=pooling == "cls",
             real_valued=real_valued,
         )
-        self.head = nn.Sequential(
-            nn.Linear(dim if num_inputs == 1 else 4 * dim, mlp_dim), nn.ReLU(), nn.Linear(mlp_dim, num_classes)
-        )
+        features = dim * (1 if num_inputs == 1 else 4 if pair_features == "nli" else 2)
+        widths = [features, *(mlp_dim // 2**i for i in range(head_depth - 1)), num_classes]
+        layers = [module for pair in pairwise(widths) for module in (nn.Linear(*pair), nn.ReLU())]
+        self.head = nn.Sequential(*layers[:-1])
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Classify.
@@ -197,11 +266,16 @@ class Classifier(nn.Module):
         Returns:
             (B, num_classes) logits.
         """
-        encoded = self.encoder(tokens.flatten(0, 1), mask.flatten(0, 1))  # (B * I, L, C)
-        pooled = masked_mean(encoded, mask.flatten(0, 1)).unflatten(0, tokens.shape[:2])  # (B, I, C)
-        if pooled.shape[1] == 1:
-            features = pooled[:, 0]
-        else:
-            x, y = pooled.unbind(1)
-            features = torch.cat([x, y, x * y, x - y], dim=-1)
-        return self.head(features)
+        rows = mask.flatten(0, 1)
+        encoded = self.encoder(tokens.flatten(0, 1), rows)  # (B * I, L, C)
+        pooled = encoded[:, 0] if self.pooling == "cls" else masked_mean(encoded, rows, self.padding_in_mean)
+        if tokens.shape[1] == 1:
+            return self.head(pooled)
+        x, y = pooled.unflatten(0, (-1, 2)).unbind(1)  # (B, C) each
+        features = [x, y, x * y, x - y] if self.pair_features == "nli" else [x, y]
+        return self.head(torch.cat(features, dim=-1))
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"model.{name} must be one of {', '.join(choices)}. Got {value!r}.")

@@ -82,6 +82,29 @@ def test_a_zero_token_is_padding_where_the_protocol_wants_it_so():
     assert not batch.mask[0, 0, 1]
 
 
+@pytest.mark.parametrize("index", [[5, 0, 7], [255]])
+def test_a_padded_length_is_the_width_of_every_batch(index):
+    task = ToyTask()
+    split = task.split("train")
+    padded, plain = (
+        Batching("max", 1, mask_zero=False, padded_length=length).gather(split, np.array(index), task.max_len)
+        for length in (16, None)
+    )
+    assert padded.tokens.shape[-1] == 16
+    assert torch.equal(padded.tokens[..., :12], plain.tokens)
+    assert torch.equal(padded.mask[..., :12], plain.mask)
+    assert not padded.tokens[..., 12:].any()
+    assert not padded.mask[..., 12:].any()
+
+
+def test_a_padded_length_that_cannot_be_is_refused():
+    with pytest.raises(InputError, match="data.padded_length must be null unless data.padding=max. Got 16 and batch."):
+        Batching("batch", 1, mask_zero=False, padded_length=16)
+    task = ToyTask()
+    with pytest.raises(InputError, match="data.padded_length must be at least 12, the task's longest. Got 11."):
+        Batching("max", 1, mask_zero=False, padded_length=11).gather(task.split("train"), np.arange(3), task.max_len)
+
+
 @pytest.mark.parametrize("batching", [PLAIN, BUCKETS])
 def test_training_sees_every_example_equally_often_and_every_batch_is_full(batching):
     split = ToyTask(sizes=(10, 1, 1)).split("train")

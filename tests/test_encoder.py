@@ -1,5 +1,6 @@
 """The encoder around the mechanisms: padding, pooling, two inputs."""
 
+import math
 from functools import partial
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from models.attention import Attention
 from models.attention.softmax import SoftmaxAttention
 from models.encoder import Classifier, masked_mean
+from models.positions import Sinusoids
 
 SMALL = {
     "vocab_size": 11, "max_len": 20, "dim": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": 32,
@@ -61,6 +63,127 @@ def test_masked_mean_divides_by_the_real_length():
     x = torch.tensor([[[1.0], [3.0], [torch.inf]], [[2.0], [2.0], [2.0]]])
     mask = torch.tensor([[True, True, False], [False, False, False]])
     assert masked_mean(x, mask).tolist() == [[2.0], [0.0]]
+
+
+def test_padding_in_the_mean_is_an_option():
+    x = torch.tensor([[[1.0], [3.0], [5.0], [7.0]], [[2.0], [2.0], [2.0], [2.0]]])
+    mask = torch.tensor([[True, True, False, False], [False, False, False, False]])
+    assert masked_mean(x, mask, "zeros").tolist() == [[1.0], [0.0]]
+    assert masked_mean(x, mask, "rows").tolist() == [[4.0], [2.0]]
+
+
+@pytest.mark.parametrize("padding", ["zeros", "rows"])
+def test_padding_in_the_mean_counts_the_padding_and_not_what_stands_in_it_for_attention(padding):
+    tokens = torch.randint(1, 11, (2, 1, 10))
+    mask = torch.arange(10) < torch.tensor([10, 4])[:, None, None]
+    tokens = tokens.masked_fill(~mask, 0)
+    model = classifier(padding_in_mean=padding).double().eval()
+    plain = classifier().double().eval()
+    torch.testing.assert_close(model(tokens, mask)[0], plain(tokens, mask)[0])  # no padding, no difference
+    assert not torch.allclose(model(tokens, mask)[1], plain(tokens, mask)[1])
+    longer = nn.functional.pad(tokens, (0, 6)), nn.functional.pad(mask, (0, 6))
+    assert not torch.allclose(model(*longer), model(tokens, mask))
+
+
+def test_sinusoids_are_those_of_the_paper():
+    table = Sinusoids(50, 6)(torch.arange(50))
+    for place in (0, 1, 49):
+        for pair in range(3):
+            angle = place / 10_000 ** (2 * pair / 6)
+            expected = torch.tensor([math.sin(angle), math.cos(angle)])
+            torch.testing.assert_close(table[place, 2 * pair : 2 * pair + 2], expected)
+
+
+def test_sinusoidal_positions_are_no_parameters_and_no_state():
+    model = classifier(positions="sinusoidal")
+    assert sum(p.numel() for p in model.parameters()) == EXPECTED_PARAMETERS - 20 * 16
+    assert not [name for name in model.state_dict() if "position" in name]
+    tokens = torch.randint(1, 11, (1, 1, 9))
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    assert not torch.allclose(model.eval()(tokens, mask), model(tokens.flip(-1), mask))
+
+
+def test_without_positions_the_order_does_not_matter():
+    tokens = torch.randint(1, 11, (1, 1, 9))
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    model = classifier(positions="none").double().eval()
+    torch.testing.assert_close(model(tokens, mask), model(tokens.flip(-1), mask))
+
+
+def test_the_class_vector_stands_in_front_is_never_masked_and_alone_is_read():
+    made = []
+    factory = lambda **options: made.append(options) or SoftmaxAttention(**options)  # noqa: E731
+    model = classifier(attention=factory, pooling="cls").double().eval()
+    assert [options["max_len"] for options in made] == [21, 21]
+    assert sum(p.numel() for p in model.parameters()) == EXPECTED_PARAMETERS + 2 * 16  # itself and its position
+    assert model.encoder.cls.abs().max() == 0  # at first
+    tokens = torch.randint(1, 11, (2, 1, 20))
+    mask = torch.arange(20) < torch.tensor([20, 7])[:, None, None]
+    encoded = model.encoder(tokens[:, 0], mask[:, 0])
+    assert encoded.shape == (2, 21, 16)
+    torch.testing.assert_close(model(tokens, mask), model.head(encoded[:, 0]))
+    alone = model(tokens[1:, :, :7], mask[1:, :, :7])
+    torch.testing.assert_close(alone, model(tokens, mask)[1:])
+    black_corner = mask.clone()
+    black_corner[..., 0] = False  # in LRA's code it hides the class vector too
+    changed = tokens.clone()
+    changed[..., 3] = (changed[..., 3] + 1) % 11
+    assert not torch.allclose(model(tokens, black_corner), model(changed, black_corner))
+    hidden = tokens.clone()
+    hidden[..., 0] = (hidden[..., 0] + 1) % 11
+    assert torch.equal(model(tokens, black_corner), model(hidden, black_corner))
+
+
+def test_the_class_vector_and_its_position_get_gradients():
+    model = classifier(pooling="cls")
+    tokens = torch.randint(1, 11, (3, 1, 20))
+    model(tokens, torch.ones_like(tokens, dtype=torch.bool)).logsumexp(-1).sum().backward()
+    assert model.encoder.cls.grad.abs().sum() > 0
+    assert (model.encoder.position.weight.grad.abs().sum(-1) > 0).all()
+
+
+def test_the_head_of_lras_retrieval():
+    model = classifier(num_inputs=2, pair_features="concat", head_depth=3).eval()
+    assert [(m.in_features, m.out_features) for m in model.head if isinstance(m, nn.Linear)] == [
+        (32, 32), (32, 16), (16, 5),
+    ]  # fmt: skip
+    tokens = torch.randint(1, 11, (2, 2, 9))
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    x, y = (model.encoder(tokens[:, i], mask[:, i]).mean(1) for i in (0, 1))
+    torch.testing.assert_close(model(tokens, mask), model.head(torch.cat([x, y], -1)))
+    assert [type(m) for m in classifier(head_depth=1).head] == [nn.Linear]
+
+
+def test_the_size_of_initial_embeddings_leaves_learned_positions_alone():
+    model = classifier(embedding_std=1.0, vocab_size=1000)
+    assert model.encoder.token.weight.std().item() == pytest.approx(1.0, rel=0.05)
+    assert model.encoder.position.weight.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+def test_more_positions_than_the_task_has():
+    made = []
+    factory = lambda **options: made.append(options) or SoftmaxAttention(**options)  # noqa: E731
+    model = classifier(attention=factory, num_positions=32)
+    assert [options["max_len"] for options in made] == [32, 32]
+    tokens = torch.ones(1, 1, 32, dtype=torch.uint8)
+    assert model(tokens, tokens.bool()).shape == (1, 5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pooling": "max"}, "model.pooling must be one of mean, cls. Got 'max'"),
+        ({"padding_in_mean": True}, "model.padding_in_mean must be one of none, zeros, rows. Got True"),
+        ({"pair_features": "sum"}, "model.pair_features must be one of nli, concat. Got 'sum'"),
+        ({"positions": "rotary"}, "model.positions must be one of learned, sinusoidal, none. Got 'rotary'"),
+        ({"positions": "sinusoidal", "dim": 15}, "model.dim must be even for model.positions=sinusoidal. Got 15"),
+        ({"head_depth": 0}, "model.head_depth must be at least 1. Got 0"),
+        ({"num_positions": 19}, "model.num_positions must be at least 20, the task's longest sequence. Got 19"),
+    ],
+)
+def test_options_that_are_none_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        classifier(**changes)
 
 
 def test_two_inputs_meet_in_the_head_as_four_features():
