@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +17,6 @@ from models.attention.local import LocalAttention, LocalBlockAttention
 from models.attention.longformer import LongformerAttention
 from models.attention.sinkhorn import SinkhornAttention
 from models.attention.sparse_transformer import SparseFixedAttention, SparseStridedAttention
-from tests import twins
 from tests.frozen import freeze_draws
 from tests.twins import blocks as twin
 
@@ -313,47 +309,3 @@ def test_sizes_follow_the_budget():
 def test_bad_options_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()
-
-
-LINEAR = {
-    "local": "models.attention.local:LocalAttention budget=256",
-    "local_block": "models.attention.local:LocalBlockAttention block_size=50 budget=256",
-    "longformer_global": "models.attention.longformer:LongformerAttention window=512 budget=256 num_global=1",
-    "bigbird": "models.attention.bigbird:BigBirdAttention block_size=64 budget=256",
-    "sinkhorn": "models.attention.sinkhorn:SinkhornAttention block_size=50 budget=256",
-}
-PEAK = """
-import importlib, sys, torch
-target, *options = sys.argv[2:]
-options = {key: int(value) for key, value in (option.split("=") for option in options)}
-module, name = target.split(":")
-build = getattr(importlib.import_module(module), name)
-torch.set_num_threads(1)
-def status(key):
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
-def step(n):
-    q, k, v = (torch.randn(4, n, 2, 32).transpose(1, 2).requires_grad_() for _ in range(3))
-    grad, mask = torch.randn(4, 2, n, 32), torch.ones(4, n, dtype=torch.bool)
-    attention = build(num_heads=2, head_dim=32, max_len=n, dropout=0.0, **options)
-    open("/proc/self/clear_refs", "w").write("5")
-    base = status("VmRSS")
-    attention(q, k, v, mask).backward(grad)
-    return status("VmHWM") - base
-step(64)
-print(step(int(sys.argv[1])))
-"""
-
-
-def peak_kib(name: str, n: int) -> int:
-    """Peak memory of a forward and a backward pass above its inputs, in a process of its own."""
-    # A low threshold makes the allocator return every block at once, so that the peak is the peak of live tensors.
-    environment = {"MALLOC_MMAP_THRESHOLD_": "65536", "PYTHONPATH": str(Path(twins.__file__).parents[2])}
-    command = [sys.executable, "-c", PEAK, str(n), *LINEAR[name].split()]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to reset the peak")
-@pytest.mark.parametrize("name", LINEAR)
-def test_peak_memory_is_linear(name):
-    assert peak_kib(name, 4096) < 2.2 * peak_kib(name, 2048)

@@ -13,6 +13,8 @@ Departures from the authors' code and from Hugging Face's, which Skeinformer's (
 - they are drawn afresh at every call, at evaluation too, as in Skeinformer's code; the authors draw them once for a
   model, and Hugging Face at evaluation counts the first block r times more instead;
 - no change to full attention on short sequences, and no dropout on the attention weights.
+
+Oracle: transformers BigBirdBlockSparseAttention, outputs and gradients on its own random blocks.
 """
 
 from __future__ import annotations

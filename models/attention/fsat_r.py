@@ -22,6 +22,8 @@ Ours is everything else, in particular:
   mu itself, a single step of Adam would throw slots across the sequence;
 - positions are ranks among the real tokens, so that padding is never chosen and holes in a mask do not matter.
 
+Oracle: none found; a loop over rows in plain Python, and exact softmax where every key is chosen, stand in.
+
 Everything happens in float32 or better, tokens in the order of their ranks and heads next to each other.
 """
 

@@ -15,6 +15,8 @@ Departures from the authors' code (github.com/zhouhaoyi/Informer2020) and from C
 - m, the number of real tokens, is in the place of the padded length everywhere, the divisor of the sum included, since
   otherwise the chosen queries would change with the padding; u is min(u, m) for each sequence.
 As there, the sum over U keys is divided by m, and all heads and sequences share one draw of keys for each query.
+
+Oracle: transformers InformerProbSparseAttention, outputs and gradients where every query is chosen.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ The "unreduced JLT" of Chen et al. 2022 (arXiv 2112.05359) applies a Gaussian sk
 B S S^T V. It shows what the sketch alone costs in accuracy; its time stays O(L^2), its memory is O(L k). S S^T V comes
 first, so B is never stored and softmax attention is applied to values that were sketched. No implementation was
 released; here S is drawn afresh at every call, for each head, and shared by the batch.
+
+Oracle: linformer LinformerSelfAttention, outputs and gradients on the same projections; none found for the unreduced
+JLT, which is exact softmax attention where S is orthogonal.
 """
 
 from __future__ import annotations
@@ -48,8 +51,10 @@ class LinformerAttention(Attention):
         with torch.autocast(q.device.type, enabled=False):
             dtype = torch.promote_types(q.dtype, torch.float32)
             E = self.E[..., : q.shape[2]].to(dtype)
-            padding = ~mask[:, None, :, None]
-            K, V = (torch.einsum("hml,bhld->bhmd", E, x.masked_fill(padding, 0).to(dtype)).to(x.dtype) for x in (k, v))
+            # Keys and values of all sequences side by side: one copy, and one product for each head.
+            X = torch.cat([x.permute(1, 2, 0, 3) for x in (k, v)], -1)  # (H, L, B, 2 D)
+            X = X.masked_fill_(~mask.T[None, :, :, None], 0).flatten(2).to(dtype)
+            K, V = (E @ X).to(q.dtype).unflatten(-1, (q.shape[0], -1)).permute(2, 0, 1, 3).chunk(2, -1)
             return F.scaled_dot_product_attention(q, K, V)
 
 

@@ -5,6 +5,8 @@ Time and memory O(L w). Exact softmax attention when the band, or one block, cov
 
 Departures from the LRA code: no dropout on the attention weights; padded keys are masked out where they stand; and its
 groups of tokens i mod (number of blocks), the result of a reshape, are the option `strided_groups`.
+
+Oracle: local-attention LocalAttention, outputs and gradients of the band and of the blocks.
 """
 
 from __future__ import annotations

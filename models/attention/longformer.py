@@ -11,6 +11,8 @@ Departures from the authors' code: a global token's own projections act on the j
 linear in the layer's input, and start as the identity (the paper starts them as copies of the ordinary ones); the
 global keys have no bias, since it would cancel in the softmax; no dropout on the attention weights. The LRA code (arXiv
 2011.04006) has no global token at all.
+
+Oracle: transformers LongformerSelfAttention, outputs and gradients with and without global tokens.
 """
 
 from __future__ import annotations

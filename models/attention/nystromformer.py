@@ -14,6 +14,9 @@ Departures from the authors' code (github.com/mlpen/Nystromformer), whose formul
   before the last six, if any, therefore form Z.
 
 All of it runs in float32 or better, the fused calls included, since the pseudo-inverse amplifies rounding.
+
+Oracle: transformers NystromformerSelfAttention, outputs and gradients with and without the convolution; with padding
+nystrom-attention NystromAttention.
 """
 
 from __future__ import annotations
@@ -148,7 +151,7 @@ def segment_means(xs: tuple[Tensor, ...], mask: Tensor, num_segments: int) -> tu
     tokens, lengths = (segment.new_zeros(B, M).scatter_add(-1, segment, count) for count in (mask.long(), ones))
     means = []
     for x in xs:
-        rows = x.transpose(1, 2).masked_fill(~mask[..., None, None], 0).flatten(2)
+        rows = torch.where(mask[..., None, None], x.transpose(1, 2), 0).flatten(2)
         # Unlike adding into an index, this sums in one order on every device. Unsafe only skips checks of the lengths.
         sums = torch.segment_reduce(rows, "sum", lengths=lengths, axis=1, unsafe=True)
         means.append((sums / tokens.clamp(min=1)[..., None]).unflatten(-1, (x.shape[1], x.shape[3])).transpose(1, 2))

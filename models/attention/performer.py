@@ -13,6 +13,8 @@ Departures from performer-pytorch (github.com/lucidrains/performer-pytorch), whi
 - no 1e-4 added to exponential features: nothing can underflow here (see feature_map.py). relu features keep their 1e-3,
   which is part of them;
 - the factor exp(-|q|^2 / 2) of a query, which cancels, is left out; padding has no features.
+
+Oracle: performer-pytorch FastAttention, outputs and gradients of both kernels on the same projection.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@ Departures from the authors' code (trax) and from the transformers class that Ch
   sorted behind all of them; a sequence that fits one chunk is one bucket, as transformers has it for short inputs;
 - the first chunk of a round does not look back at the last one of another round, where nothing shares its bucket;
 - transformers neither checks the bucket nor corrects for N: `same_bucket: false`, `count_once: false`.
+
+Oracle: reformer-pytorch LSHAttention and, across buckets, transformers LSHSelfAttention, outputs and gradients on the
+same rotations.
 """
 
 from __future__ import annotations
@@ -184,14 +187,11 @@ def _blocks(q: Tensor, k: Tensor) -> Iterator[slice]:
 def _bias(own: Tensor, seen: Tensor) -> Tensor:
     """Return what is added to the scores (N, C, S): the exclusions, the self penalty, and minus log N."""
     # Places differ by 0 or 1 exactly if |difference - 1/2| - 1/2 is 0; otherwise it is at least 1.
-    away = [(a[..., None] - b[:, None]).abs_().sub_(0.5) for a, b in zip(*_halves(own, seen), strict=True)]
+    pairs = zip(own.sub(0.5).unbind(-1), seen.unbind(-1), strict=True)
+    away = [(a[..., None] - b[:, None]).abs_().sub_(0.5) for a, b in pairs]
     bias = away[0].mul_(-1e30)  # instead of minus infinity: every row holds itself at least
     if len(away) > 1:
         rounds = sum((x.clamp_(max=1) for x in away[2:]), away[1].clamp_(max=1))
         bias -= rounds.neg_().add_(len(away)).log_()
     bias[..., : own.shape[1]].diagonal(dim1=1, dim2=2).add_(SELF_PENALTY)
     return bias
-
-
-def _halves(own: Tensor, seen: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    return own.sub(0.5).unbind(-1), seen.unbind(-1)

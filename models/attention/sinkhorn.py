@@ -14,6 +14,8 @@ softmax in place of Sinkhorn's is `activation="softmax"`. Padded tokens are left
 without a real token out of the sorting, and a mixed key without a real token behind it out of the softmax. The map has
 no bias, since the normalisation takes out what a slot has in common. The noise is drawn in training alone; no dropout
 on the attention weights.
+
+Oracle: sinkhorn-transformer SinkhornAttention, outputs and gradients given the permutation, and its sorting operator.
 """
 
 from __future__ import annotations

@@ -14,6 +14,9 @@ Departures from the authors' code (github.com/pkuzengqi/Skeinformer), which the 
 The column stage (steps 5 to 9) is one fused attention over d + 1 keys. The geometric mean that stands in for an
 unselected score is exp(q . kbar / sqrt(D)) with kbar the mean of the selected keys; so all m - e unselected keys are
 one virtual key kbar of multiplicity m - e, that is a bias of log(m - e), whose value is the mean of their values.
+
+Oracle: none found; a twin that follows the algorithm token by token stands in, and exact softmax attention where d >=
+m.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Vaswani et al. 2017, arXiv 1706.03762, Eq. 1. Time O(L^2); memory O(L) where the kernel is fused, since the scores are
 never stored. No dropout on the attention weights (Skeinformer's "Standard without dropout").
+
+Oracle: torch softmax, outputs against explicit scores in float64.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Vaswani et al. 2017, arXiv 1706.03762, Eq. 1, as written before fused kernels: the memory baseline, and the "Standard"
 row of most tables. Time and memory O(L^2).
+
+Oracle: torch softmax, outputs against explicit scores in float64.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ neighbouring queries, so that its scores, L (3 s + L / s), are stored.
 Departures from the paper, whose models generate: tokens attend in both directions (`causal` restores the triangle), and
 one softmax runs over both parts (its "merged heads"). From the authors' kernels: no dropout on the attention weights.
 The LRA code (arXiv 2011.04006) is causal and adds the first column of every block to the fixed part; both are options.
+
+Oracle: none found; twins with the whole mask stand in, and exact softmax attention where a pattern is full.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ reads the keys, and only the dense form reads the queries.
 Departures from the code of Long Range Arena (github.com/google-research/long-range-arena): padding is masked, which it
 is not there without dot products; the dense form's second layer is of each head, as in the paper, without a bias and
 without the reshape that mixes heads with positions. Initial scales are those of that code.
+
+Oracle: none found; softmax of the explicit logits stands in.
 """
 
 from __future__ import annotations

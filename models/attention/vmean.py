@@ -2,6 +2,8 @@
 
 The "V-Mean" floor of Chen et al. 2022 ("Sketching as a Tool for Understanding and Accelerating Self-attention for Long
 Sequences", arXiv 2112.05359). Time and memory O(L). No gradient reaches queries or keys.
+
+Oracle: none found; the explicit mean stands in.
 """
 
 from __future__ import annotations

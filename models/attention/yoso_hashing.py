@@ -5,6 +5,10 @@ a pair is (1 - arccos(q . k) / pi)^tau where it is computed, and the share of th
 where it is sampled. A table has 2^tau rows; keys are added into it and queries read from it by `embedding_bag`, over
 keys sorted by code, so that no atomics are needed and a GPU's sums are as repeatable as a CPU's. Hashes are taken a
 few at a time: the tables held at once are no larger than an input, or 2 MiB.
+
+No shape depends on what collides, so the gradients cost the same for spread out and for peaked attention. A list of
+the colliding pairs would be far shorter than what is counted here, some 2 keys in 4,096 for a query and hash of random
+vectors, but its length would have to be read back from the device, and nothing but L^2 m bounds it.
 """
 
 from __future__ import annotations
@@ -17,19 +21,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PAIRS = 2**19  # weights held at once, or a quarter of the numbers of an input: blocks that fit a cache
-MIN_ROWS, MAX_ROWS = 16, 128  # queries of a head in a block
-COUNT_UP_TO = 128  # times D: the length up to which counting collisions beats tables in the backward pass
-TABLE_NUMBERS = 2**19  # numbers in the tables held at once, or those of an input
+MIN_ROWS, MAX_ROWS = 16, 128  # queries of a head in a block; no more than a signed byte can name
+COUNT_UP_TO = 256  # times D: the length up to which counting collisions beats tables in the backward pass
+NUMBERS = 2**19  # in the tables held at once, or as many as in an input
+COLUMNS = 2  # of an outer product that are added up at once
 
 
 def gaussian_codes(x: Tensor, planes: Tensor, num_bits: int) -> Tensor:
     """Hash x (N, L, D) by the sides of the hyperplanes `planes` (N, D, m tau): codes (N, m, L), int32."""
-    powers = 2.0 ** torch.arange(num_bits, device=x.device)
-    codes = []
-    for some in planes.to(x.dtype).split(8 * max(num_bits, 1), -1) if num_bits else ():
-        bits = (x @ some > 0).to(powers.dtype).unflatten(-1, (-1, num_bits))
-        codes.append((bits @ powers).to(torch.int32))
-    return torch.cat(codes, -1).mT.contiguous()
+    (N, L, _), m = x.shape, planes.shape[-1] // num_bits
+    planes = planes.to(x.dtype).mT.unflatten(1, (m, num_bits))
+    powers = 2.0 ** torch.arange(num_bits, dtype=x.dtype, device=x.device)[None]
+    codes = torch.empty(N, m, L, dtype=torch.int32, device=x.device)
+    for heads, chunks in _chunks(N, m, num_bits * L, x.numel() // 2):
+        for hashes in chunks:
+            sides = planes[heads, hashes].flatten(1, 2) @ x[heads].mT
+            bits = sides.gt_(0).unflatten(1, (-1, num_bits))
+            codes[heads, hashes] = (powers @ bits)[:, :, 0]
+    return codes
 
 
 def hadamard_codes(x: Tensor, signs: Tensor, num_bits: int, num_hashes: int) -> Tensor:
@@ -135,11 +144,13 @@ def _power(base: Tensor, exponent: int) -> Tensor:
 
 def sampled_sum(codes_q: Tensor, codes_k: Tensor, v: Tensor, num_bits: int) -> Tensor:
     """Return C V, where C_ij is the share of the hashes under which query i and key j collide."""
-    out = torch.zeros_like(v).flatten(0, 1)
-    for hashes in _hash_chunks(codes_k, v, num_bits):
-        keys, reads = _Buckets(codes_k[:, hashes], num_bits), _reads(codes_q[:, hashes], num_bits)
-        out += F.embedding_bag(reads, keys.add(v.flatten(0, 1)), mode="sum")
-    return out.view_as(v) / codes_q.shape[1]
+    N, m, _ = codes_q.shape
+    out = torch.zeros_like(v)
+    for heads, chunks in _chunks(N, m, v.shape[-1] * 2**num_bits, v.numel()):
+        for hashes in chunks:
+            queries, keys = (_Buckets(codes[heads, hashes], num_bits) for codes in (codes_q, codes_k))
+            out[heads] += queries.read(keys.sort().add(v[heads]))
+    return out.div_(m)
 
 
 def sampled_gradients(
@@ -147,8 +158,8 @@ def sampled_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return version 1 of the authors' sampled gradients: the lower bound's, with C in the place of P.
 
-    Tables cost O(L m D^2): the inner product G_i . v_j is taken one coordinate at a time, so that no pair is formed.
-    Counting the collisions of all pairs costs O(L^2 m) of far cheaper operations, and is the way of shorter sequences.
+    Tables cost O(L m D^2): they hold sums of outer products v_j k_j^T, so that no pair is formed. Counting the
+    collisions of all pairs costs O(L^2 m) of far cheaper operations, and is the way of shorter sequences.
     """
     if q.shape[1] <= COUNT_UP_TO * q.shape[2]:
         return counted_gradients(grad, q, k, v, codes_q, codes_k, num_bits)
@@ -159,17 +170,20 @@ def counted_gradients(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, codes_q: Tensor, codes_k: Tensor, num_bits: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sampled gradients from a block of C at a time."""
-    m, width = codes_q.shape[1], torch.int16 if num_bits < 16 else torch.int32
-    codes_q, codes_k = codes_q.to(width), codes_k.to(width)
+    m = codes_q.shape[1]
 
     def weights(heads: slice, rows: slice) -> tuple[Tensor, Tensor]:
-        queries, keys = codes_q[heads, :, rows, None], codes_k[heads, :, None]
-        # Integer minima are vectorised where comparisons of integers are not.
-        differ = (queries[:, 0] ^ keys[:, 0]).clamp_(max=1)
-        other = torch.empty_like(differ)
-        for h in range(1, m):
-            differ += torch.bitwise_xor(queries[:, h], keys[:, h], out=other).clamp_(max=1)
-        C = differ.to(q.dtype).mul_(-1 / m).add_(1)
+        own, others = codes_q[heads, :, rows].long(), codes_k[heads].long()
+        # A block's few codes get names of a byte each: comparisons are as fast as their operands are short.
+        names = torch.full((*own.shape[:2], 2**num_bits), -1, dtype=torch.int8, device=q.device)
+        names.scatter_(2, own, torch.arange(own.shape[2], dtype=torch.int8, device=q.device).expand_as(own))
+        queries, keys = names.gather(2, own)[..., None], names.gather(2, others)[:, :, None]
+        equal = torch.empty(len(own), own.shape[2], others.shape[2], dtype=torch.int8, device=q.device)
+        count = torch.zeros_like(equal, dtype=torch.int8 if m < 128 else torch.int32)
+        for h in range(m):
+            # They are vectorised where the result has the type of the operands.
+            count += torch.eq(queries[:, h], keys[:, h], out=equal)
+        C = count.to(q.dtype).mul_(1 / m)
         return C, C
 
     return _pair_gradients(weights, grad, q, k, v, num_bits)
@@ -179,46 +193,59 @@ def table_gradients(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, codes_q: Tensor, codes_k: Tensor, num_bits: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the sampled gradients without forming a pair: dq_i = (tau / 2) sum_l G_il sum_j C_ij v_jl k_j."""
-    G, Q, K, V = (x.flatten(0, 1) for x in (grad, q, k, v))  # (N L, D)
-    G_columns, V_columns = G.mT.contiguous(), V.mT.contiguous()  # (D, N L)
-    dq, dk, dv = torch.zeros_like(Q), torch.zeros_like(K), torch.zeros_like(V)
-    for hashes in _hash_chunks(codes_k, v, num_bits):
-        keys, queries = _Buckets(codes_k[:, hashes], num_bits), _Buckets(codes_q[:, hashes], num_bits)
-        key_reads, query_reads = (_reads(codes[:, hashes], num_bits) for codes in (codes_k, codes_q))
-        dv += F.embedding_bag(key_reads, queries.add(G), mode="sum")
-        for g, x in zip(G_columns, V_columns, strict=True):
-            dq.addcmul_(g[:, None], F.embedding_bag(query_reads, keys.add(K, x), mode="sum"))
-            dk.addcmul_(x[:, None], F.embedding_bag(key_reads, queries.add(Q, g), mode="sum"))
-    m = codes_q.shape[1]
+    (N, m, _), D = codes_q.shape, v.shape[-1]
+    dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    for heads, chunks in _chunks(N, m, COLUMNS * D * 2**num_bits, v.numel()):
+        G, Q, K, V = (x[heads] for x in (grad, q, k, v))
+        sides = [[_Buckets(codes[heads, h], num_bits).sort() for h in chunks] for codes in (codes_q, codes_k)]
+        for queries, keys in zip(*sides, strict=True):
+            dv[heads] += keys.read(queries.add(G))
+        for to, (readers, writers), left, right, rows in ((dq, sides, G, V, K), (dk, sides[::-1], V, G, Q)):
+            for first in range(0, D, COLUMNS):
+                columns = slice(first, first + COLUMNS)
+                products = right[..., columns, None] * rows[..., None, :]  # (heads, L, COLUMNS, D)
+                sums = torch.zeros_like(products).flatten(2)
+                for reader, writer in zip(readers, writers, strict=True):
+                    sums += reader.read(writer.add(products.flatten(2)))
+                to[heads] += (left[..., columns, None] * sums.view_as(products)).sum(-2)
     scale = num_bits / (2 * m)
-    return (dq * scale).view_as(q), (dk * scale).view_as(k), (dv / m).view_as(v)
+    return dq.mul_(scale), dk.mul_(scale), dv.div_(m)
 
 
-def _hash_chunks(codes: Tensor, x: Tensor, num_bits: int) -> Iterator[slice]:
-    hashes = max(1, max(TABLE_NUMBERS, x.numel()) // max(1, x.shape[0] * x.shape[2] * 2**num_bits))
-    return (slice(begin, begin + hashes) for begin in range(0, codes.shape[1], hashes))
-
-
-def _reads(codes: Tensor, num_bits: int) -> Tensor:
-    """Return (N L, m) rows of tables stacked as (N, m, 2^tau)."""
-    N, m, _ = codes.shape
-    tables = torch.arange(N * m, dtype=torch.int32, device=codes.device).view(N, m, 1)
-    return (codes + tables * 2**num_bits).mT.flatten(0, 1).contiguous()
+def _chunks(N: int, m: int, numbers: int, most: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Cut hashes of `numbers` each into chunks of at most `most`, or what fits a cache: few heads, many hashes."""
+    fit = max(1, max(NUMBERS, most) // max(1, numbers))
+    heads = max(1, fit // m)
+    for n in range(0, N, heads):
+        yield slice(n, n + heads), [slice(h, h + fit) for h in range(0, m, fit)]
 
 
 class _Buckets:
-    """Tokens sorted by code: what `embedding_bag` needs to add their rows up, bucket by bucket."""
+    """Buckets of tokens with codes (N, m, L), and tables (N m 2^tau, E) of a row each: what `embedding_bag` needs."""
 
     def __init__(self, codes: Tensor, num_bits: int) -> None:
-        N, m, L = codes.shape
-        values, order = codes.sort(dim=-1, stable=True)
-        every = torch.arange(2**num_bits, dtype=torch.int32, device=codes.device).expand(N, m, -1).contiguous()
-        begins = torch.searchsorted(values, every, out_int32=True)
-        rows = torch.arange(N * m, dtype=torch.int32, device=codes.device).view(N, m, 1)
-        self.tokens = (order.to(torch.int32) + rows // m * L).flatten()
-        self.begins = (begins + rows * L).flatten()
+        N, m, _ = codes.shape
+        tables = torch.arange(N * m, dtype=torch.int32, device=codes.device).view(N, m, 1)
+        self.rows = codes + tables * 2**num_bits
+        self.num_rows = N * m * 2**num_bits
 
-    def add(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Sum rows of x (N L, D), times `weights` (N L) if given, over each bucket: tables (N m 2^tau, D)."""
-        picked = None if weights is None else weights[self.tokens]
-        return F.embedding_bag(self.tokens, x, self.begins, mode="sum", per_sample_weights=picked)
+    def sort(self) -> _Buckets:
+        """Find the tokens of each bucket."""
+        _, m, L = self.rows.shape
+        rows = self.rows.flatten()
+        # One long sort of integers goes by radix, many short ones do not.
+        order = rows.sort(stable=True).indices.to(torch.int32)
+        self.tokens = order // (m * L) * L + order % L
+        sizes = torch.zeros(self.num_rows, dtype=torch.int32, device=rows.device)
+        sizes.scatter_add_(0, rows.long(), torch.ones_like(rows))
+        self.begins = sizes.cumsum(0, dtype=torch.int32) - sizes
+        return self
+
+    def add(self, x: Tensor) -> Tensor:
+        """Sum the rows of x (N, L, E) over each bucket, which makes the tables."""
+        return F.embedding_bag(self.tokens, x.flatten(0, 1), self.begins, mode="sum")
+
+    def read(self, tables: Tensor) -> Tensor:
+        """Sum for each token the rows of its m buckets: (N, L, E)."""
+        N, m, L = self.rows.shape
+        return F.embedding_bag(self.rows.mT.reshape(N * L, m), tables, mode="sum").view(N, L, -1)
