@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,18 +36,24 @@ def train(cfg: DictConfig, task_name: str, attn_name: str) -> float | None:
     task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     version = cast(type[Attention], get_class(cfg.attn._target_)).version
+
+    def build() -> Classifier:
+        try:
+            return Classifier(
+                instantiate(cfg.attn),
+                vocab_size=task.vocab_size,
+                max_len=task.max_len,
+                num_classes=task.num_classes,
+                num_inputs=task.num_inputs,
+                **resolved["model"],
+            )
+        except ValueError as error:
+            raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
+
     record, folder = run(
         identify(resolved, task_name, task, {**resolved["attn"], "name": attn_name, "version": version}),
         task=task,
-        build_model=partial(
-            Classifier,
-            instantiate(cfg.attn),
-            vocab_size=task.vocab_size,
-            max_len=task.max_len,
-            num_classes=task.num_classes,
-            num_inputs=task.num_inputs,
-            **resolved["model"],
-        ),
+        build_model=build,
         trainer=make_trainer(resolved),
         device=resolve_device(cfg.device),
         results_dir=Path(cfg.results_dir),

@@ -46,12 +46,14 @@ class Batching:
         mask_zero: treat token 0 as padding wherever it stands, as LRA, Nystromformer and Skeinformer do. It hides
             the black pixels of an image: two thirds of a Pathfinder one.
         padded_length: with padding "max", pad to so many instead of the task's longest; None for that.
+        length_multiple: with padding "batch", lengths are rounded up to a multiple of this; not in the configuration.
     """
 
     padding: str
     bucket_batches: int
     mask_zero: bool
     padded_length: int | None = None
+    length_multiple: int = LENGTH_MULTIPLE
 
     def __post_init__(self) -> None:
         if self.padding not in PADDINGS:
@@ -73,7 +75,7 @@ class Batching:
         if width < max_len:
             raise InputError(f"data.padded_length must be at least {max_len}, the task's longest. Got {width}.")
         if self.padding == "batch":
-            width = min(-(-int(sizes.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, max_len)
+            width = min(-(-int(sizes.max()) // self.length_multiple) * self.length_multiple, max_len)
         # 32-bit numbers halve the time of the comparison, which is most of this function's.
         mask = np.arange(width, dtype=np.int32) < sizes.astype(np.int32)[:, None]
         if int(starts.max()) + width <= len(split.tokens):

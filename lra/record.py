@@ -55,6 +55,7 @@ class RunRecord:
     floors: dict[str, float] = field(default_factory=dict)
     train_seconds: float | None = None
     warmup_seconds: float | None = None
+    compile_seconds: float | None = None
     wall_seconds: float | None = None
     ms_per_step: float | None = None
     ms_per_step_quartiles: list[float | None] | None = None

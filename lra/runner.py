@@ -147,10 +147,15 @@ def run(
                 config=config,
             )
             attempt.mirror = mirror.log
+            mistaken = False
             try:
                 attempt.train()
+            except InputError:
+                mistaken = True  # what cannot be begun has no record, and replaces none
+                raise
             finally:
-                record.write(folder)
+                if not mistaken:
+                    record.write(folder)
                 if record.is_final:
                     checkpoints.clear()
                 mirror.finish(_summary(record), failed=not record.is_final)

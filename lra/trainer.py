@@ -18,6 +18,7 @@ from torch.amp import GradScaler
 from torch.profiler import record_function
 from tqdm import tqdm
 
+from lra import compilation
 from lra.checkpoint import Checkpoints
 from lra.data import Batching, lengths
 from lra.distributed import World
@@ -47,6 +48,7 @@ class Trainer:
         steps: optimiser steps.
         batch_size: examples in one optimiser step, over all processes.
         micro_batch: examples in one forward pass; None for the whole batch, "auto" for as many as memory holds.
+        compile: whether torch.compile makes the training step; "auto" for on a GPU.
         precision: "fp32", or "bf16" or "fp16" for autocast, the latter with scaled gradients.
         deterministic: let torch refuse kernels whose result depends on timing.
         eval_every: steps from one validation pass to the next; the last step always has one.
@@ -59,6 +61,7 @@ class Trainer:
     steps: int
     batch_size: int
     micro_batch: int | Literal["auto"] | None
+    compile: bool | Literal["auto"]
     precision: str
     deterministic: bool
     eval_every: int
@@ -73,6 +76,8 @@ class Trainer:
                 raise InputError(f"trainer.{name} must be at least 1. Got {getattr(self, name)}.")
         if self.precision not in PRECISIONS:
             raise InputError(f"trainer.precision must be one of {', '.join(PRECISIONS)}. Got {self.precision!r}.")
+        if self.compile not in compilation.MODES:
+            raise InputError(f"trainer.compile must be true, false or auto. Got {self.compile!r}.")
         self.optimization.check(self.steps)
         size = self.micro_batch
         if not (size is None or size == "auto" or (isinstance(size, int) and 1 <= size <= self.batch_size)):
@@ -121,8 +126,9 @@ class Trainer:
         optimizer, schedule = self.optimization.build(model.parameters(), self.steps)
         scaler = GradScaler(device.type, enabled=self.precision == "fp16")
         training = Training(
-            model, optimizer, schedule, scaler, Window(), Choice(self.patience), meter, outcome, device, world
-        )
+            model, optimizer, schedule, scaler, Window(), Choice(self.patience), meter, outcome, self.batching, device,
+            world,
+        )  # fmt: skip
         saved = checkpoints.load(device) if checkpoints else None
         if saved is not None:
             training.load_state_dict(saved)
@@ -131,6 +137,8 @@ class Trainer:
         model.train()
         if outcome.micro_batch is None:
             outcome.micro_batch = self._choose_micro_batch(training, train, task.max_len)
+        if compilation.wanted(self.compile, device):
+            self._compile(training, train, task.max_len)
 
         def keep() -> None:
             state = training.state_dict()
@@ -261,10 +269,10 @@ class Trainer:
         real = padded = 0
         for first in range(0, len(share), size):
             with record_function("data"):
-                batch = self.batching.gather(train, share[first : first + size], max_len)
+                batch = training.batching.gather(train, share[first : first + size], max_len)
                 labels = batch.labels.to(training.device, non_blocking=True)
             with record_function("forward"):
-                logits = compute_logits(training.model, batch, training.device, self.precision)
+                logits = compute_logits(training.forward, batch, training.device, self.precision)
                 # Sums over the batch's size, not means over the part's: the gradient is that of the undivided batch.
                 loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
             with record_function("backward"):
@@ -289,6 +297,17 @@ class Trainer:
         training.optimizer.zero_grad(set_to_none=True)
         log.info("trainer.micro_batch=auto: %d of %d examples at once.", found, largest)
         return found
+
+    def _compile(self, training: Training, train: Split, max_len: int) -> None:
+        """Compile the training step for the shapes of this process's share of a batch."""
+        share, size = -(-self.batch_size // training.world.size), training.outcome.micro_batch or 1
+        sizes = {min(size, share), share % size or size}
+        training.batching = compilation.bounded(self.batching, max_len)
+        training.forward, seconds = compilation.compiled(
+            training.model, train, training.batching, sizes, max_len, training.device, self.precision
+        )
+        training.outcome.compile_seconds += seconds
+        log.info("Compiled in %.1f s.", seconds)
 
     def _warn_if_long(self, meter: Meter, device: torch.device) -> None:
         """Say at the start how long a run on a CPU will take, if that is long."""

@@ -15,6 +15,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lra.data import Batching
 from lra.distributed import World
 from lra.evaluation import Evaluation
 from lra.meter import Meter
@@ -33,7 +34,8 @@ class Outcome:
 
     Accuracies are fractions. `val_accuracy` and `test_accuracy` belong to the weights of `best_step`, the evaluation
     with the highest validation accuracy (the first, if several share it); the `last_` ones to the weights of the last
-    step, `steps`. `micro_batch` is how many examples a forward pass had, `wall_seconds` what earlier attempts took,
+    step, `steps`. `micro_batch` is how many examples a forward pass had, `compile_seconds` what compiling took and
+    `wall_seconds` what earlier attempts took,
     `started` when this one began, and `resumptions` says at which step, when and with which commit interrupted ones
     were taken up.
     """
@@ -46,6 +48,7 @@ class Outcome:
     last_val_accuracy: float | None = None
     last_test_accuracy: float | None = None
     micro_batch: int | None = None
+    compile_seconds: float = 0.0
     wall_seconds: float = 0.0
     started: float = field(default_factory=time.perf_counter)
     resumptions: list[dict[str, Any]] = field(default_factory=list)
@@ -151,9 +154,14 @@ class Training:
     choice: Choice
     meter: Meter
     outcome: Outcome
+    batching: Batching
     device: torch.device
     world: World
     last_rate: float = 0.0  # the learning rate of the last step
+    forward: nn.Module = field(init=False)  # the model as training calls it, compiled or not
+
+    def __post_init__(self) -> None:
+        self.forward = self.model
 
     def read(self) -> None:
         """Fetch what the device has of the last steps.

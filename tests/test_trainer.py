@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lra.compilation import wanted
 from lra.data import Batching
 from lra.errors import InputError
 from lra.optimization import Optimization
@@ -22,8 +23,8 @@ from tests.toy import ToyTask
 
 CPU = torch.device("cpu")
 TRAINER = Trainer(
-    steps=40, batch_size=32, micro_batch=None, precision="fp32", deterministic=False, eval_every=10, patience=None,
-    eval_batch_size=50,
+    steps=40, batch_size=32, micro_batch=None, compile=False, precision="fp32", deterministic=False, eval_every=10,
+    patience=None, eval_batch_size=50,
     optimization=Optimization(
         learning_rate=1e-2, warmup_steps=4, weight_decay=0.0, adam_eps=1e-8, cycle_momentum=False, clip_norm=None
     ),
@@ -223,6 +224,7 @@ def test_a_gradient_that_fp16_cannot_hold_at_any_scale_ends_the_run():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"compile": "yes"}, "trainer.compile must be true, false or auto. Got 'yes'"),
         ({"micro_batch": 33}, "micro_batch must be auto, null, or a number from 1 to trainer.batch_size=32. Got 33"),
         ({"micro_batch": "automatic"}, "Got 'automatic'"),
         ({"steps": 0}, "trainer.steps must be at least 1. Got 0"),
@@ -278,3 +280,18 @@ def test_an_evaluation_that_does_not_fit_is_done_in_parts():
     narrow, wide = (fit(changed(steps=4), Narrow(most, in_training=False))[0] for most in (3, 100))
     assert narrow.test_accuracy == wide.test_accuracy
     assert np.array_equal(narrow.predictions["last"], wide.predictions["last"])
+
+
+@pytest.mark.slow
+def test_a_compiled_step_computes_what_the_plain_one_does():
+    plain, compiled = (fit(changed(steps=6, eval_every=3, compile=mode, micro_batch=20)) for mode in (False, True))
+    for a, b in zip(plain[1], compiled[1], strict=True):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+        assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
+    assert list(compiled[0].weights) == list(plain[0].weights)
+    assert compiled[0].compile_seconds > 0 == plain[0].compile_seconds
+
+
+def test_auto_compiles_on_a_gpu_only():
+    assert [wanted("auto", torch.device(name)) for name in ("cpu", "cuda")] == [False, True]
+    assert [wanted(mode, CPU) for mode in (True, False)] == [True, False]

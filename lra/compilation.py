@@ -1,0 +1,72 @@
+"""Compile a model for a bounded number of shapes, ahead of the training, so that no step of it is a compilation."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lra.data import LENGTH_MULTIPLE, Batching, lengths
+from lra.evaluation import compute_logits
+from lra.tasks import Split
+
+MODES = (False, True, "auto")
+# Lengths that batches are padded to: fewer cost padding, more cost minutes of compilation.
+NUM_LENGTHS = 6
+
+
+def wanted(mode: bool | str, device: torch.device) -> bool:
+    """Say whether to compile: "auto" means on a GPU, where small models wait for their kernels to be launched."""
+    return device.type == "cuda" if mode == "auto" else bool(mode)
+
+
+def bounded(batching: Batching, max_len: int) -> Batching:
+    """Return a batching of the same batches that are padded to few lengths."""
+    multiple = -(-max_len // (NUM_LENGTHS * LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
+    return dataclasses.replace(batching, length_multiple=multiple)
+
+
+def compiled(
+    model: nn.Module,
+    train: Split,
+    batching: Batching,
+    sizes: Iterable[int],
+    max_len: int,
+    device: torch.device,
+    precision: str,
+) -> tuple[nn.Module, float]:
+    """Compile the forward and backward pass for every shape that training can have.
+
+    The random state is left as it was, and no gradient remains.
+
+    Args:
+        model: to be compiled; it shares its weights with what is returned.
+        train: the examples.
+        batching: as `bounded` returns it.
+        sizes: examples in a forward pass.
+        max_len: of the task.
+        device: where the model is.
+        precision: as in `lra.evaluation`.
+
+    Returns:
+        The compiled model, and the seconds that it took.
+    """
+    started = time.perf_counter()
+    fast: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
+    by_length = np.argsort(lengths(train, np.arange(len(train.labels))), kind="stable")
+    multiples = -(-lengths(train, by_length) // batching.length_multiple)
+    # The last example of each length class pads its batch to just that class's length.
+    ends = np.flatnonzero(np.append(np.diff(multiples), 1)) if batching.padding == "batch" else [len(by_length) - 1]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for size in sorted(set(sizes)):
+            for end in ends:
+                batch = batching.gather(train, np.full(size, by_length[end]), max_len)
+                logits = compute_logits(fast, batch, device, precision)
+                F.cross_entropy(logits, batch.labels.to(device)).backward()
+    model.zero_grad(set_to_none=True)
+    return fast, time.perf_counter() - started
