@@ -22,7 +22,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lra.distributed import leads
 from lra.errors import InputError
-from lra.runner import resolve_device, run
+from lra.gpus import claimed_device
+from lra.runner import run
 from lra.settings import identify, make_trainer
 from lra.summary import summarize
 from models.attention import Attention
@@ -50,17 +51,18 @@ def train(cfg: DictConfig, task_name: str, attn_name: str) -> float | None:
         except ValueError as error:
             raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
 
-    record, folder = run(
-        identify(resolved, task_name, task, {**resolved["attn"], "name": attn_name, "version": version}),
-        task=task,
-        build_model=build,
-        trainer=make_trainer(resolved),
-        device=resolve_device(cfg.device),
-        results_dir=Path(cfg.results_dir),
-        checkpoint_seconds=cfg.trainer.checkpoint_seconds,
-        profile=cfg.trainer.profile,
-        wandb=resolved["wandb"],
-    )
+    with claimed_device(cfg.device) as device:
+        record, folder = run(
+            identify(resolved, task_name, task, {**resolved["attn"], "name": attn_name, "version": version}),
+            task=task,
+            build_model=build,
+            trainer=make_trainer(resolved),
+            device=device,
+            results_dir=Path(cfg.results_dir),
+            checkpoint_seconds=cfg.trainer.checkpoint_seconds,
+            profile=cfg.trainer.profile,
+            wandb=resolved["wandb"],
+        )
     if leads():
         print(summarize(record, folder))
     return record.val_accuracy

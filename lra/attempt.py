@@ -21,7 +21,7 @@ from lra.flops import count_flops
 from lra.meter import Meter
 from lra.micro_batch import is_out_of_memory
 from lra.record import RunRecord, Status, write_atomically
-from lra.stopping import StopRequest, stoppable
+from lra.stopping import StopRequest
 from lra.tasks import Task
 from lra.trainer import Trainer
 from lra.training import DivergedError, Outcome
@@ -57,12 +57,11 @@ class Attempt:
     outcome: Outcome = field(default_factory=Outcome)
     model: nn.Module | None = None
 
-    def train(self) -> None:
+    def train(self, stop: StopRequest) -> None:
         """Fill the record; raise only what is neither a result (diverged, out of memory) nor success."""
         record = self.record
         try:
-            with stoppable() as stop:
-                self._fit(stop)
+            self._fit(stop)
             record.status = "ok"
         except BaseException as error:
             record.status = _status_of(error)

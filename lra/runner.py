@@ -29,33 +29,12 @@ from lra.record import (
     now,
     write_atomically,
 )
+from lra.stopping import stoppable
 from lra.tasks import Task
 from lra.tracking import WandbMirror
 from lra.trainer import Trainer
 
 log = logging.getLogger(__name__)
-
-
-def resolve_device(name: str) -> torch.device:
-    """Turn `auto`, `cpu` or `cuda` into a device.
-
-    Raises:
-        InputError: the name is another one, or asks for a GPU where there is none.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device must be auto, cpu or cuda. Got {name!r}.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "device=cuda was asked for, but torch sees no CUDA device. Use device=cpu or device=auto, or install a "
-            "build of torch with CUDA and check `nvidia-smi`."
-        )
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cpu":
-        return torch.device(name)
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # torchrun sets it
-    torch.cuda.set_device(device)
-    return device
 
 
 def run(
@@ -97,7 +76,7 @@ def run(
     """
     task.prepare()
     data = task.describe()
-    with joined(device) as world:
+    with stoppable() as stop, joined(device) as world:
         if world.size > trainer.batch_size:
             raise InputError(f"{world.size} processes cannot share batches of trainer.batch_size={trainer.batch_size}.")
         config = {**config, "device": device.type, "prepared": data}
@@ -135,7 +114,7 @@ def run(
                 record, task, build_model, trainer, device, folder, checkpoints, world, lambda _: None, profile
             )
             if not world.leads:
-                attempt.train()
+                attempt.train(stop)
                 return record, folder
             log.info("%s · %s · %s · %s · seed %d · %s", *_title(record), device.type)
             mirror = WandbMirror(
@@ -149,7 +128,7 @@ def run(
             attempt.mirror = mirror.log
             mistaken = False
             try:
-                attempt.train()
+                attempt.train(stop)
             except InputError:
                 mistaken = True  # what cannot be begun has no record, and replaces none
                 raise

@@ -11,8 +11,9 @@ from types import FrameType
 
 log = logging.getLogger(__name__)
 
-# What Ctrl-C, a scheduler that ends a job, and Slurm's early warning send.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# What Ctrl-C, a scheduler that ends a job, and Slurm's early warning (by submitit the second one) send.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+OWN = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 
 
 class StoppedError(KeyboardInterrupt):
@@ -23,11 +24,11 @@ class StopRequest:
     """Whether the run was asked to stop, and by what.
 
     Attributes:
-        cause: the name of the signal, None while there was none.
+        cause: the signal, None while there was none.
     """
 
     def __init__(self) -> None:
-        self.cause: str | None = None
+        self.cause: signal.Signals | None = None
 
     def check(self) -> None:
         """Stop here if asked to.
@@ -36,25 +37,26 @@ class StopRequest:
             StoppedError: a signal came.
         """
         if self.cause is not None:
-            raise StoppedError(f"stopped by {self.cause}")
+            raise StoppedError(f"stopped by {self.cause.name}")
 
 
 @contextmanager
 def stoppable() -> Iterator[StopRequest]:
     """Turn the first signal into a request, and let the second one end the program at once.
 
-    Only the main thread of a process can do so; in another one the request never comes.
+    Whoever else waited for that signal, as submitit does to put a job back into its queue, gets it at the end. Only the
+    main thread of a process can do so; in another one the request never comes.
     """
     request = StopRequest()
 
     def ask(number: int, frame: FrameType | None) -> None:
         if request.cause is not None:
             raise KeyboardInterrupt
-        request.cause = signal.Signals(number).name
+        request.cause = signal.Signals(number)
         log.warning(
             "%s: the run stops after this step and keeps what it has; the same command goes on from there. "
             "Once more stops it at once.",
-            request.cause,
+            request.cause.name,
         )
 
     if threading.current_thread() is not threading.main_thread():
@@ -66,3 +68,5 @@ def stoppable() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if request.cause is not None and before[request.cause] not in OWN:
+            signal.raise_signal(request.cause)

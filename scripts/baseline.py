@@ -20,7 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from lra.errors import InputError
-from lra.runner import resolve_device, run
+from lra.gpus import claimed_device
+from lra.runner import run
 from lra.settings import identify, make_trainer
 from lra.summary import summarize
 from lra.tables import BASELINE
@@ -49,17 +50,18 @@ def main(arguments: list[str]) -> None:
             return NgramClassifier(num_inputs=task.num_inputs, num_classes=task.num_classes)
         return SmallCNN(side=task.image_side, num_classes=task.num_classes)
 
-    record, folder = run(
-        identify(resolved, task_name, task, {"name": f"{BASELINE}{kind}", "version": version}),
-        task=task,
-        build_model=build,
-        trainer=make_trainer(resolved),
-        device=resolve_device(cfg.device),
-        results_dir=Path(cfg.results_dir),
-        checkpoint_seconds=cfg.trainer.checkpoint_seconds,
-        profile=cfg.trainer.profile,
-        wandb=resolved["wandb"],
-    )
+    with claimed_device(cfg.device) as device:
+        record, folder = run(
+            identify(resolved, task_name, task, {"name": f"{BASELINE}{kind}", "version": version}),
+            task=task,
+            build_model=build,
+            trainer=make_trainer(resolved),
+            device=device,
+            results_dir=Path(cfg.results_dir),
+            checkpoint_seconds=cfg.trainer.checkpoint_seconds,
+            profile=cfg.trainer.profile,
+            wandb=resolved["wandb"],
+        )
     print(summarize(record, folder))
 
 

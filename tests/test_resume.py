@@ -36,12 +36,12 @@ class StopAfter(StopRequest):
         self.looks = looks
 
     @property
-    def cause(self) -> str | None:
+    def cause(self) -> signal.Signals | None:
         self.looks -= 1
-        return "test" if self.looks < 0 else None
+        return signal.SIGTERM if self.looks < 0 else None
 
     @cause.setter
-    def cause(self, value: str | None) -> None:
+    def cause(self, value: signal.Signals | None) -> None:
         pass
 
 
@@ -179,12 +179,24 @@ def test_the_first_signal_asks_and_the_second_interrupts():
     before = signal.getsignal(signal.SIGTERM)
     with stoppable() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.cause == "SIGTERM"
+        assert stop.cause == signal.SIGTERM
         with pytest.raises(StoppedError):
             stop.check()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGUSR1)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_whoever_waited_for_the_signal_gets_it_at_the_end():
+    heard = []
+    before = signal.signal(signal.SIGUSR2, lambda number, _: heard.append(number))
+    try:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert heard == []
+        assert heard == [signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, before)
 
 
 def metrics(folder: Path) -> tuple:

@@ -15,7 +15,7 @@ from torch import nn
 
 from lra.errors import InputError
 from lra.record import RunRecord, write_atomically
-from lra.runner import resolve_device, run
+from lra.runner import run
 from tests.test_trainer import TRAINER, model_for
 from tests.toy import ToyTask
 
@@ -227,19 +227,6 @@ def test_wandb_is_told_what_the_record_holds_and_is_always_finished(tmp_path, mo
         if not failing:
             assert fake.summary["test_accuracy"] == record.test_accuracy
             assert fake.exit_code == 0
-
-
-def test_devices():
-    assert resolve_device("cpu") == torch.device("cpu")
-    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(InputError, match="device must be auto, cpu or cuda. Got 'gpu'"):
-        resolve_device("gpu")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_a_missing_gpu_is_said():
-    with pytest.raises(InputError, match="torch sees no CUDA device. Use device=cpu"):
-        resolve_device("cuda")
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

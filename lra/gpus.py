@@ -1,0 +1,69 @@
+"""One GPU for each of the runs that train at the same time on a machine, whatever launched them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from lra.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def claimed_device(name: str) -> Iterator[torch.device]:
+    """Turn `auto`, `cpu` or `cuda` into a device; of several GPUs into one that no other run of this machine holds.
+
+    Under torchrun each process has the GPU of its local rank.
+
+    Raises:
+        InputError: the name is another one, or asks for a GPU where there is none.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device must be auto, cpu or cuda. Got {name!r}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            "device=cuda was asked for, but torch sees no CUDA device. Use device=cpu or device=auto, or install a "
+            "build of torch with CUDA and check `nvidia-smi`."
+        )
+    if name == "cpu" or not torch.cuda.is_available():
+        yield torch.device("cpu")
+    elif "LOCAL_RANK" in os.environ:
+        yield _use(int(os.environ["LOCAL_RANK"]))
+    else:
+        with claimed_number(torch.cuda.device_count(), Path(tempfile.gettempdir())) as number:
+            yield _use(number)
+
+
+@contextmanager
+def claimed_number(count: int, folder: Path) -> Iterator[int]:
+    """Hold the first number below `count` that nobody holds; share one, with a word, if all are held."""
+    for number in range(count):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(",", "-")
+        lock = FileLock(folder / f"lra-{os.getuid()}-gpu-{visible}-{number}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        try:
+            yield number
+        finally:
+            lock.release()
+        return
+    shared = os.getpid() % count
+    if count > 1:
+        log.warning("All %d GPUs are in use by other runs; number %d is shared with one of them.", count, shared)
+    yield shared
+
+
+def _use(number: int) -> torch.device:
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    return device

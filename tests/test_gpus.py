@@ -1,0 +1,37 @@
+"""Devices by name, and a GPU for each run."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+import torch
+
+from lra.errors import InputError
+from lra.gpus import claimed_device, claimed_number
+
+
+def test_devices_by_name():
+    with claimed_device("cpu") as device:
+        assert device == torch.device("cpu")
+    with claimed_device("auto") as device:
+        assert device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(InputError, match="device must be auto, cpu or cuda. Got 'gpu'"), claimed_device("gpu"):
+        pass
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_missing_gpu_is_said():
+    with pytest.raises(InputError, match="torch sees no CUDA device. Use device=cpu"), claimed_device("cuda"):
+        pass
+
+
+def test_runs_at_the_same_time_have_different_gpus_and_leave_them(tmp_path, caplog):
+    with ExitStack() as stack:
+        held = [stack.enter_context(claimed_number(3, tmp_path)) for _ in range(3)]
+        assert sorted(held) == [0, 1, 2]
+        with claimed_number(3, tmp_path) as shared:
+            assert shared in held
+        assert "All 3 GPUs are in use" in caplog.text
+    with claimed_number(3, tmp_path) as number:
+        assert number == 0
