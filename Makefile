@@ -16,7 +16,7 @@ help:  ## Show this list
 	@touch $@
 
 .venv/.tested: .venv/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,oracles,tfds]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,oracles,tfds,joblib,slurm,ray,optuna]'
 	@touch $@
 
 install: .venv/.installed .venv/.tested  ## Make .venv with the pinned packages

@@ -6,6 +6,7 @@ choices. Running the same command again finds the finished record and trains not
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import suppress
 from difflib import get_close_matches
@@ -17,17 +18,21 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException
+from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lra.distributed import leads
-from lra.errors import InputError
+from lra.errors import InputError, MissingDataError
 from lra.gpus import claimed_device
+from lra.missing import forget_missing, note_missing
 from lra.runner import run
 from lra.settings import identify, make_trainer
 from lra.summary import summarize
 from models.attention import Attention
 from models.encoder import Classifier
+
+log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parent.resolve() / "configs"
 
@@ -71,11 +76,21 @@ def train(cfg: DictConfig, task_name: str, attn_name: str) -> float | None:
 @hydra.main(version_base="1.3", config_path="configs", config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """Run one job; a mistake of the user's ends in one line instead of a traceback."""
-    choices = HydraConfig.get().runtime.choices
+    hydra_cfg = HydraConfig.get()
+    choices = hydra_cfg.runtime.choices
+    where = (Path(cfg.results_dir), choices["task"], cfg.protocol.name, cfg.scale)
     try:
-        return train(cfg, choices["task"], choices["attn"])
+        accuracy = train(cfg, choices["task"], choices["attn"])
+    except MissingDataError as error:
+        if hydra_cfg.mode != RunMode.MULTIRUN:
+            raise CompactHydraException(str(error)) from error
+        note_missing(*where, reason=str(error))
+        log.warning("No data for %s, the sweep goes on without: %s", choices["task"], error)
+        return None
     except InputError as error:
         raise CompactHydraException(str(error)) from error
+    forget_missing(*where)
+    return accuracy
 
 
 def explain_unknown_keys(arguments: list[str]) -> str:

@@ -24,7 +24,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from lra.cache import cache_root
-from lra.errors import InputError
+from lra.errors import InputError, MissingDataError
 
 ARCHIVE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
 # A folder of files to be had one by one, by the archive's name of the folder.
@@ -107,7 +107,7 @@ def released(
             f"cannot write the downloaded files to {raw}: {error}. Make room (the archive needs 8.3 GB, and what is "
             "unpacked from it more) or choose another folder with cache_dir= or the environment variable LRA_CACHE."
         ) from error
-    raise InputError(
+    raise MissingDataError(
         f"cannot get LRA's folder {folder}. Tried {'; '.join(tried)}. Get {', '.join(names)} elsewhere (in the archive "
         f"they are in {'/'.join(INNER)}/{folder}/) and name their folder with task.data_dir=, or put them into {target}"
     )

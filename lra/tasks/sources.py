@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lra.errors import InputError
+from lra.errors import InputError, MissingDataError
 from lra.tasks.cached import check_choice
 
 SourceName = Literal["auto", "parquet", "hub", "tfds"]
@@ -178,7 +178,7 @@ class Hub:
             rows = datasets.load_dataset(self.repository, revision=self.revision, split=part)
         # What datasets, huggingface_hub and their network libraries raise has no common base.
         except Exception as error:
-            raise InputError(
+            raise MissingDataError(
                 f"cannot get {where} ({type(error).__name__}: {error}). Check the network; or put train.parquet and "
                 f"test.parquet with the columns {', '.join(columns)} into a folder and name it with task.data_dir=, "
                 f"or its parent, if the folder is called {self.folder_name}, with the environment variable LRA_DATA."

@@ -1,0 +1,41 @@
+"""Notes of data that could not be had, so that a sweep's gaps are told from its failures.
+
+Without data a run has no key, hence no folder and no record: what is known is the task, the protocol and the scale.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from lra.record import now, write_atomically
+
+log = logging.getLogger(__name__)
+
+
+def note_missing(results_dir: Path, task: str, protocol: str, scale: str, reason: str) -> None:
+    """Leave a note that the data of a task could not be prepared."""
+    about = {"task": task, "protocol": protocol, "scale": scale, "reason": reason, "date": now()}
+    write_atomically(_path(results_dir, task, protocol, scale), json.dumps(about, indent=2) + "\n")
+
+
+def forget_missing(results_dir: Path, task: str, protocol: str, scale: str) -> None:
+    """Remove the note, now that the data are there."""
+    _path(results_dir, task, protocol, scale).unlink(missing_ok=True)
+
+
+def load_missing(results_dir: Path) -> dict[tuple[str, str, str], str]:
+    """Return the reasons, by task, protocol and scale."""
+    found = {}
+    for path in sorted((results_dir / "runs").glob("*/missing-*.json")):
+        try:
+            about = json.loads(path.read_text())
+            found[about["task"], about["protocol"], about["scale"]] = str(about["reason"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("Left out: %s: %s", path, error)
+    return found
+
+
+def _path(results_dir: Path, task: str, protocol: str, scale: str) -> Path:
+    return results_dir / "runs" / task / f"missing-{protocol}-{scale}.json"
