@@ -26,9 +26,11 @@ from lra.distributed import leads
 from lra.errors import InputError, MissingDataError
 from lra.gpus import claimed_device
 from lra.missing import forget_missing, note_missing
+from lra.record import now
 from lra.runner import run
 from lra.settings import identify, make_trainer
 from lra.summary import summarize
+from lra.sweeps import describe_sweep
 from models.attention import Attention
 from models.encoder import Classifier
 
@@ -113,10 +115,20 @@ def explain_unknown_keys(arguments: list[str]) -> str:
     return "\n".join(lines)
 
 
+def is_sweep(arguments: list[str]) -> bool:
+    """Say whether Hydra will run several jobs."""
+    return bool({"-m", "--multirun"} & {*arguments}) or any(word.startswith("experiment=") for word in arguments)
+
+
 if __name__ == "__main__":
+    began = now()
     try:
         main()
     except SystemExit as stop:
         if stop.code and (explanation := explain_unknown_keys(sys.argv[1:])):
             print(explanation, file=sys.stderr)
         raise
+    finally:
+        if is_sweep(sys.argv[1:]):
+            folder = [word.removeprefix("results_dir=") for word in sys.argv if word.startswith("results_dir=")]
+            print(describe_sweep(Path(*(folder or ["results"])), began))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,14 +26,20 @@ def command(tmp_path):
     """A function that runs run.py with its results and cache under tmp_path."""
     environment = {**os.environ, "LRA_CACHE": str(tmp_path / "cache"), "WANDB_SILENT": "true"}
 
-    def start(*arguments: str, results: str = "results") -> subprocess.Popen:
+    def start(*arguments: str, results: str = "results", more: dict[str, str] | None = None) -> subprocess.Popen:
         words = [sys.executable, "run.py", *arguments, f"results_dir={tmp_path / results}"]
         pipe = subprocess.PIPE
         return subprocess.Popen(
-            words, cwd=TOP, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_interrupts
+            words,
+            cwd=TOP,
+            env={**environment, **(more or {})},
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            preexec_fn=heed_interrupts,
         )
 
-    def finish(*arguments: str, **options: str) -> subprocess.CompletedProcess:
+    def finish(*arguments: str, **options: Any) -> subprocess.CompletedProcess:
         process = start(*arguments, **options)
         out, err = process.communicate(timeout=300)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
@@ -75,6 +82,21 @@ def test_a_sweep_gives_a_table_of_means_over_seeds(command, tmp_path):
     assert command(*sweep).returncode == 0
     after = [path.stat().st_mtime_ns for path in sorted((tmp_path / "results").glob("runs/*/*/*/record.json"))]
     assert after == before
+
+
+@pytest.mark.slow
+def test_a_sweep_names_its_failures_and_goes_on(command, tmp_path):
+    """A task without data is a gap, a learning rate of 1e30 a result, and neither ends the sweep."""
+    words = ("-m", "task=listops,retrieval", "attn=vmean,none", "optimizer.learning_rate=1e-3,1e30", "scale=smoke",
+             "wandb.mode=disabled", "trainer.eval_every=1")  # fmt: skip
+    nowhere = "http://127.0.0.1:9"  # nothing is downloaded, whatever network there is
+    more = {"LRA_DATA": str(tmp_path), "http_proxy": nowhere, "https_proxy": nowhere}
+    done = command(*words, more=more)
+    assert done.returncode == 0, done.stderr
+    assert {"sweep: 2 ok, 2 diverged", "sweep: 2 diverged, 2 ok"} & {*done.stdout.splitlines()}
+    assert done.stdout.count("diverged: listops") == 2
+    assert "No data for retrieval, the sweep goes on without" in done.stdout
+    assert len(list((tmp_path / "results").glob("runs/retrieval/missing-*.json"))) == 1
 
 
 @pytest.mark.slow
