@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -37,10 +38,18 @@ from models.encoder import Classifier
 log = logging.getLogger(__name__)
 
 CONFIGS = Path(__file__).parent.resolve() / "configs"
+# Where things are on this machine is no part of what repeats a run.
+PLACES = ("results_dir=", "cache_dir=", "task.data_dir=")
+# Tasks of this sweep that were found to have no data: each further job would wait for the same sources again.
+without_data: set[tuple[str, ...]] = set()
 
 
-def train(cfg: DictConfig, task_name: str, attn_name: str) -> float | None:
-    """Build what the configuration names and run it; return the validation accuracy, for Hydra's sweepers."""
+def train(cfg: DictConfig, task_name: str, attn_name: str, words: Sequence[str]) -> float | None:
+    """Build what the configuration names, in the end by some words of a command, and run it.
+
+    Returns:
+        The validation accuracy, for Hydra's sweepers.
+    """
     task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     version = cast(type[Attention], get_class(cfg.attn._target_)).version
@@ -68,6 +77,7 @@ def train(cfg: DictConfig, task_name: str, attn_name: str) -> float | None:
             results_dir=Path(cfg.results_dir),
             checkpoint_seconds=cfg.trainer.checkpoint_seconds,
             profile=cfg.trainer.profile,
+            command=" ".join(["python run.py", *(word for word in words if not word.startswith(PLACES))]),
             wandb=resolved["wandb"],
         )
     if leads():
@@ -80,18 +90,21 @@ def main(cfg: DictConfig) -> float | None:
     """Run one job; a mistake of the user's ends in one line instead of a traceback."""
     hydra_cfg = HydraConfig.get()
     choices = hydra_cfg.runtime.choices
-    where = (Path(cfg.results_dir), choices["task"], cfg.protocol.name, cfg.scale)
+    what = (choices["task"], cfg.protocol.name, cfg.scale)
+    if what in without_data:
+        return None
     try:
-        accuracy = train(cfg, choices["task"], choices["attn"])
+        accuracy = train(cfg, choices["task"], choices["attn"], hydra_cfg.overrides.task)
     except MissingDataError as error:
         if hydra_cfg.mode != RunMode.MULTIRUN:
             raise CompactHydraException(str(error)) from error
-        note_missing(*where, reason=str(error))
+        without_data.add(what)
+        note_missing(Path(cfg.results_dir), *what, reason=str(error))
         log.warning("No data for %s, the sweep goes on without: %s", choices["task"], error)
         return None
     except InputError as error:
         raise CompactHydraException(str(error)) from error
-    forget_missing(*where)
+    forget_missing(Path(cfg.results_dir), *what)
     return accuracy
 
 

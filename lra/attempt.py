@@ -99,7 +99,9 @@ class Attempt:
         )
         if self.world.leads:
             torch.save(self.outcome.weights, self.folder / "weights.pt")
-            np.savez_compressed(self.folder / "predictions.npz", allow_pickle=False, **self.outcome.predictions)
+            labels = self.task.split("test").labels.astype(np.uint8)
+            path = self.folder / "predictions.npz"
+            np.savez_compressed(path, allow_pickle=False, labels=labels, **self.outcome.predictions)
 
     def _report(self, values: dict[str, Any]) -> None:
         if not self.world.leads:

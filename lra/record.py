@@ -8,7 +8,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -179,11 +178,6 @@ def current_commit() -> str | None:
 def now() -> str:
     """Return the date and the time, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def command_line() -> str:
-    """Return the command that was typed, without the folder of the interpreter and the script."""
-    return " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def _cpu_name() -> str:

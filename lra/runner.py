@@ -22,7 +22,6 @@ from lra.errors import InputError
 from lra.record import (
     RECORD_NAME,
     RunRecord,
-    command_line,
     current_commit,
     describe_environment,
     fingerprint,
@@ -47,6 +46,7 @@ def run(
     results_dir: Path,
     checkpoint_seconds: float,
     profile: bool,
+    command: str,
     wandb: Mapping[str, Any],
 ) -> tuple[RunRecord, Path]:
     """Train one model on one task, unless a finished record of the same run exists, and leave its record.
@@ -64,6 +64,7 @@ def run(
         device: where to train.
         results_dir: the run's folder is `<results_dir>/runs/<task>/<attn>/<key>/`.
         checkpoint_seconds: time from one checkpoint to the next.
+        command: what repeats the run.
         profile: whether to profile a few steps; the trace is `trace.json` in the run's folder.
         wandb: `mode`, `project` and `entity`.
 
@@ -101,7 +102,7 @@ def run(
             device=device.type,
             environment=describe_environment(device),
             commit=current_commit(),
-            command=command_line(),
+            command=command,
             date=now(),
         )
         with _claimed(folder, config) if world.leads else nullcontext():
@@ -198,4 +199,4 @@ def _title(record: RunRecord) -> tuple[str, str, str, str, int]:
 
 def _summary(record: RunRecord) -> dict[str, Any]:
     """Return the record without what wandb holds elsewhere."""
-    return {name: value for name, value in record.as_dict().items() if name not in ("config", "schema")}
+    return {name: value for name, value in record.as_dict().items() if name != "config"}

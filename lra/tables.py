@@ -1,76 +1,59 @@
-"""From records to tables: one row a backbone, one column a task, failures and floors included."""
+"""From records to the leaderboard: one row a backbone, one column a task, failures and floors included."""
 
 from __future__ import annotations
 
-import json
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lra.errors import InputError
-from lra.intervals import half_width, sampling_half_width
-from lra.record import RECORD_NAME, RunRecord, write_atomically
+from lra.intervals import mean_interval
+from lra.layout import Report, Table, each, write
+from lra.record import RunRecord
 
-log = logging.getLogger(__name__)
-
-MEASURED = Path("measured", "records.jsonl")
 # Runs on different data, or on different kinds of machine, never share a table.
 TABLE_COLUMNS = ["scale", "protocol", "device"]
 # The name of a record that is no attention mechanism's begins with this; it stands beneath the table.
 BASELINE = "baseline_"
 STATUS_TEXT = {"out_of_memory": "out of memory"}
+SCALES = ("full", "mini", "smoke")
+TASK_TITLES = {
+    "listops": "ListOps", "text": "Text", "retrieval": "Retrieval", "image": "Image", "pathfinder": "Pathfinder",
+    "pathx": "Path-X", "avg": "Average",
+}  # fmt: skip
+TESTED = {"best": "the weights with the best validation accuracy", "last": "the weights of the last step"}
+# On these tasks a run learns, or stays at chance: their cells say how many runs were above this accuracy.
+LEARNED, LEARNING_TASKS = 0.6, ("pathfinder", "pathx")
+SHOWN_SETTINGS = 3
+CELL_LEGEND = (
+    "Test accuracy in %: mean over n seeds [bootstrap 95 % interval over the seeds, widened by the sampling error of "
+    f"the test set; one seed shows that error alone]. Learned: runs above {100 * LEARNED:.0f} % on Pathfinder and "
+    "Path-X, where the others stay at chance."
+)
 
 
-def load_records(results_dir: Path) -> list[RunRecord]:
-    """Read the records of `runs/` and those collected in `measured/`, each key once, the run's own folder first.
-
-    A record that cannot be read is named in a warning and left out.
-
-    Raises:
-        InputError: there is no such folder.
-    """
-    if not results_dir.is_dir():
-        raise InputError(f"There is no results folder {results_dir.resolve()}. Name another with results_dir=.")
-    records: dict[str, RunRecord] = {}
-    for path in sorted((results_dir / "runs").glob(f"*/*/*/{RECORD_NAME}")):
-        try:
-            record = RunRecord.read(path)
-            records[record.key] = record
-        except ValueError as error:
-            log.warning("Left out: %s", error)
-    for record in load_measured(results_dir):
-        records.setdefault(record.key, record)
-    return list(records.values())
+def tested(record: RunRecord) -> str:
+    """Say which weights the run's protocol tests: `best` or `last`."""
+    protocol = record.config.get("protocol")
+    return protocol.get("tested", "best") if isinstance(protocol, dict) else "best"
 
 
-def load_measured(results_dir: Path) -> list[RunRecord]:
-    """Read the collected records, one JSON object a line; [] where none were collected."""
-    path = results_dir / MEASURED
-    lines = path.read_text().splitlines() if path.exists() else []
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(RunRecord.parse(line))
-        except ValueError as error:
-            log.warning("Left out: %s, line %d: %s", path, number, error)
-    return records
+def accuracy_of(record: RunRecord) -> float | None:
+    """Return the test accuracy that the run's protocol asks for, a fraction; None if the run did not end ok."""
+    if record.status != "ok":
+        return None
+    return record.last_test_accuracy if tested(record) == "last" else record.test_accuracy
 
 
-def collect(results_dir: Path) -> tuple[Path, int]:
-    """Merge the final records of `runs/` into `measured/`, sorted, each key once.
+def data_name(record: RunRecord) -> str:
+    """Tell data sets apart: source, variant and the checksum of the test split."""
+    return f"{record.data['source']}, {record.data['variant']}, {record.data['sha256']['test'][:8]}"
 
-    Returns:
-        The file, and how many records it now holds.
-    """
-    records = [record for record in load_records(results_dir) if record.is_final]
-    records.sort(key=lambda record: (record.scale, record.protocol, record.task, record.attn, record.seed, record.key))
-    path = results_dir / MEASURED
-    write_atomically(path, "".join(json.dumps(record.as_dict()) + "\n" for record in records))
-    return path, len(records)
+
+def scale_order(scale: str) -> tuple[int, str]:
+    """Sort scales from the published size down."""
+    return (SCALES.index(scale) if scale in SCALES else len(SCALES)), scale
 
 
 def to_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
@@ -82,115 +65,120 @@ def leaderboard(records: Sequence[RunRecord]) -> pd.DataFrame:
     """Summarise runs that differ in their seed alone.
 
     Returns:
-        A row for each `group`, with scale, protocol, device, task, data (the variant and the checksum of the test
-        split), attn, n (runs that ended ok), accuracy (mean, a fraction) and half_width of its 95 % interval (both
-        None if n is 0), failures (a Counter of the other statuses), ms_per_step (median over runs), and settings
-        (what tells the row from others with the same name, "" where it has none).
+        A row for each `group`, with scale, protocol, device, task, data (see `data_name`), attn, settings (what tells
+        the row from others of the same name, "" where it has none), tested (`best` or `last`), n (runs that ended ok),
+        accuracy (mean, a fraction), low and high (of its 95 % interval; all three None if n is 0), learned (runs above
+        60 %; None but on Pathfinder and Path-X), failures (the other statuses, as text), ms_per_step (median over
+        runs), keys (of all its runs).
     """
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
         groups.setdefault(record.group, []).append(record)
-    rows = []
-    for group, runs in groups.items():
-        good = [run for run in runs if run.status == "ok" and run.test_accuracy is not None]
-        accuracies = [run.test_accuracy for run in good if run.test_accuracy is not None]
-        times = [run.ms_per_step for run in good if run.ms_per_step is not None]
-        first = runs[0]
-        rows.append(
-            {
-                "group": group,
-                **{name: getattr(first, name) for name in TABLE_COLUMNS},
-                "task": first.task,
-                "data": _data_name(first),
-                "attn": first.attn,
-                "n": len(accuracies),
-                "accuracy": sum(accuracies) / len(accuracies) if accuracies else None,
-                "half_width": half_width(accuracies, first.data["sizes"]["test"]) if accuracies else None,
-                "failures": Counter(run.status for run in runs if run.status != "ok"),
-                "ms_per_step": pd.Series(times).median() if times else None,
-                "settings": _settings(first, [others[0] for others in groups.values()]),
-            }
-        )
-    return pd.DataFrame(rows)
+    firsts = [runs[0] for runs in groups.values()]
+    return pd.DataFrame([_summary(runs, firsts) for runs in groups.values()])
+
+
+def _summary(runs: Sequence[RunRecord], firsts: Sequence[RunRecord]) -> dict[str, Any]:
+    first = runs[0]
+    accuracies = [accuracy for run in runs if (accuracy := accuracy_of(run)) is not None]
+    times = [run.ms_per_step for run in runs if run.status == "ok" and run.ms_per_step is not None]
+    failures = Counter(STATUS_TEXT.get(run.status, run.status) for run in runs if run.status != "ok")
+    low, high = mean_interval(accuracies, first.data["sizes"]["test"]) if accuracies else (None, None)
+    return {
+        "group": first.group,
+        **{name: getattr(first, name) for name in TABLE_COLUMNS},
+        "task": first.task,
+        "data": data_name(first),
+        "attn": first.attn,
+        "settings": _settings(first, firsts),
+        "tested": tested(first),
+        "n": len(accuracies),
+        "accuracy": sum(accuracies) / len(accuracies) if accuracies else None,
+        "low": low,
+        "high": high,
+        "learned": sum(value > LEARNED for value in accuracies) if first.task in LEARNING_TASKS else None,
+        "failures": ", ".join(f"{count} {status}" for status, count in failures.items()),
+        "ms_per_step": pd.Series(times).median() if times else None,
+        "keys": " ".join(sorted(run.key for run in runs)),
+    }
+
+
+def leaderboard_report(records: Sequence[RunRecord]) -> Report:
+    """Lay the leaderboard out: a table for each scale, protocol and kind of device, floors beneath."""
+    if not records:
+        return Report([], pd.DataFrame(), notes=["No records yet: train something first, for example with `make run`."])
+    board = leaderboard(records)
+    names = sorted(
+        {(run.scale, run.protocol, run.device) for run in records}, key=lambda name: (scale_order(name[0]), name)
+    )
+    tables = []
+    for scale, protocol, device in names:
+        rows = board[(board["scale"] == scale) & (board["protocol"] == protocol) & (board["device"] == device)]
+        chosen = [run for run in records if (run.scale, run.protocol, run.device) == (scale, protocol, device)]
+        title = f"scale={scale}, protocol={protocol}, on {device}"
+        tables.append(Table(title, *_grid(rows, chosen), [caption(rows["tested"])]))
+    notes = [f"{CELL_LEGEND} Floors need no model. Numbers of two tables are not comparable."]
+    return Report(tables, board, notes=notes)
 
 
 def render(records: Sequence[RunRecord]) -> str:
-    """Print the leaderboard as Markdown: a table for each scale, protocol and kind of device, floors beneath."""
-    if not records:
-        return "No records yet: train something first, for example with `make run`."
-    board = leaderboard(records)
-    parts = []
-    for name, rows in board.groupby(TABLE_COLUMNS, sort=True):
-        scale, protocol, device = name
-        chosen = [run for run in records if (run.scale, run.protocol, run.device) == name]
-        parts.append(f"### scale={scale}, protocol={protocol}, on {device}\n\n{_table(rows, chosen)}\n")
-    legend = (
-        "Test accuracy in % at the best validation step: mean over n seeds ± half the 95 % interval (Student's over "
-        "the seeds, widened by the sampling error of the test set; one seed shows that error alone). Floors need no "
-        "model."
+    """Print the leaderboard as Markdown."""
+    return write(leaderboard_report(records), "markdown")
+
+
+def caption(which: Iterable[str]) -> str:
+    """Say whose accuracy a table has."""
+    return f"Tested: {' or '.join(TESTED[name] for name in sorted(set(which)))}."
+
+
+def cell(row: Any) -> str:
+    """Print a row of the leaderboard in one cell: mean, interval, n, runs that learned, failures."""
+    if row.n == 0:
+        return row.failures
+    learned = "" if pd.isna(row.learned) else f", {row.learned:.0f} learned"
+    failures = f", {row.failures}" if row.failures else ""
+    return f"{100 * row.accuracy:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}] (n={row.n}{learned}){failures}"
+
+
+def floors(records: Iterable[RunRecord]) -> pd.DataFrame:
+    """Collect what needs no model: task, data, name, and the text of its cell; the highest first."""
+    rows = {
+        (run.task, data_name(run), name): (accuracy, mean_interval([accuracy], run.data["sizes"]["test"]))
+        for run in records
+        for name, accuracy in run.floors.items()
+    }
+    return pd.DataFrame(
+        [
+            {"task": task, "data": data, "name": name, "text": f"{100 * a:.1f} [{100 * low:.1f}, {100 * high:.1f}]"}
+            for (task, data, name), (a, (low, high)) in sorted(rows.items(), key=lambda item: -item[1][0])
+        ],
+        columns=["task", "data", "name", "text"],
     )
-    return "\n".join([*parts, legend])
 
 
-def _table(rows: pd.DataFrame, records: Sequence[RunRecord]) -> str:
+def _grid(rows: pd.DataFrame, records: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
     columns = list(dict.fromkeys(zip(rows["task"], rows["data"], strict=True)))
     several = Counter(task for task, _ in columns)
     heads = [task if several[task] == 1 else f"{task} ({data})" for task, data in columns]
-    labels = [_label(attn, settings) for attn, settings in zip(rows["attn"], rows["settings"], strict=True)]
+    labels = [label(attn, settings) for attn, settings in zip(rows["attn"], rows["settings"], strict=True)]
     rows = rows.assign(label=labels, baseline=rows["attn"].str.startswith(BASELINE))
-    means = rows.groupby(["label", "baseline"], as_index=False)["accuracy"].mean()
-    lines = []
-    order = sorted(means.itertuples(), key=lambda row: (row.baseline, -row.accuracy if pd.notna(row.accuracy) else 1))
-    for label in (row.label for row in order):
-        mine = rows[rows["label"] == label].set_index(["task", "data"])
-        cells = [_cell(mine.loc[[column]].iloc[0]) if column in mine.index else "" for column in columns]
-        lines.append([label, *cells])
-    return markdown(["attn", *heads], [*lines, *_floor_lines(records, columns)])
+    means = rows.groupby(["label", "baseline"], as_index=False)[["accuracy"]].mean()
+    order = sorted(each(means), key=lambda row: (row.baseline, -row.accuracy if pd.notna(row.accuracy) else 1))
+    found = {(row.label, row.task, row.data): cell(row) for row in each(rows)}
+    lines = [[name, *(found.get((name, *column), "") for column in columns)] for name in (row.label for row in order)]
+    beneath = floors(records)
+    by_place = {(row.name, row.task, row.data): row.text for row in each(beneath)}
+    floor_lines = [
+        [f"floor: {name}", *(by_place.get((name, *column), "") for column in columns)]
+        for name in dict.fromkeys(beneath["name"])
+    ]
+    return ["attn", *heads], lines + floor_lines
 
 
-def _label(attn: str, settings: str) -> str:
+def label(attn: str, settings: str) -> str:
+    """Name a row."""
     name = f"baseline: {attn.removeprefix(BASELINE)}" if attn.startswith(BASELINE) else attn
     return f"{name} [{settings}]" if settings else name
-
-
-def _floor_lines(records: Sequence[RunRecord], columns: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """Lay out the floors, the highest first."""
-    floors: dict[str, dict[tuple[str, str], float]] = {}
-    sizes: dict[tuple[str, str], int] = {}
-    for record in records:
-        column = record.task, _data_name(record)
-        sizes[column] = record.data["sizes"]["test"]
-        for name, accuracy in record.floors.items():
-            floors.setdefault(name, {})[column] = accuracy
-    return [
-        [f"floor: {name}", *(_percent(found[column], sizes[column]) if column in found else "" for column in columns)]
-        for name, found in sorted(floors.items(), key=lambda item: -max(item[1].values()))
-    ]
-
-
-def _percent(accuracy: float, num_test: int) -> str:
-    return f"{100 * accuracy:.1f} ± {100 * sampling_half_width(accuracy, num_test):.1f}"
-
-
-def _cell(row: pd.Series) -> str:
-    failures = ", ".join(f"{count} {STATUS_TEXT.get(status, status)}" for status, count in row["failures"].items())
-    if row["n"] == 0:
-        return failures
-    cell = f"{100 * row['accuracy']:.1f} ± {100 * row['half_width']:.1f} (n={row['n']})"
-    return f"{cell}, {failures}" if failures else cell
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a Markdown table whose columns line up in a terminal too."""
-    widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
-    ruled = [head, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in ruled
-    )
-
-
-def _data_name(record: RunRecord) -> str:
-    return f"{record.data['source']}, {record.data['variant']}, {record.data['sha256']['test'][:8]}"
 
 
 def _settings(run: RunRecord, others: Sequence[RunRecord]) -> str:
@@ -198,14 +186,16 @@ def _settings(run: RunRecord, others: Sequence[RunRecord]) -> str:
     alike = [
         _flat(other.config)
         for other in others
-        if (other.attn, other.task, _data_name(other)) == (run.attn, run.task, _data_name(run))
+        if (other.attn, other.task, data_name(other)) == (run.attn, run.task, data_name(run))
         and all(getattr(other, name) == getattr(run, name) for name in TABLE_COLUMNS)
     ]
     mine = _flat({name: value for name, value in run.config.items() if name not in ("seed", "prepared")})
-    differing = [name for name in mine if any(other.get(name) != mine[name] for other in alike)]
+    differing = [f"{name}={mine[name]}" for name in mine if any(other.get(name) != mine[name] for other in alike)]
     if len(alike) > 1 and not differing:  # in something that only the others have
         return run.group
-    return ", ".join(f"{name}={mine[name]}" for name in differing)
+    if len(differing) > SHOWN_SETTINGS:
+        return f"{', '.join(differing[:SHOWN_SETTINGS])}, {len(differing) - SHOWN_SETTINGS} more: {run.group}"
+    return ", ".join(differing)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -68,9 +68,12 @@ class WandbMirror:
             self._guard(begin)
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Add one point of the learning curve; `step` must be among the values."""
+        """Add one point of the learning curve; `step` must be among the values.
+
+        It is committed at once: wandb would otherwise do so at the end, and lay its values over those of the summary.
+        """
         if self._run is not None:
-            self._guard(lambda: self._run.log(dict(values), step=values["step"]))
+            self._guard(lambda: self._run.log(dict(values), step=values["step"], commit=True))
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
         """Fill the summary and end the wandb run."""

@@ -60,6 +60,7 @@ def main(arguments: list[str]) -> None:
             results_dir=Path(cfg.results_dir),
             checkpoint_seconds=cfg.trainer.checkpoint_seconds,
             profile=cfg.trainer.profile,
+            command=" ".join(["python scripts/baseline.py", *arguments]),
             wandb=resolved["wandb"],
         )
     print(summarize(record, folder))

@@ -17,8 +17,8 @@ from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
 from lra.errors import InputError
+from lra.layout import markdown
 from lra.overview import HEAD, plot, rows
-from lra.tables import markdown
 from lra.tasks import Task
 
 CONFIGS = Path(__file__).parent.parent.resolve() / "configs"

@@ -1,39 +1,142 @@
-"""Tables from records: python scripts/report.py [show | collect | tables] [results_dir=results].
+"""Tables from records: python scripts/report.py [verb] [key=value ...].
 
-show (the default) prints the leaderboard of every record; collect merges the finished records of `runs/` into
-`measured/`, which is committed; tables rewrites `tables/` from `measured/` alone.
+show, leaderboard   task x attn: mean, interval, n, failures, floors (the default)
+table=NAME          a paper's table, or an experiment's, beside ours
+cost                accuracy, time, memory, operations and parameters of every run; the Pareto front marked
+failures            what ended otherwise than ok, never ended, or had no data
+coverage            which runs of every experiment exist; experiment=NAME for one
+compare             ranks as far as McNemar's test supports them; a=NAME b=NAME for two mechanisms in detail
+collect             merge the finished records of `runs/`, curves and predictions into `measured/`, which is committed
+import from=FOLDER  merge somebody else's records into `measured/`
+tables              rewrite `tables/` from `measured/` and `published/` alone
+
+format=terminal|markdown|latex|csv: terminal on a terminal, else markdown. task= attn= protocol= scale= device= choose
+among the records; wandb=entity/project takes them from Weights & Biases. results_dir=results.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lra.arguments import parse
+from lra.collected import collect, import_records, load_measured, load_records, unfinished
+from lra.comparison import compare_report
+from lra.costs import cost_report
 from lra.errors import InputError
-from lra.record import write_atomically
-from lra.tables import collect, load_measured, load_records, render
+from lra.experiments import choose, coverage, load_experiments
+from lra.failures import failure_report
+from lra.layout import FORMATS, Report, write
+from lra.missing import load_missing
+from lra.online import load_online
+from lra.papers import paper_report
+from lra.published import load_models, load_tables
+from lra.record import RunRecord, write_atomically
+from lra.tables import leaderboard_report
+
+CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
+FILTERS = ("task", "attn", "protocol", "scale", "device")
+OPTIONS = ("format", "table", "experiment", "a", "b", "from", "wandb", *FILTERS)
+VERBS = ("show", "leaderboard", "cost", "failures", "coverage", "compare", "collect", "import", "tables")
 
 
-def main(arguments: list[str]) -> None:
-    """Do what the verb says."""
-    verb, options = parse(arguments, verbs=("show", "collect", "tables"), options={"results_dir": "results"})
+def main(arguments: list[str]) -> int:
+    """Do what the verb says; return the exit code."""
+    verb, options = parse(arguments, verbs=VERBS, options={"results_dir": "results", **dict.fromkeys(OPTIONS, "")})
     results_dir = Path(options["results_dir"])
-    if verb == "show":
-        print(render(load_records(results_dir)))
-    elif verb == "collect":
-        path, count = collect(results_dir)
+    if verb in ("collect", "import"):
+        if verb == "import" and not options["from"]:
+            raise InputError("import needs a folder: from=FOLDER.")
+        path, count, refused = (
+            collect(results_dir) if verb == "collect" else import_records(results_dir, Path(options["from"]))
+        )
         print(f"{path} holds {count} records.")
-    else:
-        path = results_dir / "tables" / "leaderboard.md"
-        write_atomically(path, render(load_measured(results_dir)) + "\n")
-        print(f"{path} is rebuilt.")
+        return int(verb == "import" and refused > 0)
+    if verb == "tables":
+        rebuild(results_dir)
+        return 0
+    style = options["format"] or ("terminal" if sys.stdout.isatty() else "markdown")
+    if style not in FORMATS:
+        raise InputError(f"format must be one of {', '.join(FORMATS)}. Got {style!r}.")
+    print(write(answer(verb, options, results_dir), style))
+    return 0
+
+
+def answer(verb: str, options: dict[str, str], results_dir: Path) -> Report:
+    """Answer a question to the records."""
+    records = load_online(options["wandb"]) if options["wandb"] else load_records(results_dir)
+    records = chosen(records, options)
+    if verb == "cost":
+        return cost_report(records)
+    if verb == "compare":
+        return compare_report(results_dir, records, options["a"], options["b"])
+    if verb in ("failures", "coverage"):
+        begun, missing = unfinished(results_dir), load_missing(results_dir)
+        if verb == "failures":
+            return failure_report(records, unfinished=begun, missing=missing)
+        experiments = load_experiments(CONFIGS / "experiment")
+        name = options["experiment"]
+        wanted = [choose(experiments, name)] if name else list(experiments.values())
+        return coverage(wanted, records, unfinished=begun, missing=missing)
+    if options["table"]:
+        return paper_table(options["table"], records, results_dir)
+    return leaderboard_report(records)
+
+
+def chosen(records: Sequence[RunRecord], options: dict[str, str]) -> list[RunRecord]:
+    """Take the records that the options name.
+
+    Raises:
+        InputError: no configuration and no record has such a name.
+    """
+    for name in FILTERS:
+        known = {path.stem for path in (CONFIGS / name).glob("*.yaml")} | {getattr(run, name) for run in records}
+        if options[name] and options[name] not in known:
+            raise InputError(f"There is no {name}={options[name]}. Choose from {', '.join(sorted(known))}.")
+    return [run for run in records if all(options[name] in ("", getattr(run, name)) for name in FILTERS)]
+
+
+def paper_table(name: str, records: Sequence[RunRecord], results_dir: Path) -> Report:
+    """Set one table of `published/tables.csv` beside ours.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    known = load_tables(results_dir)
+    if name not in known:
+        raise InputError(f"There is no table {name!r}. Choose from {', '.join(known)}.")
+    table = known[name]
+    experiment = choose(load_experiments(CONFIGS / "experiment"), table.experiment) if table.experiment else None
+    return paper_report(table, load_models(results_dir), experiment, records, results_dir / "benchmarks")
+
+
+def rebuild(results_dir: Path) -> None:
+    """Write every table as Markdown, and where something is measured as CSV with the keys of the records behind it."""
+    records = load_measured(results_dir)
+    experiments = load_experiments(CONFIGS / "experiment")
+    made: dict[str, Callable[[], Report]] = {
+        "leaderboard": lambda: leaderboard_report(records),
+        "cost": lambda: cost_report(records),
+        "coverage": lambda: coverage(list(experiments.values()), records),
+        **{name: lambda name=name: paper_table(name, records, results_dir) for name in load_tables(results_dir)},  # type: ignore[misc]
+    }
+    folder = results_dir / "tables"
+    try:
+        for name, make in made.items():
+            report = make()
+            write_atomically(folder / f"{name}.md", write(report, "markdown") + "\n")
+            if name != "coverage" and any(report.frame.get("key", report.frame.get("keys", []))):
+                write_atomically(folder / f"{name}.csv", write(report, "csv") + "\n")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    print(f"{len(made)} tables in {folder} are rebuilt from {len(records)} records.")
 
 
 if __name__ == "__main__":
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
-        main(sys.argv[1:])
+        sys.exit(main(sys.argv[1:]))
     except InputError as error:
         sys.exit(str(error))

@@ -39,6 +39,7 @@ def train(results_dir: Path, build=None, mode="disabled", **changes) -> tuple[Ru
         results_dir=results_dir,
         checkpoint_seconds=0,
         profile=False,
+        command="python run.py",
         wandb={"mode": mode, "project": "lra", "entity": None},
     )
 
@@ -209,7 +210,7 @@ def test_wandb_is_told_what_the_record_holds_and_is_always_finished(tmp_path, mo
         def __init__(self):
             self.summary, self.points, self.exit_code = {}, [], None
 
-        def log(self, values, step):
+        def log(self, values, step, commit):
             self.points.append((step, values))
             if len(self.points) == 2 and failing:
                 raise RuntimeError("disk full")

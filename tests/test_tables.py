@@ -1,39 +1,21 @@
-"""From hand-written records to an exact table; the interval against its definition."""
+"""From hand-written records to exact tables; the interval against its definition; the formats."""
 
 from __future__ import annotations
 
 import math
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lra.arguments import parse
+from lra.costs import cost_frame
 from lra.errors import InputError
-from lra.intervals import NORMAL_QUANTILE, STUDENT_QUANTILES, half_width, sampling_half_width
-from lra.record import RunRecord
-from lra.tables import collect, leaderboard, load_records, render, to_frame
-
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-
-
-GENERATED = {"source": "generated", "variant": "brackets", "sizes": {"test": 10000}, "sha256": {"test": "ab" * 32}}
-
-
-def record(attn: str, seed: int, accuracy: float | None, status="ok", task="listops", **more) -> RunRecord:
-    group = more.pop("group", f"{task}-{attn}")
-    return RunRecord(
-        **{
-            "key": f"{group}-{seed}", "group": group, "task": task, "attn": attn, "protocol": "skeinformer",
-            "scale": "mini", "seed": seed, "config": {"attn": {"name": attn}, "seed": seed}, "status": status,
-            "data": GENERATED,
-            "test_accuracy": accuracy, "ms_per_step": 20.0 + seed,
-            "floors": {"root_operator": 0.25, "majority": 0.125} if task == "listops" else {"majority": 0.5},
-            **more,
-        }
-    )  # fmt: skip
+from lra.failures import failure_report
+from lra.intervals import DRAWS, NORMAL_QUANTILE, STUDENT_QUANTILES, mean_interval, sampling_half_width
+from lra.layout import Report, Table, write
+from lra.tables import leaderboard, leaderboard_report, render, to_frame
+from tests.records import GENERATED, record
 
 
 def test_the_table_of_hand_written_records():
@@ -43,30 +25,51 @@ def test_the_table_of_hand_written_records():
         record("softmax", 1, 0.44),
         record("softmax", 2, None, status="diverged"),
         record("reformer", 0, None, status="out_of_memory"),
-        record("softmax", 0, 0.64, task="text"),
-        record("baseline_ngrams", 0, 0.80, task="text"),
+        record("softmax", 0, 0.64, task="pathfinder"),
+        record("baseline_cnn", 0, 0.80, task="pathfinder"),
     ]
-    # Over seeds: 12.706 * 0.014142 / sqrt(2) = 0.12706; sampling: 1.96 * sqrt(0.43 * 0.57 / 10000) = 0.0097.
-    assert render(records).split("\n\nTest accuracy")[0] == (
+    assert render(records).split("\n\nTested: the weights with the best validation accuracy.")[0] == (
         "### scale=mini, protocol=skeinformer, on cpu\n"
         "\n"
-        "| attn                 | listops                       | text             |\n"
-        "| -------------------- | ----------------------------- | ---------------- |\n"
-        "| softmax              | 43.0 ± 12.7 (n=2), 1 diverged | 64.0 ± 0.9 (n=1) |\n"
-        "| vmean                | 30.0 ± 0.9 (n=1)              |                  |\n"
-        "| reformer             | 1 out of memory               |                  |\n"
-        "| baseline: ngrams     |                               | 80.0 ± 0.8 (n=1) |\n"
-        "| floor: majority      | 12.5 ± 0.6                    | 50.0 ± 1.0       |\n"
-        "| floor: root_operator | 25.0 ± 0.8                    |                  |"
+        "| attn                 | listops                             | pathfinder                         |\n"
+        "| -------------------- | ----------------------------------- | ---------------------------------- |\n"
+        "| softmax              | 43.0 [33.2, 52.8] (n=2), 1 diverged | 64.0 [63.1, 64.9] (n=1, 1 learned) |\n"
+        "| vmean                | 30.0 [29.1, 30.9] (n=1)             |                                    |\n"
+        "| reformer             | 1 out of memory                     |                                    |\n"
+        "| baseline: cnn        |                                     | 80.0 [79.2, 80.8] (n=1, 1 learned) |\n"
+        "| floor: majority      | 12.5 [11.9, 13.1]                   | 50.0 [49.0, 51.0]                  |\n"
+        "| floor: root_operator | 25.0 [24.2, 25.8]                   |                                    |"
     )
 
 
+def test_the_interval_of_one_run_is_the_sampling_error_of_the_test_set():
+    assert sampling_half_width(0.5, 10000) == NORMAL_QUANTILE * 0.005
+    assert mean_interval([0.5], 10000) == pytest.approx((0.5 - 0.0098, 0.5 + 0.0098), abs=1e-6)
+    assert mean_interval([1.0], 10000) == (1.0, 1.0)
+
+
 def test_the_interval_adds_seeds_and_test_set_in_squares():
-    assert half_width([0.5], 10000) == sampling_half_width(0.5, 10000) == NORMAL_QUANTILE * 0.005
-    accuracies = [0.40, 0.42, 0.47]
-    student = 4.303 * statistics.stdev(accuracies) / math.sqrt(3)
-    assert half_width(accuracies, 2000) == pytest.approx(math.hypot(student, sampling_half_width(0.43, 2000)))
-    assert list(STUDENT_QUANTILES) == sorted(STUDENT_QUANTILES, reverse=True)
+    """For many runs, whose bootstrap is normal, both parts have closed forms."""
+    accuracies = np.random.default_rng(1).normal(0.5, 0.02, 25).tolist()
+    seeds = STUDENT_QUANTILES[23] * statistics.stdev(accuracies) / 5
+    low, high = mean_interval(accuracies, 2000)
+    expected = math.hypot(seeds, sampling_half_width(statistics.fmean(accuracies), 2000))
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.04)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_the_interval_covers_the_truth_as_often_as_it_says(n):
+    rng = np.random.default_rng(n)
+    intervals = [mean_interval((0.5 + 0.02 * rng.normal(size=n)).tolist(), 10**7) for _ in range(300)]
+    assert 0.9 <= np.mean([low <= 0.5 <= high for low, high in intervals]) <= 0.99
+
+
+def test_runs_that_learn_or_do_not_have_a_lopsided_interval_within_bounds():
+    low, high = mean_interval([0.5, 0.5, 0.5, 0.5, 0.95], 20000)
+    assert high - 0.59 > 0.59 - low > 0
+    assert mean_interval([0.5, 1.0], 20000)[1] == 1.0
+    assert mean_interval([0.5, 0.6], 20000) == mean_interval([0.6, 0.5], 20000)
+    assert DRAWS >= 10_000
 
 
 def test_students_quantiles_cover_what_they_say():
@@ -74,10 +77,18 @@ def test_students_quantiles_cover_what_they_say():
     p = 0.975
     assert STUDENT_QUANTILES[1] == pytest.approx((2 * p - 1) / math.sqrt(2 * p * (1 - p)), abs=1e-3)
     assert STUDENT_QUANTILES[0] == pytest.approx(math.tan(math.pi * (p - 0.5)), abs=1e-3)
+    assert list(STUDENT_QUANTILES) == sorted(STUDENT_QUANTILES, reverse=True)
     z = NORMAL_QUANTILE
     for df in (10, 20, 30):
         expansion = z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
         assert STUDENT_QUANTILES[df - 1] == pytest.approx(expansion, abs=3e-3)
+
+
+def test_a_protocol_says_which_weights_count():
+    last = {"attn": {"name": "softmax"}, "protocol": {"name": "skeinformer", "tested": "last"}}
+    run = record("softmax", 0, 0.4, last_test_accuracy=0.3, config=last)
+    assert leaderboard([run])["accuracy"].tolist() == [0.3]
+    assert "Tested: the weights of the last step." in render([run])
 
 
 def test_runs_that_differ_in_more_than_the_seed_are_never_averaged():
@@ -87,8 +98,12 @@ def test_runs_that_differ_in_more_than_the_seed_are_never_averaged():
     ]
     board = leaderboard(records)
     assert board["n"].tolist() == [1, 1]
+    assert board["keys"].tolist() == ["a-0", "b-0"]
     assert "skeinformer [attn.num_samples=30] | 40.0" in render(records)
     assert "skeinformer [attn.num_samples=15] | 30.0" in render(records)
+    many = {f"s{number}": number for number in range(9)}
+    records.append(record("skeinformer", 0, 0.2, group="c", config={"attn": {"num_samples": 15}, "more": many}))
+    assert "[attn.num_samples=15, more.s0=0, more.s1=1, 7 more: c]" in render(records)
 
 
 def test_other_data_scales_protocols_and_devices_have_columns_or_tables_of_their_own():
@@ -106,49 +121,54 @@ def test_other_data_scales_protocols_and_devices_have_columns_or_tables_of_their
     assert "listops (released, brackets, cdcdcdcd)" in text
 
 
-def saved(results_dir: Path, *records: RunRecord) -> None:
-    for one in records:
-        folder = results_dir / "runs" / one.task / one.attn / one.key
-        folder.mkdir(parents=True)
-        one.write(folder)
-
-
-def test_collecting_keeps_final_records_once_and_repeats_byte_for_byte(tmp_path):
-    saved(tmp_path, record("softmax", 1, 0.4), record("softmax", 0, 0.4), record("vmean", 0, None, status="failed"))
-    path, count = collect(tmp_path)
-    assert count == 2
-    first = path.read_bytes()
-    collect(tmp_path)
-    assert path.read_bytes() == first
-    assert [one.seed for one in load_records(tmp_path) if one.status == "ok"] == [0, 1]
-    frame = to_frame(load_records(tmp_path))
-    assert frame["status"].value_counts().to_dict() == {"ok": 2, "failed": 1}
-
-
-def test_a_corrupt_record_is_named_and_the_others_are_read(tmp_path, caplog):
-    saved(tmp_path, record("softmax", 0, 0.4), record("vmean", 0, 0.3))
-    bad = tmp_path / "runs" / "listops" / "vmean" / "listops-vmean-0" / "record.json"
-    bad.write_text("{")
-    assert [one.attn for one in load_records(tmp_path)] == ["softmax"]
-    assert str(bad) in caplog.text
-
-
-def report(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, SCRIPTS / "report.py", *arguments], capture_output=True, text=True, check=False
+def test_the_pareto_front_has_what_no_run_of_the_same_machine_beats():
+    costs = {"training_flops": 10, "peak_memory_bytes": 5}
+    frame = cost_frame(
+        [
+            record("good", 0, 0.5, **costs),
+            record("slower", 1, 0.5, **costs),
+            record("worse", 0, 0.4, **{**costs, "peak_memory_bytes": 4}),
+            record("failed", 0, None, status="diverged", **costs),
+            record("elsewhere", 0, 0.1, environment={"device_name": "another"}),
+        ]
     )
+    front = dict(zip(frame["attn"], frame["front"], strict=True))
+    assert front == {"good": "tmf", "slower": "mf", "worse": "m", "failed": "", "elsewhere": "t"}
+    assert frame.loc[4, "key"] == "listops-elsewhere-0"
 
 
-def test_the_script_prints_collects_and_rebuilds(tmp_path):
-    saved(tmp_path, record("softmax", 0, 0.4))
-    shown = report(f"results_dir={tmp_path}")
-    assert "| softmax              | 40.0 ± 1.0 (n=1) |" in shown.stdout
-    assert report("collect", f"results_dir={tmp_path}").returncode == 0
-    assert report("tables", f"results_dir={tmp_path}").returncode == 0
-    assert (tmp_path / "tables" / "leaderboard.md").read_text() == shown.stdout
-    missing = report(f"results_dir={tmp_path}/none")
-    assert missing.returncode == 1
-    assert missing.stderr.startswith("There is no results folder")
+def test_failures_name_status_and_reason():
+    runs = [record("a", 0, None, status="failed", error="Traceback\nValueError: no"), record("b", 0, 0.5)]
+    begun = {"task": {"name": "text"}, "attn": {"name": "c"}, "protocol": {"name": "lra"}, "scale": "full", "seed": 1}
+    report = failure_report(
+        runs, unfinished=[{**begun, "device": "cpu"}], missing={("image", "lra", "full"): "no files"}
+    )
+    assert report.frame["status"].tolist() == ["no data", "unfinished", "failed"]
+    assert report.frame["reason"].tolist()[::2] == ["no files", "ValueError: no"]
+    assert "ValueError: no" in write(report, "terminal")
+
+
+def test_the_formats_of_one_report():
+    import pandas as pd
+
+    table = Table("A & B", ["name", "value %"], [["a_b", "1.5"], ["c", "10.5"]], ["A note."])
+    report = Report([table], pd.DataFrame({"name": ["a_b"], "keys": ["k1 k2"]}), notes=["±"])
+    assert write(report, "markdown") == (
+        "### A & B\n\n| name | value % |\n| ---- | ------: |\n| a_b  |     1.5 |\n| c    |    10.5 |\n\nA note.\n\n±"
+    )
+    assert write(report, "terminal").startswith("A & B\n\nname  value %\n────  ───────\na_b       1.5\n")
+    latex = write(report, "latex")
+    assert r"\begin{tabular}{lr}" in latex
+    assert r"a\_b & 1.5 \\" in latex
+    assert r"\caption{A \& B. A note. $\pm$}" in latex
+    assert write(report, "csv") == "name,keys\na_b,k1 k2"
+    with pytest.raises(InputError, match="terminal, markdown, latex, csv. Got 'html'"):
+        write(report, "html")
+
+
+def test_no_records_is_no_error():
+    assert write(leaderboard_report([]), "markdown").startswith("No records yet")
+    assert to_frame([record("a", 0, 0.1)])["status"].tolist() == ["ok"]
 
 
 def test_arguments():

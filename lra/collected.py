@@ -1,0 +1,245 @@
+"""Records on disk: those of `runs/`, those committed in `measured/`, and how others, or a stranger's, get there.
+
+`measured/records.jsonl` has one record a line, so that a commit shows which runs came and which changed. Curves and
+predictions are many numbers that nobody reads as text: they are in parquet beside it, compressed, the same bytes for
+the same content.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+
+from lra.errors import InputError
+from lra.packed import Packed
+from lra.record import FINAL_STATUSES, RECORD_NAME, RunRecord, fingerprint, write_atomically
+
+log = logging.getLogger(__name__)
+
+MEASURED = Path("measured", "records.jsonl")
+
+
+@dataclass
+class Reading:
+    """What a folder holds.
+
+    Attributes:
+        records: by key.
+        folders: of the runs among them that have one, by key.
+        refused: a sentence for each record that is left out, which names it.
+    """
+
+    records: dict[str, RunRecord] = field(default_factory=dict)
+    folders: dict[str, Path] = field(default_factory=dict)
+    refused: list[str] = field(default_factory=list)
+
+    def add(self, record: RunRecord, place: str, folder: Path | None = None) -> None:
+        """Take a record in, unless another one has its key."""
+        known = self.records.setdefault(record.key, record)
+        if known == record:
+            if folder is not None:
+                self.folders.setdefault(record.key, folder)
+        else:
+            self.refused.append(
+                f"{place} has the key {record.key} of another record, of {known.date}, which is kept. To have the new "
+                "one instead, remove the old one first."
+            )
+
+    def report(self) -> None:
+        """Name in the log what was left out, and count it."""
+        for reason in self.refused:
+            log.warning("Left out: %s", reason)
+        if self.refused:
+            log.warning("%d left out, %d read.", len(self.refused), len(self.records))
+
+
+def load_records(results_dir: Path) -> list[RunRecord]:
+    """Read the records of `runs/` and those collected in `measured/`, each key once.
+
+    Of two with one key the finished one counts, and of two finished ones that of the run's own folder. A record that
+    cannot be read is named in a warning and left out.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    _check(results_dir)
+    own, measured = _read_runs(results_dir), _read_lines(results_dir / MEASURED)
+    own.refused += measured.refused
+    own.report()
+    finished = {key: record for key, record in own.records.items() if record.is_final}
+    return list({**own.records, **measured.records, **finished}.values())
+
+
+def load_measured(results_dir: Path) -> list[RunRecord]:
+    """Read the collected records, in the order of their file; [] where none were collected."""
+    reading = _read_lines(results_dir / MEASURED)
+    reading.report()
+    return list(reading.records.values())
+
+
+def unfinished(results_dir: Path) -> list[dict[str, object]]:
+    """Return the configurations, in full, of runs that began and left no record: they run still, or were killed."""
+    found = []
+    for path in sorted((results_dir / "runs").glob("*/*/*/config.json")):
+        if not path.with_name(RECORD_NAME).exists():
+            try:
+                found.append(json.loads(path.read_text()))
+            except (OSError, ValueError) as error:
+                log.warning("Left out: %s: %s", path, error)
+    return found
+
+
+def collect(results_dir: Path) -> tuple[Path, int, int]:
+    """Merge the final records of `runs/` into `measured/`, with their curves and predictions; what is there stays.
+
+    Returns:
+        The file of records, how many it now holds, and how many were refused.
+
+    Raises:
+        InputError: there is no such folder, or it cannot be written.
+    """
+    _check(results_dir)
+    return _merge(results_dir, _read_runs(results_dir), Packed())
+
+
+def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
+    """Merge somebody else's records into `measured/`: every `record.json` and `records.jsonl` at or under `source`.
+
+    A record is refused if its schema is another, if its key is not the hash of its configuration, or if a known record
+    has its key and other content.
+
+    Returns:
+        As `collect`.
+
+    Raises:
+        InputError: there is no such folder, it holds no record, or `results_dir` cannot be written.
+    """
+    _check(results_dir)
+    if not source.is_dir():
+        raise InputError(f"There is no folder {source.resolve()} to import from. Name one with from=FOLDER.")
+    found, packed = Reading(), Packed()
+    for path in sorted([*source.rglob(RECORD_NAME), *source.rglob(MEASURED.name)]):
+        reading = _read_lines(path) if path.name == MEASURED.name else _read_files([path])
+        found.refused += reading.refused
+        if path.name == MEASURED.name:
+            packed.merge(Packed.load(path.parent))
+        for key, record in reading.records.items():
+            if complaint := _altered(record):
+                found.refused.append(f"{path}, key {key}: {complaint}")
+            else:
+                found.add(record, f"{path}", reading.folders.get(key))
+    if not found.records and not found.refused:
+        raise InputError(f"{source.resolve()} holds neither a {RECORD_NAME} nor a {MEASURED.name}.")
+    return _merge(results_dir, found, packed)
+
+
+def _merge(results_dir: Path, new: Reading, packed: Packed) -> tuple[Path, int, int]:
+    path = results_dir / MEASURED
+    all_records = _read_lines(path)
+    if all_records.refused:
+        raise InputError(
+            f"{all_records.refused[0]}. Mend or remove that line first: the file is about to be rewritten."
+        )
+    for key, record in new.records.items():
+        if record.is_final:
+            all_records.add(record, f"{new.folders.get(key, 'A new record')}", new.folders.get(key))
+    all_records.refused += new.refused
+    all_records.report()
+    chosen = sorted(all_records.records.values(), key=_order)
+    try:
+        together = Packed.load(path.parent)
+        together.merge(packed)
+        for key, folder in all_records.folders.items():
+            together.add_run(all_records.records[key], folder)
+        together.save(path.parent, chosen)
+        write_atomically(path, "".join(json.dumps(record.as_dict()) + "\n" for record in chosen))
+    except OSError as error:
+        raise InputError(
+            f"{path.parent} cannot be written: {error.strerror or error}. Choose another folder with results_dir=."
+        ) from error
+    return path, len(chosen), len(all_records.refused)
+
+
+def _order(record: RunRecord) -> tuple[str, str, str, str, int, str]:
+    return record.scale, record.protocol, record.task, record.attn, record.seed, record.key
+
+
+def _check(results_dir: Path) -> None:
+    if not results_dir.is_dir():
+        raise InputError(f"There is no results folder {results_dir.resolve()}. Name another with results_dir=.")
+
+
+def _read_runs(results_dir: Path) -> Reading:
+    return _read_files(sorted((results_dir / "runs").glob(f"*/*/*/{RECORD_NAME}")))
+
+
+def _read_files(paths: Iterable[Path]) -> Reading:
+    reading = Reading()
+    for path in paths:
+        try:
+            record = RunRecord.read(path)
+            check_values(record)
+            reading.add(record, f"{path}", path.parent)
+        except ValueError as error:
+            text = f"{error}"
+            reading.refused.append(text if f"{path}" in text else f"{path}: {text}")
+    return reading
+
+
+def _read_lines(path: Path) -> Reading:
+    reading = Reading()
+    for number, line in _lines(path):
+        try:
+            record = RunRecord.parse(line)
+            check_values(record)
+            reading.add(record, f"{path}, line {number},")
+        except ValueError as error:
+            reading.refused.append(f"{path}, line {number}: {error}")
+    return reading
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        text = path.read_text() if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    return enumerate(StringIO(text), start=1)
+
+
+def check_values(record: RunRecord) -> None:
+    """Refuse what would stop every table.
+
+    Raises:
+        ValueError: the record says something impossible, or lacks what tables need.
+    """
+    try:
+        accuracies = [record.val_accuracy, record.test_accuracy, record.last_test_accuracy, *record.floors.values()]
+        possible = all(value is None or 0 <= value <= 1 for value in accuracies)
+        described = record.data["sizes"]["test"] > 0 and all(
+            isinstance(text, str)
+            for text in (record.data["source"], record.data["variant"], record.data["sha256"]["test"])
+        )
+        named = isinstance(record.seed, int) and isinstance(record.config["attn"], dict)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"it lacks or misstates what tables need: {error!r}") from error
+    if not possible or not described or not named:
+        raise ValueError("it has an accuracy that is no fraction, or data without size or name")
+    if record.status not in (*FINAL_STATUSES, "failed", "interrupted"):
+        raise ValueError(f"its status is {record.status!r}")
+
+
+def _altered(record: RunRecord) -> str:
+    """Say in what a record contradicts its own configuration; "" if in nothing."""
+    without_seed = {name: value for name, value in record.config.items() if name != "seed"}
+    if fingerprint(record.config) != record.key or fingerprint(without_seed) != record.group:
+        return f"its configuration was altered: it hashes to {fingerprint(record.config)}, not to its key"
+    config = record.config
+    names = [config["task"]["name"], config["attn"]["name"], config["protocol"]["name"], config["scale"]]
+    told = [record.task, record.attn, record.protocol, record.scale, record.seed, record.data]
+    if told != [*names, config["seed"], config["prepared"]]:
+        return "its task, attn, protocol, scale, seed or data are not those of its configuration"
+    return ""

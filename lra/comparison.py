@@ -1,0 +1,204 @@
+"""Which of two trained models is better on the same test examples: McNemar's exact test, and ranks that it supports.
+
+Of the examples that only one of two models classifies rightly, as many should be one's as the other's if they are
+equally good (McNemar 1947; exact, so a two-sided binomial test). It speaks of trained models. Several seeds give many
+pairs, whose p-values depend on one another through the test set: twice their mean is a p-value whatever the dependence
+(Vovk and Wang 2020, Biometrika 107). Whether another seed would agree, the interval over seeds says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lra.collected import MEASURED
+from lra.errors import InputError
+from lra.layout import TO, Report, Table, each
+from lra.packed import LABELS, Packed
+from lra.record import RunRecord
+from lra.tables import TABLE_COLUMNS, data_name, label, leaderboard, scale_order, tested
+
+LEVEL = 0.05
+Right = Mapping[int, NDArray[np.bool_]]  # by seed, whether each test example was classified rightly
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models on one test set.
+
+    Attributes:
+        only_a: examples that a alone classifies rightly, summed over the pairs of seeds.
+        only_b: likewise.
+        seeds: those that both have.
+        p: of the hypothesis that they are equally good.
+    """
+
+    only_a: int
+    only_b: int
+    seeds: tuple[int, ...]
+    p: float
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Return the two-sided exact p-value of the examples on which exactly one of two models is right."""
+    trials, fewer = only_a + only_b, min(only_a, only_b)
+    term = tail = 1
+    for successes in range(fewer):
+        term = term * (trials - successes) // (successes + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**trials)
+
+
+def compare(a: Right, b: Right) -> Pair:
+    """Compare two mechanisms over the seeds that both have.
+
+    Raises:
+        InputError: there is no such seed.
+    """
+    seeds = tuple(sorted(a.keys() & b.keys()))
+    if not seeds:
+        raise InputError(f"They share no seed: one has {sorted(a)}, the other {sorted(b)}.")
+    counts = [(int((a[seed] & ~b[seed]).sum()), int((b[seed] & ~a[seed]).sum())) for seed in seeds]
+    ps = [mcnemar(*count) for count in counts]
+    p = ps[0] if len(ps) == 1 else min(1.0, 2 * sum(ps) / len(ps))
+    return Pair(sum(x for x, _ in counts), sum(y for _, y in counts), seeds, p)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Adjust p-values for their number (Holm 1979)."""
+    adjusted, largest = [0.0] * len(ps), 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def load_right(results_dir: Path, records: Sequence[RunRecord]) -> tuple[dict[str, NDArray[np.bool_]], list[str]]:
+    """Look up which test examples each run classified rightly, by key, in `runs/` or among the collected predictions.
+
+    Returns:
+        What was found, with the weights that the run's protocol tests, and why the others were not.
+    """
+    packed = Packed.load((results_dir / MEASURED).parent)
+    for run in records:
+        packed.add_run(run, results_dir / "runs" / run.task / run.attn / run.key)
+    found, lacking = {}, []
+    for run in records:
+        labels = packed.predictions.get((run.data["sha256"]["test"], LABELS))
+        predictions = packed.predictions.get((run.key, tested(run)))
+        if predictions is None or labels is None or len(labels) != len(predictions):
+            what = "predictions" if predictions is None else "true classes of its test examples"
+            lacking.append(f"{run.attn}, seed {run.seed} ({run.key}): no {what}")
+        else:
+            found[run.key] = predictions == labels
+    return found, lacking
+
+
+def compare_report(results_dir: Path, records: Sequence[RunRecord], a: str = "", b: str = "") -> Report:
+    """Compare two mechanisms, or rank all, wherever they ran on the same data at the same scale, protocol and device.
+
+    Args:
+        results_dir: where the predictions are.
+        records: among which to look.
+        a: a name of a mechanism; "" for all of them.
+        b: likewise.
+
+    Raises:
+        InputError: only one is named, one has no records, or no two can be compared.
+    """
+    if bool(a) != bool(b) or (a and a == b):
+        raise InputError("compare needs two different names, a=... and b=..., or none for a ranking of all.")
+    known = sorted({run.attn for run in records})
+    for name in (a, b):
+        if name and name not in known:
+            raise InputError(f"There is no record of attn={name!r} here. There are: {', '.join(known) or 'none'}.")
+    chosen = [run for run in records if run.status == "ok" and (not a or run.attn in (a, b))]
+    right, lacking = load_right(results_dir, chosen)
+    tables, frames = [], []
+    for title, note, models in _places(chosen, right):
+        frame = _pairs(models)
+        if len(frame):
+            frames.append(frame.assign(place=title))
+            tables.append(_pair_table(title, frame) if a else _ranking(title, frame, models))
+            tables[-1].notes = [note]
+    if not tables:
+        reason = f" {lacking[0]}, and {len(lacking) - 1} more." if lacking else ""
+        raise InputError(f"No two mechanisms ran on the same data with predictions to compare.{reason}")
+    legend = [
+        "McNemar's exact test on the same test examples, two-sided; over several seeds twice the mean of the p-values; "
+        f"adjusted for the number of pairs in a table (Holm). Significant: below {LEVEL}. It speaks of these trained "
+        "models; whether other seeds would agree, the interval of the leaderboard says."
+    ]
+    if lacking:
+        legend.append(f"Left out, {len(lacking)} runs: {'; '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}.")
+    return Report(tables, pd.concat(frames, ignore_index=True), notes=legend)
+
+
+def _places(
+    records: Sequence[RunRecord], right: Mapping[str, NDArray[np.bool_]]
+) -> list[tuple[str, str, dict[str, Right]]]:
+    """Gather by task, data, scale, protocol and device, in each of them by mechanism and settings, in each by seed."""
+    names = {row.group: label(row.attn, row.settings) for row in each(leaderboard(records))}
+    places: dict[tuple[str, ...], dict[str, dict[int, NDArray[np.bool_]]]] = {}
+    for run in records:
+        if run.key in right:
+            place = (*(getattr(run, name) for name in TABLE_COLUMNS), run.task, data_name(run))
+            places.setdefault(place, {}).setdefault(names[run.group], {})[run.seed] = right[run.key]
+    return [
+        (f"{task}, scale={scale}, protocol={protocol}, on {device}", f"Data: {data}.", dict(models))
+        for (scale, protocol, device, task, data), models in sorted(
+            places.items(), key=lambda item: (scale_order(item[0][0]), item[0])
+        )
+    ]
+
+
+def _pairs(models: Mapping[str, Right]) -> pd.DataFrame:
+    rows = []
+    for a, b in combinations(models, 2):
+        if not models[a].keys() & models[b].keys():
+            continue
+        pair = compare(models[a], models[b])
+        accuracies = [float(np.mean([models[name][seed].mean() for seed in pair.seeds])) for name in (a, b)]
+        rows.append(
+            {"a": a, "b": b, "accuracy_a": accuracies[0], "accuracy_b": accuracies[1], "only_a": pair.only_a,
+             "only_b": pair.only_b, "seeds": " ".join(map(str, pair.seeds)), "p": pair.p}
+        )  # fmt: skip
+    frame = pd.DataFrame(rows)
+    if rows:
+        frame["p_adjusted"] = holm(frame["p"].tolist())
+        signs = np.sign(frame["only_a"] - frame["only_b"])
+        frame["better"] = [
+            "" if p >= LEVEL or sign == 0 else a if sign > 0 else b
+            for a, b, p, sign in zip(frame["a"], frame["b"], frame["p_adjusted"], signs, strict=True)
+        ]
+    return frame
+
+
+def _pair_table(title: str, frame: pd.DataFrame) -> Table:
+    head = ["a", "b", "a %", "b %", "only a right", "only b right", "seeds", "p", "p adjusted", "better"]
+    lines = [
+        [row.a, row.b, f"{100 * row.accuracy_a:.1f}", f"{100 * row.accuracy_b:.1f}", f"{row.only_a:,}",
+         f"{row.only_b:,}", row.seeds, f"{row.p:.2g}", f"{row.p_adjusted:.2g}", row.better or "not significant"]
+        for row in each(frame)
+    ]  # fmt: skip
+    return Table(title, head, lines)
+
+
+def _ranking(title: str, frame: pd.DataFrame, models: Mapping[str, Right]) -> Table:
+    """Give a mechanism the ranks that the test leaves open: from after all that beat it to before all that it beats."""
+    accuracies = {name: float(np.mean([right.mean() for right in seeds.values()])) for name, seeds in models.items()}
+    lines = []
+    for name in sorted(models, key=lambda name: -accuracies[name]):
+        mine = frame[(frame["a"] == name) | (frame["b"] == name)]
+        wins = int((mine["better"] == name).sum())
+        losses = int((mine["better"] != "").sum()) - wins
+        first, last = 1 + losses, len(models) - wins
+        ranks = str(first) if first == last else f"{first}{TO}{last}"
+        lines.append([ranks, name, f"{100 * accuracies[name]:.1f}", str(len(models[name])), str(wins), str(losses)])
+    return Table(title, ["rank", "attn", "accuracy %", "seeds", "better than", "worse than"], lines)

@@ -1,0 +1,145 @@
+"""Sets of training runs as `configs/experiment/` has them, and how much of each there is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import yaml
+
+from lra.errors import InputError
+from lra.layout import Report, Table
+from lra.record import RunRecord
+from lra.tables import STATUS_TEXT, scale_order
+
+NO_DATA = "no data"
+
+
+class Experiment(NamedTuple):
+    """A sweep: every task with every mechanism and every seed, under one protocol."""
+
+    name: str
+    protocol: str
+    tasks: tuple[str, ...]
+    attns: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+    @property
+    def command(self) -> str:
+        """What runs it."""
+        return f"python run.py experiment={self.name}"
+
+
+def load_experiments(folder: Path) -> dict[str, Experiment]:
+    """Read the sweeps of a folder of Hydra configurations; their values are names with commas between them."""
+    found = {}
+    for path in sorted(folder.glob("*.yaml")):
+        params = {
+            key: str(value) for key, value in yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"].items()
+        }
+        tasks, attns, seeds = ([word.strip() for word in params[key].split(",")] for key in ("task", "attn", "seed"))
+        found[path.stem] = Experiment(path.stem, params["protocol"], tuple(tasks), tuple(attns), tuple(map(int, seeds)))
+    return found
+
+
+def choose(experiments: Mapping[str, Experiment], name: str) -> Experiment:
+    """Return one by its name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in experiments:
+        raise InputError(f"There is no experiment {name!r}. Choose from {', '.join(experiments)}.")
+    return experiments[name]
+
+
+def coverage(
+    experiments: Sequence[Experiment],
+    records: Sequence[RunRecord],
+    *,
+    unfinished: Sequence[Mapping[str, Any]] = (),
+    missing: Mapping[tuple[str, str, str], str] | None = None,
+) -> Report:
+    """Count which runs of experiments exist: a table for each experiment and scale, a cell for each task and mechanism.
+
+    Args:
+        experiments: what there should be.
+        records: what there is. Runs with settings of their own count too; the number of settings is in the frame.
+        unfinished: configurations of runs without a record.
+        missing: why data could not be had, by task, protocol and scale.
+    """
+    missing = missing or {}
+    cells, tables, summary = [], [], []
+    for experiment in experiments:
+        mine = [run for run in records if run.protocol == experiment.protocol]
+        begun = [config for config in unfinished if config["protocol"]["name"] == experiment.protocol]
+        scales = {"full", *(run.scale for run in mine), *(str(config["scale"]) for config in begun)}
+        scales |= {scale for _, protocol, scale in missing if protocol == experiment.protocol}
+        for scale in sorted(scales, key=scale_order):
+            found = {
+                attn: [_cell(experiment, task, attn, scale, mine, begun, missing) for task in experiment.tasks]
+                for attn in experiment.attns
+            }
+            these = [cell for line in found.values() for cell in line]
+            cells += these
+            counts = [sum(cell[name] for cell in these) for name in ("ok", "seeds", "not_ok")]
+            no_data = [task for task in experiment.tasks if (task, experiment.protocol, scale) in missing]
+            summary.append([experiment.name, experiment.protocol, scale, *map(str, counts), ", ".join(no_data)])
+            lines = {attn: [cell["text"] for cell in line] for attn, line in found.items()}
+            if any(map(any, lines.values())):
+                absent = [attn for attn, line in lines.items() if not any(line)]
+                tables.append(
+                    Table(
+                        f"{experiment.name}, scale={scale}",
+                        ["attn", *experiment.tasks],
+                        [[attn, *line] for attn, line in lines.items() if any(line)],
+                        [f"Nothing yet of {', '.join(absent)}."] if absent else [],
+                    )
+                )
+    head = ["experiment", "protocol", "scale", "ended ok", "of", "ended otherwise", "no data"]
+    reasons = [
+        f"No data for {task}, protocol={protocol}, scale={scale}: {reason}"
+        for (task, protocol, scale), reason in missing.items()
+        if protocol in {experiment.protocol for experiment in experiments}
+    ]
+    legend = (
+        "Cells: seeds that ended ok, of those the experiment has, then what ended otherwise; empty: nothing ran yet. "
+        "`python run.py experiment=NAME scale=SCALE` runs what is lacking. Runs of the same protocol and names count "
+        "whatever command they are of."
+    )
+    frame = pd.DataFrame(cells).drop(columns="text", errors="ignore")
+    return Report([Table("Runs of experiments", head, summary), *tables], frame, notes=[*reasons, legend])
+
+
+def _cell(
+    experiment: Experiment,
+    task: str,
+    attn: str,
+    scale: str,
+    records: Sequence[RunRecord],
+    begun: Sequence[Mapping[str, Any]],
+    missing: Mapping[tuple[str, str, str], str],
+) -> dict[str, Any]:
+    runs = [run for run in records if (run.task, run.attn, run.scale) == (task, attn, scale)]
+    ok = {run.seed for run in runs if run.status == "ok"} & set(experiment.seeds)
+    rest = Counter(STATUS_TEXT.get(run.status, run.status) for run in runs if run.status != "ok" and run.seed not in ok)
+    rest["unfinished"] = sum(
+        (config["task"]["name"], config["attn"]["name"], config["scale"]) == (task, attn, scale)
+        and config["seed"] not in ok
+        for config in begun
+    )
+    no_data = (task, experiment.protocol, scale) in missing and not ok
+    words = [f"{count} {status}" for status, count in rest.items() if count]
+    if ok or words:
+        words.insert(0, f"{len(ok)}/{len(experiment.seeds)}")
+    elif no_data:
+        words = [NO_DATA]
+    return {
+        "experiment": experiment.name, "protocol": experiment.protocol, "scale": scale, "task": task, "attn": attn,
+        "seeds": len(experiment.seeds), "ok": len(ok), "not_ok": sum(rest.values()), "no_data": no_data,
+        "devices": " ".join(sorted({run.device for run in runs})), "settings": len({run.group for run in runs}),
+        "keys": " ".join(sorted(run.key for run in runs)), "text": ", ".join(words),
+    }  # fmt: skip

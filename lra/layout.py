@@ -1,0 +1,140 @@
+"""Tables as text: for a terminal, Markdown, LaTeX with booktabs, or CSV."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from lra.errors import InputError
+
+FORMATS = ("terminal", "markdown", "latex", "csv")
+MINUS, TIMES, TO = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
+NUMBER = re.compile(rf"[+{MINUS}-]?({TIMES} )?[\d,.]+(e[+-]\d+)?\*?")
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", MINUS: "$-$", TO: "--", TIMES: r"$\times$",
+    "·": r"$\cdot$", "≥": r"$\geq$", "≤": r"$\leq$",
+}  # fmt: skip
+
+
+@dataclass
+class Table:
+    """A title, column heads, cells as text, and sentences to stand beneath."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+@dataclass
+class Report:
+    """What a question to the records is answered with.
+
+    Attributes:
+        tables: to be read.
+        frame: the same in full, a number a row, for CSV.
+        title: stands above everything, where there is more than one table.
+        intro: sentences beneath the title.
+        notes: beneath all tables: units and marks.
+    """
+
+    tables: list[Table]
+    frame: pd.DataFrame
+    title: str = ""
+    intro: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def write(report: Report, style: str) -> str:
+    """Lay a report out.
+
+    Raises:
+        InputError: the format is unknown.
+    """
+    if style == "csv":
+        return report.frame.to_csv(index=False, lineterminator="\n", float_format="%.10g").rstrip("\n")
+    layouts = {"terminal": _terminal, "markdown": _markdown, "latex": _latex}
+    if style not in layouts:
+        raise InputError(f"format must be one of {', '.join(FORMATS)}. Got {style!r}.")
+    return layouts[style](report)
+
+
+def each(frame: pd.DataFrame) -> list[Any]:
+    """Return the rows of a frame, with their columns as attributes."""
+    return list(frame.itertuples(index=False))
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a Markdown table whose columns line up in a terminal too; columns of numbers to the right."""
+    lines, right = _padded(head, rows)
+    ruled = [
+        "-" * (len(cell) - 1) + ":" if to_right else "-" * len(cell)
+        for cell, to_right in zip(lines[0], right, strict=True)
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ruled, *lines[1:]])
+
+
+def _padded(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[bool]]:
+    """Fill the cells of every column to one width, and say which columns stand to the right."""
+    lines = [list(line) for line in (head, *rows)]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
+    right = [
+        any(row[i] for row in rows) and all(not row[i] or NUMBER.fullmatch(row[i]) for row in rows)
+        for i in range(len(head))
+    ]
+    padded = [
+        [
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ]
+        for line in lines
+    ]
+    return padded, right
+
+
+def _markdown(report: Report) -> str:
+    parts = [f"# {report.title}"] if report.title else []
+    parts += report.intro
+    for table in report.tables:
+        parts += [f"### {table.title}", markdown(table.head, table.rows), *table.notes]
+    return "\n\n".join([*parts, *report.notes])
+
+
+def _terminal(report: Report) -> str:
+    parts = [f"{report.title}\n{'=' * len(report.title)}"] if report.title else []
+    parts += [textwrap.fill(text, 110) for text in report.intro]
+    for table in report.tables:
+        (head, *lines), _ = _padded(table.head, table.rows)
+        ruled = [head, ["─" * len(cell) for cell in head], *lines]
+        body = "\n".join("  ".join(line).rstrip() for line in ruled)
+        parts += ["\n".join([table.title, "", body]), *(textwrap.fill(text, 110) for text in table.notes)]
+    return "\n\n".join([*parts, *(textwrap.fill(text, 110) for text in report.notes)])
+
+
+def _latex(report: Report) -> str:
+    parts = ["% needs \\usepackage{booktabs}"]
+    parts += [f"% {text}" for text in [report.title, *report.intro] if text]
+    for table in report.tables:
+        lines, right = _padded(table.head, table.rows)
+        columns = "".join("r" if to_right else "l" for to_right in right)
+        head, *body = (" & ".join(_escaped(cell.strip()) for cell in line) + r" \\" for line in lines)
+        caption = " ".join(_escaped(text) for text in [f"{table.title}.", *table.notes, *report.notes])
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{{columns}}}",
+                    r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", r"\end{table}",
+                ]
+            )
+        )  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def _escaped(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text.replace("`", ""))

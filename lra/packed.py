@@ -1,0 +1,118 @@
+"""Learning curves and predictions of collected runs: parquet files beside their records."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lra.errors import InputError
+from lra.layout import each
+from lra.record import RunRecord
+
+log = logging.getLogger(__name__)
+
+CURVES, PREDICTIONS = "curves.parquet", "predictions.parquet"
+LABELS = "labels"
+
+
+@dataclass
+class Packed:
+    """What is packed.
+
+    Attributes:
+        curves: points by key.
+        predictions: predicted classes by key and `best` or `last`; true ones by the split's checksum and `labels`.
+    """
+
+    curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    predictions: dict[tuple[str, str], NDArray[np.uint8]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path) -> Packed:
+        """Read what a folder of collected records has; nothing where the files are not there.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        packed = cls()
+        curves, predictions = (_read(folder / name) for name in (CURVES, PREDICTIONS))
+        for key, points in curves.groupby("key", sort=False) if len(curves) else ():
+            rows = points.drop(columns="key").to_dict("records")
+            packed.curves[str(key)] = [{str(n): v for n, v in row.items() if not pd.isna(v)} for row in rows]
+        for row in each(predictions):
+            packed.predictions[row.key, row.name] = np.frombuffer(row.classes, np.uint8)
+        return packed
+
+    def merge(self, other: Packed) -> None:
+        """Add what is not there yet."""
+        self.curves = {**other.curves, **self.curves}
+        self.predictions = {**other.predictions, **self.predictions}
+
+    def add_run(self, record: RunRecord, folder: Path) -> None:
+        """Add what a run's folder has; a file that cannot be read is named in a warning and left out."""
+        try:
+            path = folder / "metrics.jsonl"
+            if path.exists():
+                self.curves[record.key] = [json.loads(line) for line in path.read_text().splitlines()]
+            path = folder / "predictions.npz"
+            if path.exists():
+                with np.load(path) as arrays:
+                    for name, values in arrays.items():
+                        about = record.data["sha256"]["test"] if name == LABELS else record.key
+                        self.predictions[about, name] = values.astype(np.uint8)
+        except (OSError, ValueError, EOFError) as error:
+            log.warning("Left out: %s: %s", path, error)
+
+    def save(self, folder: Path, records: Iterable[RunRecord]) -> None:
+        """Write what belongs to these records, in their order: the same bytes for the same content."""
+        records = list(records)
+        curves = [{"key": run.key, **point} for run in records for point in self.curves.get(run.key, [])]
+        wanted = [(run.key, name) for run in records for name in ("best", "last")]
+        wanted += [(digest, LABELS) for digest in sorted({run.data["sha256"]["test"] for run in records})]
+        predictions = [
+            {"key": key, "name": name, "classes": self.predictions[key, name].tobytes()}
+            for key, name in wanted
+            if (key, name) in self.predictions
+        ]
+        for name, rows in ((CURVES, curves), (PREDICTIONS, predictions)):
+            if rows:
+                frame = pd.DataFrame(rows)
+                first = [column for column in ("key", "step", "name") if column in frame]
+                frame = frame[[*first, *sorted(map(str, set(frame) - set(first)))]]
+                buffer = io.BytesIO()
+                frame.to_parquet(buffer, index=False, compression="zstd", compression_level=15)
+                _write(folder / name, buffer.getvalue())
+            else:
+                (folder / name).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path) if path.exists() else pd.DataFrame()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

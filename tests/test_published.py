@@ -1,0 +1,161 @@
+"""The published numbers' form, and what stands beside them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lra.layout import write
+from lra.papers import paper_report
+from lra.published import METRICS, load_models, load_numbers, load_tables
+from tests.configurations import CONFIGS, choices
+from tests.records import record
+from tests.test_experiments import EXPERIMENTS
+
+RESULTS = Path(__file__).parent.parent / "results"
+NUMBERS, MODELS, TABLES = load_numbers(RESULTS), load_models(RESULTS), load_tables(RESULTS)
+TASKS = {*choices("task"), "avg", "all"}
+
+
+def test_the_numbers_have_the_form_that_is_documented():
+    names = ["source", "year", "table", "model", "task", "length", "metric", "value", "unit", "status", "note"]
+    assert list(NUMBERS.columns) == [*names, "printed"]
+    assert not NUMBERS.duplicated(["source", "table", "model", "task", "length", "metric"]).any()
+    for name in ("source", "model", "metric", "unit", "status"):
+        assert all(re.fullmatch("[a-z0-9_]+", key) for key in NUMBERS[name].unique()), name
+    assert set(NUMBERS["task"]) <= TASKS
+    assert set(NUMBERS["status"]) == {"reported", "fail", "not_reported"}
+    assert (NUMBERS["value"].isna() == (NUMBERS["status"] != "reported")).all()
+    assert ((NUMBERS["printed"] == "") == NUMBERS["value"].isna()).all()
+    assert NUMBERS.groupby("metric")["unit"].nunique().max() == 1
+    assert NUMBERS["length"].str.fullmatch(r"\d*").all()
+    assert NUMBERS["year"].str.fullmatch(r"(20\d\d)?").all()
+    percent = NUMBERS[NUMBERS["unit"] == "percent"]["value"].dropna()
+    assert percent.between(0, 100).all()
+
+
+def test_averages_are_those_of_their_rows():
+    """Of the tables that are set beside ours; the one that is known to be misprinted says so."""
+    for name in ("skeinformer_table1", "lra_table1", "nystromformer_lra"):
+        numbers = TABLES[name].numbers
+        wide = numbers.pivot(index="model", columns="task", values="value")
+        means = wide.drop(columns=["avg", "pathx"], errors="ignore").mean(axis=1)
+        wrong = set(wide.index[(means - wide["avg"]).abs() > 0.011])
+        assert wrong == ({"sinkhorn_transformer"} if name == "lra_table1" else set())
+
+
+def test_every_row_of_a_table_with_runs_finds_its_mechanism():
+    for (source, model, task), ours in MODELS.items():
+        assert ours.attn in choices("attn")
+        assert ours.protocol in choices("protocol")
+        assert task in {"", *choices("task")}
+        assert model in set(NUMBERS[NUMBERS["source"] == source]["model"])
+    for table in TABLES.values():
+        assert set(table.metrics) <= set(METRICS)
+        assert table.source == "" or len(table.numbers)
+        assert table.experiment in ("", *EXPERIMENTS)
+        if table.experiment and table.source:
+            experiment = EXPERIMENTS[table.experiment]
+            for row in table.numbers.itertuples():
+                ours = MODELS.get((table.source, row.model, row.task)) or MODELS[table.source, row.model, ""]
+                assert ours.attn in experiment.attns
+                assert ours.protocol == experiment.protocol
+
+
+def test_every_experiment_has_a_table():
+    assert set(EXPERIMENTS) <= set(TABLES)
+    assert {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")} == set(EXPERIMENTS)
+
+
+def beside(name: str, *records) -> tuple:
+    table = TABLES[name]
+    report = paper_report(table, MODELS, EXPERIMENTS.get(table.experiment), records, RESULTS / "benchmarks")
+    return report, write(report, "markdown")
+
+
+LAST = {"attn": {"name": "vmean"}, "protocol": {"name": "skeinformer", "tested": "last"}}
+
+
+def test_ours_at_the_published_size_stands_beside_the_papers_with_the_difference():
+    runs = [
+        record("vmean", seed, 0.1, scale="full", config={**LAST, "seed": seed}, last_test_accuracy=accuracy,
+               device="cuda", group="v", command="python run.py experiment=skeinformer_table1 seed=0")
+        for seed, accuracy in enumerate([0.28, 0.29, 0.30])
+    ]  # fmt: skip
+    report, text = beside("skeinformer_table1", *runs)
+    assert "### ListOps, scale=full: test accuracy in %" in text
+    assert re.search(
+        r"\| vmean +\| vmean +\| 29.0 \[2\d.\d, 3\d.\d\] \(n=3\) \| 28.78 +\| +\+0.2 +\| generated data", text
+    )
+    assert re.search(r"\| standard +\| softmax_materialised +\| not measured +\| 38.15", text)
+    assert "Tested: the weights of the last step." in text
+    assert "floor: root_operator" in text
+    row = report.frame[report.frame["n"] > 0].iloc[0]
+    assert row["keys"] == "v-0 v-1 v-2"
+    assert row["value"] == pytest.approx(29.0)
+    assert row["published_at_full_size"] == 28.78
+
+
+def test_a_difference_outside_our_interval_is_marked_and_own_settings_are_named():
+    run = record(
+        "vmean", 0, 0.5, scale="full", device="cuda", command="python run.py attn=vmean scale=full trainer.steps=5"
+    )
+    _, text = beside("skeinformer_table1", run)
+    assert "+21.2*" in text
+    assert "generated data; trainer.steps=5" in text
+
+
+def test_a_smaller_scale_never_stands_in_a_column_of_published_numbers():
+    report, text = beside("skeinformer_table1", record("vmean", 0, 0.9))
+    part = text.split("### ListOps, scale=mini")[1]
+    assert "paper, full size, for reference" in part
+    assert "difference" not in part.split("\n\n")[1]
+    assert "ours and the reference are not comparable" in part
+    assert "Nothing is measured at the published size" in text
+    assert report.frame["difference"].isna().all()
+
+
+def test_other_protocols_stay_out():
+    _, text = beside("lra_table1", record("vmean", 0, 0.9), record("reformer", 0, 0.9))
+    assert "scale=mini" not in text
+
+
+def test_the_average_needs_all_tasks():
+    tasks = ("text", "listops", "retrieval", "pathfinder", "image")
+    runs = [record("vmean", 0, 0.5, task=task, scale="full", device="cuda") for task in tasks]
+    assert "### Average" not in beside("skeinformer_table1", *runs[1:])[1]
+    report, text = beside("skeinformer_table1", *runs)
+    assert re.search(r"\| vmean \| 50.0 \[49.6, 50.4\] \| 53.98 \| +.4.0\* \|", text.split("### Average")[1])
+    average = report.frame[(report.frame["task"] == "avg") & (report.frame["n"] > 0)].iloc[0]
+    assert len(average["keys"].split()) == 5
+
+
+def test_a_papers_row_may_be_two_mechanisms_here():
+    runs = [record("performer", 0, 0.2, protocol="lra"), record("performer_relu", 0, 0.3, protocol="lra", task="text")]
+    report, _ = beside("lra_table1", *runs)
+    found = report.frame[report.frame["n"] > 0].set_index("task")["attn"].to_dict()
+    assert found == {"listops": "performer", "text": "performer_relu"}
+
+
+def test_costs_come_from_the_same_runs_as_ratios():
+    run = record("vmean", 0, 0.5, scale="full", device="cuda", ms_per_step=600.0, micro_batch=512, batch_size=512)
+    report, text = beside("skeinformer_table2", run)
+    assert re.search(r"\| vmean +\| vmean +\| 10.00 \(n=1\) +\| +4.14 \| +. 2.42 \|", text)
+    assert not report.frame[report.frame["metric"] == "max_micro_batch"]["n"].any()  # it was chosen, not sought
+    run.config = {**run.config, "trainer": {"micro_batch": "auto"}}
+    report, _ = beside("skeinformer_table2", run)
+    assert report.frame[report.frame["metric"] == "max_micro_batch"]["value"].dropna().tolist() == [512]
+
+
+def test_tables_without_training_say_where_their_figures_are(tmp_path):
+    table = TABLES["lra_table2"]
+    assert "benchmarks/cpu-attention.jsonl" in beside("lra_table2")[1]
+    assert "not measured yet" in write(paper_report(table, MODELS, None, [], tmp_path), "markdown")
+
+
+def test_an_experiment_without_published_numbers_shows_ours_alone():
+    _, text = beside("controlled", record("vmean", 0, 0.5, protocol="controlled", scale="full"))
+    assert "| vmean" in text
+    assert "paper" not in text.split("### ListOps")[1].split("\n\n")[1]
