@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from lra.checkpoint import Checkpoints
+from lra.data import Batching
 from lra.errors import InputError
 from lra.meter import Meter
 from lra.stopping import StoppedError, StopRequest, stoppable
@@ -197,6 +198,25 @@ def test_whoever_waited_for_the_signal_gets_it_at_the_end():
         assert heard == [signal.SIGUSR2]
     finally:
         signal.signal(signal.SIGUSR2, before)
+
+
+def test_an_error_in_a_step_loses_nothing_before_it(tmp_path, monkeypatch):
+    """Whatever failed, the data for example: once it is mended, the same command goes on."""
+    whole = fit(tmp_path / "nothing")
+    gather, calls = Batching.gather, iter(range(1000))
+
+    def fail(self, split, index, max_len):
+        if next(calls) == 20:
+            raise OSError(5, "Input/output error")
+        return gather(self, split, index, max_len)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batching, "gather", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            fit(tmp_path, seconds=0)
+    outcome = fit(tmp_path)
+    assert outcome.resumptions[0]["step"] > 5
+    assert facts(outcome) == facts(whole)
 
 
 def metrics(folder: Path) -> tuple:
