@@ -22,16 +22,41 @@ def parse(arguments: Sequence[str], *, verbs: Sequence[str], options: Mapping[st
     Raises:
         InputError: a word is no known verb and no `key=value` of a known key.
     """
-    verb, values = verbs[0], dict(options)
-    for place, word in enumerate(arguments):
+    verb = verbs[0]
+    if arguments and arguments[0] in verbs:
+        verb, *arguments = arguments
+    _, given = parse_several(arguments, verbs=(), options=tuple(options), known=verbs)
+    return verb, {**options, **given}
+
+
+def parse_several(
+    arguments: Sequence[str], *, verbs: Sequence[str], options: Sequence[str], known: Sequence[str] = ()
+) -> tuple[list[str], dict[str, str]]:
+    """Split a command line with any number of verbs.
+
+    Args:
+        arguments: the words after the script's name.
+        verbs: the verbs it knows.
+        options: the keys it knows.
+        known: further words to name in an error.
+
+    Returns:
+        The verbs, each once, and the values that were given.
+
+    Raises:
+        InputError: a word is no known verb and no `key=value` of a known key.
+    """
+    found: dict[str, None] = {}
+    given = {}
+    for word in arguments:
         key, equals, value = word.partition("=")
         if equals and key in options:
-            values[key] = value
-        elif place == 0 and word in verbs:
-            verb = word
+            given[key] = value
+        elif word in verbs:
+            found[word] = None
         else:
-            known = [*verbs, *(f"{name}=" for name in options)]
-            close = get_close_matches(word if not equals else f"{key}=", known, n=1)
+            words = [*verbs, *known, *(f"{name}=" for name in options)]
+            close = get_close_matches(word if not equals else f"{key}=", words, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
-            raise InputError(f"Unknown argument {word!r}.{hint} Known: {' '.join(known)}")
-    return verb, values
+            raise InputError(f"Unknown argument {word!r}.{hint} Known: {' '.join(words)}")
+    return list(found), given

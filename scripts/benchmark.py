@@ -1,56 +1,75 @@
-"""What the harness itself costs: python scripts/benchmark.py listops|data|attention [key=value ...] [out=FILE].
+"""What things cost, and how near approximations come: python scripts/benchmark.py TARGET [TARGET ...] [key=value ...].
 
-listops: drawing and preparing `examples` of the full grammar, against plain recursion.
-data: preparing every task that is at hand, batches a second, padding, and the share of a training step spent waiting.
-attention: forward and backward pass of every backbone, against fused softmax.
+attention: forward and backward pass of every backbone at growing lengths: time, memory, growth, least possible time.
+model: the same for an optimiser step of the whole classifier.
+flops: counted operations of every backbone, and the leading terms of its formula.
+approximation: distance of every approximation from exact softmax attention, at growing budgets.
+train: the training loop's own cost, the time to the first step, real batches against plain transcriptions, bf16.
+max_batch: the largest batch that fits, for every task and method.
+data: preparing every task that is at hand, batches a second, padding, and the share of a step spent waiting.
+listops: drawing and preparing ListOps, against plain recursion.
+report: tables and figures of what is in the folder `out`; measures nothing.
 
-Every figure is the median of `repeats`, and is printed with its ratio to the first one of its unit; `out`
-names a file that gets one line of JSON for each, with machine, versions and commit.
+A key goes to every target that has it. With `out=results/benchmarks` the rows of a target replace the file
+<device>-<target>.jsonl there, a line of JSON each; results/benchmarks/README.md explains them.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import sys
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from benchmarks import Figure, attention, data, listops
+from benchmarks import report
+from benchmarks.core import Row
+from benchmarks.targets import TARGETS
 
-from lra.arguments import parse
+from lra.arguments import parse_several
 from lra.errors import InputError
-from lra.record import current_commit, describe_environment
-from lra.tasks.listops_generator import num_cores
+from lra.record import current_commit, describe_environment, now, write_atomically
 
-TARGETS = {"listops": listops, "data": data, "attention": attention}
+OUTPUT = Path("results", "benchmarks")
 
 
-def main(arguments: list[str]) -> list[Figure]:
-    """Measure one target, print every figure as it comes, and append them to `out`."""
-    own = TARGETS[arguments[0]].OPTIONS if arguments and arguments[0] in TARGETS else {}
-    target, options = parse(arguments, verbs=tuple(TARGETS), options={"out": "", **own})
-    environment = {
-        **describe_environment(torch.device("cpu")),
-        "numba": version("numba"),
-        "num_cores": num_cores(),
-    }
-    print(", ".join(f"{name} {value}" for name, value in environment.items()))
-    figures: list[Figure] = []
-    for figure in TARGETS[target].measure(options):
-        first = next((other for other in figures if other.unit == figure.unit), figure)
-        figure.ratio = figure.value / first.value
-        figures.append(figure)
-        print(
-            f"{figure.name:45} {figure.value:12,.2f} {figure.unit:28} x {figure.ratio:7.3f}  {figure.note}", flush=True
+def main(arguments: list[str]) -> None:
+    """Measure every target that is named, print its table, and keep its rows where `out` says."""
+    keys = dict.fromkeys(key for target in TARGETS.values() for key in target.options)
+    verbs, given = parse_several(arguments, verbs=(*TARGETS, "report"), options=("out", *keys))
+    if not verbs:
+        raise InputError(f"Say what to measure: {', '.join(TARGETS)}; or report. Several may be named.")
+    out = given.pop("out", None)
+    folder = Path(out) if out else None
+    targets = [name for name in verbs if name != "report"]
+    own = {name: {key: given.get(key, value) for key, value in TARGETS[name].options.items()} for name in targets}
+    if unused := [key for key in given if not any(key in options for options in own.values())]:
+        raise InputError(
+            f"{unused[0]}= is no option of {', '.join(targets) or 'report'}. Options: {_options(targets)}."
         )
-    if options["out"]:
-        about = {"target": target, "environment": environment, "commit": current_commit()}
-        with Path(options["out"]).open("a") as file:
-            file.writelines(json.dumps({**asdict(f), **about}) + "\n" for f in figures if math.isfinite(f.value))
-    return figures
+    # Every option is read before anything is measured.
+    measurements = {name: TARGETS[name].measure(own[name]) for name in targets}
+    for name, rows in measurements.items():
+        run(name, rows, own[name].get("device", "cpu"), folder)
+    if "report" in verbs:
+        report.write(folder or OUTPUT)
+
+
+def run(name: str, rows: Iterator[Row], device: str, folder: Path | None) -> None:
+    """Measure one target."""
+    environment = describe_environment(torch.device(device))
+    about = {"target": name, "device": device, "environment": environment, "commit": current_commit(), "date": now()}
+    found = [{**row, **about} for row in rows]
+    print(file=sys.stderr)
+    versions = ", ".join(f"{key} {value}" for key, value in environment.items())
+    print(f"{name}: {versions}, commit {about['commit']}\n{TARGETS[name].render(found)}\n", flush=True)
+    if folder is not None:
+        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in found)
+        write_atomically(folder / f"{device}-{name}.jsonl", lines)
+
+
+def _options(targets: Sequence[str]) -> str:
+    return " ".join(f"{key}={value}" for name in targets for key, value in TARGETS[name].options.items())
 
 
 if __name__ == "__main__":

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
-from benchmarks import Figure, positive, timed
+from benchmarks import options as read
+from benchmarks.core import Progress
+from benchmarks.figures import Figure, timed
 from lra.data import Batching
 from lra.errors import InputError
 from lra.tasks import Split, Task
 from models.attention.softmax import SoftmaxAttention
 from models.encoder import Classifier
 
-CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
-OPTIONS = {"tasks": "listops,text,retrieval,image,pathfinder,pathx", "repeats": "3"}
+TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
+OPTIONS = {"tasks": "all", "repeats": "3"}
 # What would take minutes to draw is measured on fewer examples; the rest is prepared as published.
 FEWER = {
     "pathfinder": ["task.num_train=2000", "task.num_val=100", "task.num_test=100"],
@@ -42,10 +42,13 @@ PACKINGS = {
 
 
 def measure(options: Mapping[str, str]) -> Iterator[Figure]:
-    """Measure every task whose raw data are at hand; name the others."""
-    repeats = positive(options, "repeats")
-    for name in options["tasks"].split(","):
-        cfg = configuration(name, "full", *FEWER.get(name, []))
+    """Read the options; measure every task whose raw data are at hand, and name the others."""
+    return _measure(read.chosen(options, "tasks", TASKS), read.count(options, "repeats"))
+
+
+def _measure(names: Sequence[str], repeats: int) -> Iterator[Figure]:
+    for name in Progress("data", len(names)).over(names):
+        cfg = read.compose_config(f"task={name}", "scale=full", *FEWER.get(name, []))
         with tempfile.TemporaryDirectory() as folder:
             task: Task = instantiate(cfg.task)(cache_dir=folder)
             start = time.perf_counter()
@@ -63,12 +66,6 @@ def measure(options: Mapping[str, str]) -> Iterator[Figure]:
             if np.ptp(np.diff(task.split("train").offsets)):
                 yield from packing(name, task, cfg, repeats)
         yield from waiting(name)
-
-
-def configuration(name: str, scale: str, *overrides: str) -> DictConfig:
-    """Compose the shipped configuration of a task."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("config", overrides=[f"task={name}", f"scale={scale}", *overrides])
 
 
 def batches(name: str, task: Task, repeats: int) -> Iterator[Figure]:
@@ -129,7 +126,7 @@ def packing(name: str, task: Task, cfg: DictConfig, repeats: int) -> Iterator[Fi
 
 def waiting(name: str) -> Iterator[Figure]:
     """Measure the share of a training step at scale=mini that makes its batch, in the process that trains."""
-    cfg = configuration(name, "mini")
+    cfg = read.compose_config(f"task={name}", "scale=mini")
     task: Task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
     split, model = task.split("train"), build(task, cfg)
     batching = Batching(**cfg.data)

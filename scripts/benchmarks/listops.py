@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import Figure, positive, timed
+from benchmarks import options as read
 from benchmarks.data import batches
+from benchmarks.figures import Figure, timed
 from lra.tasks import listops_generator
 from lra.tasks.listops import Grammar, ListOps
 
@@ -27,8 +28,11 @@ FULL = Grammar(max_depth=10, max_args=10, operator_probability=0.25, min_length=
 
 
 def measure(options: Mapping[str, str]) -> Iterator[Figure]:
-    """Measure the generator, then batches of what it made."""
-    examples, repeats = (positive(options, name) for name in ("examples", "repeats"))
+    """Read the options; measure the generator, then batches of what it made."""
+    return _measure(read.count(options, "examples", least=10), read.count(options, "repeats"))
+
+
+def _measure(examples: int, repeats: int) -> Iterator[Figure]:
     size = f"num_train={examples - 2}, num_val=1, num_test=1"
     for name, program, note in (
         (

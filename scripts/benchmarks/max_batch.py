@@ -1,0 +1,116 @@
+"""The largest batch that fits, for every task and method at the published size: the "bz" of arXiv 2112.05359, Table 2.
+
+Each case has a process of its own, whose memory is limited: run as `python -m benchmarks.max_batch TASK BACKBONE ...`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+
+from benchmarks import options as read
+from benchmarks.core import Progress, Row, limit_memory
+from benchmarks.rendering import table
+from lra.micro_batch import is_out_of_memory, largest_micro_batch
+from lra.tasks import Task
+from models.encoder import Classifier
+
+TASKS = ("text", "listops", "retrieval", "pathfinder", "image")
+METHODS = "softmax_materialised,softmax,vmean,skeinformer,nystromformer,linformer,performer,informer,bigbird,reformer"
+OPTIONS = {
+    "tasks": "all", "attn": METHODS, "memory_gib": "4", "device": "cpu", "protocol": "skeinformer", "budget": "256",
+}  # fmt: skip
+
+
+def measure(options: Mapping[str, str]) -> Iterator[Row]:
+    """Read the options; return a row for each task and method."""
+    cases = [
+        (task, name)
+        for task in read.chosen(options, "tasks", TASKS)
+        for name in read.chosen(options, "attn", read.backbones())
+    ]
+    given = [
+        str(read.amount(options, "memory_gib")),
+        options["device"],
+        options["protocol"],
+        str(read.count(options, "budget")),
+    ]
+    return _rows(cases, given)
+
+
+def _rows(cases: Sequence[tuple[str, str]], given: Sequence[str]) -> Iterator[Row]:
+    progress = Progress("max_batch", len(cases))
+    for task, name in cases:
+        progress.say(f"{task}, {name}")
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.max_batch", task, name, *given],
+            cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        progress.done += 1
+        about = {
+            "task": task,
+            "backbone": name,
+            "memory_gib": float(given[0]),
+            "protocol": given[2],
+            "budget": int(given[3]),
+        }
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [f"killed by signal {-done.returncode}"])[-1]
+            yield {**about, "status": f"failed: {last}"}
+        else:
+            yield {**about, **json.loads(done.stdout)}
+
+
+def largest(task: str, name: str, memory_gib: float, device: torch.device, protocol: str, budget: int) -> Row:
+    """Find the largest batch of full-length examples of one task."""
+    cfg = read.compose_config(f"task={task}", f"attn={name}", f"protocol={protocol}", f"budget={budget}")
+    made: Task = instantiate(cfg.task)(cache_dir=None)  # asked for its shape alone, so its data need not be there
+    n = cfg.data.padded_length or made.max_len
+    limit_memory(memory_gib * 2**30, device)
+    model = Classifier(
+        instantiate(cfg.attn), vocab_size=made.vocab_size, max_len=n, num_classes=made.num_classes,
+        num_inputs=made.num_inputs, **read.resolved(cfg.model),
+    ).to(device)  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters())
+
+    def attempt(batch: int) -> None:
+        tokens = torch.randint(1, made.vocab_size, (batch, made.num_inputs, n), dtype=torch.uint8, device=device)
+        optimizer.zero_grad(set_to_none=True)
+        model(tokens, tokens > 0).logsumexp(-1).sum().backward()
+        optimizer.step()
+
+    wanted = cfg.trainer.batch_size
+    try:
+        found = largest_micro_batch(attempt, wanted, device)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return {"n": n, "wanted": wanted, "largest": 0, "status": "out of memory"}
+    return {"n": n, "wanted": wanted, "largest": found, "status": "ok"}
+
+
+def render(rows: Sequence[Row]) -> str:
+    """Lay out a line for each method, a column for each task."""
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    cells = {
+        (row["backbone"], row["task"]): str(row["largest"]) if row["status"] == "ok" else row["status"] for row in rows
+    }
+    names = list(dict.fromkeys(row["backbone"] for row in rows))
+    wanted = {row["task"]: row["wanted"] for row in rows if "wanted" in row}
+    lines = [[name, *(cells.get((name, task), "") for task in tasks)] for name in names]
+    lines.append(["(the protocol's batch)", *(str(wanted.get(task, "")) for task in tasks)])
+    memory = rows[0]["memory_gib"] if rows else 0
+    title = f"Largest batch, by doubling, of full-length examples in {memory:g} GiB beyond an empty process"
+    return f"{title}\n{table(('backbone', *tasks), lines)}"
+
+
+if __name__ == "__main__":
+    task_name, backbone, memory, device_name, protocol_name, budget_text = sys.argv[1:]
+    case = largest(task_name, backbone, float(memory), torch.device(device_name), protocol_name, int(budget_text))
+    print(json.dumps(case))

@@ -1,0 +1,38 @@
+"""Every target: its options, how it is measured, how its rows are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from benchmarks import approximation, data, figures, flops, lengths, listops, max_batch, train
+from benchmarks.core import Row
+
+Options = Mapping[str, str]
+
+
+class Target(NamedTuple):
+    """A target.
+
+    Attributes:
+        options: its keys, with their defaults.
+        measure: reads the options, which may raise InputError, and returns the rows to come.
+        render: makes the table for the terminal of all rows.
+    """
+
+    options: Options
+    measure: Callable[[Options], Iterator[Row]]
+    render: Callable[[Sequence[Row]], str]
+
+
+TARGETS = {
+    "attention": Target(lengths.OPTIONS["attention"], partial(lengths.measure, "attention"), lengths.render),
+    "model": Target(lengths.OPTIONS["model"], partial(lengths.measure, "model"), lengths.render),
+    "flops": Target(flops.OPTIONS, flops.measure, flops.render),
+    "approximation": Target(approximation.OPTIONS, approximation.measure, approximation.render),
+    "train": Target(train.OPTIONS, train.measure, train.render),
+    "max_batch": Target(max_batch.OPTIONS, max_batch.measure, max_batch.render),
+    "data": Target(data.OPTIONS, lambda given: figures.rows(data.measure(given)), figures.render),
+    "listops": Target(listops.OPTIONS, lambda given: figures.rows(listops.measure(given)), figures.render),
+}
