@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.profiler import record_function
 from tqdm import tqdm
 
 from lra import compilation
@@ -147,7 +146,7 @@ class Trainer:
 
         batches = self.batching.training(train, self.batch_size, seed, first_step=outcome.steps)
         bar = _progress_bar(self.steps, outcome.steps, shown=world.leads)
-        with bar, profiled(trace, device) as tick:
+        with bar, profiled(trace, device) as (training.mark, tick):
             try:
                 meter.start()
                 while True:
@@ -161,7 +160,7 @@ class Trainer:
                         meter.start()
                     if ended or outcome.stopped_early:
                         break
-                    with record_function("step"):
+                    with training.mark("step"):
                         self._step(training, train, next(batches), task.max_len)
                     bar.update()
                     tick()
@@ -240,7 +239,7 @@ class Trainer:
                     raise
                 training.outcome.micro_batch = size // 2
                 log.warning("Out of memory with %d examples at once; going on with %d.", size, size // 2)
-        with record_function("optimizer"):
+        with training.mark("optimizer"):
             world.sum_gradients(model)
             world.sum(totals)
             if self.optimization.clip_norm is not None:
@@ -268,14 +267,14 @@ class Trainer:
         totals = torch.zeros(2, device=training.device)
         real = padded = 0
         for first in range(0, len(share), size):
-            with record_function("data"):
+            with training.mark("data"):
                 batch = training.batching.gather(train, share[first : first + size], max_len)
                 labels = batch.labels.to(training.device, non_blocking=True)
-            with record_function("forward"):
+            with training.mark("forward"):
                 logits = compute_logits(training.forward, batch, training.device, self.precision)
                 # Sums over the batch's size, not means over the part's: the gradient is that of the undivided batch.
                 loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
-            with record_function("backward"):
+            with training.mark("backward"):
                 training.scaler.scale(loss).backward()
             totals += torch.stack([loss.detach(), (logits.argmax(-1) == labels).sum() / batch_size])
             real, padded = real + int(batch.mask.sum()), padded + batch.mask.numel()

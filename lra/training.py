@@ -19,6 +19,7 @@ from lra.data import Batching
 from lra.distributed import World
 from lra.evaluation import Evaluation
 from lra.meter import Meter
+from lra.profiling import Mark, unmarked
 
 # fp16's gradients overflow now and then, and the scale is halved; where that ends here, no scale would do.
 LEAST_SCALE = 2.0**-10
@@ -159,6 +160,7 @@ class Training:
     world: World
     last_rate: float = 0.0  # the learning rate of the last step
     forward: nn.Module = field(init=False)  # the model as training calls it, compiled or not
+    mark: Mark = unmarked  # names a part of a step for the profiler
 
     def __post_init__(self) -> None:
         self.forward = self.model
