@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,6 +121,8 @@ class Trainer:
             StoppedError: a stop was requested; a checkpoint holds what there is.
         """
         torch.use_deterministic_algorithms(self.deterministic)
+        if self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not deterministic without
         world, stop, meter = world or World(), stop or StopRequest(), meter or Meter(device)
         train, val, test = task.split("train"), task.split("val"), task.split("test")
         optimizer, schedule = self.optimization.build(model.parameters(), self.steps)

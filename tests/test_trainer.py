@@ -282,6 +282,16 @@ def test_an_evaluation_that_does_not_fit_is_done_in_parts():
     assert np.array_equal(narrow.predictions["last"], wide.predictions["last"])
 
 
+def test_deterministic_kernels_compute_the_same(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        plain, careful = (fit(changed(steps=6, eval_every=3, deterministic=mode))[1] for mode in (False, True))
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert numbers(plain) == numbers(careful)
+
+
 @pytest.mark.slow
 def test_a_compiled_step_computes_what_the_plain_one_does():
     plain, compiled = (fit(changed(steps=6, eval_every=3, compile=mode, micro_batch=20)) for mode in (False, True))
