@@ -1,1 +1,67 @@
-"""The harness: tasks, the training loop, measuring, records and tables. Knows nothing of the backbones."""
+"""The harness: tasks, the training loop, measuring, records and tables. Knows nothing of the backbones.
+
+What most people want of it from Python, loaded when it is first asked for:
+
+    >>> import lra
+    >>> records = lra.load_records("results")
+    >>> board = lra.leaderboard(records, task="listops", scale="mini")
+    >>> board.loc[board["attn"] == "softmax", "n"].item() >= 1
+    True
+
+`lra.leaderboard` returns a data frame with a row a group of seeds: accuracy as a fraction with `low` and `high`, `n`,
+`failures`, `ms_per_step` and the `keys` of the records behind it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+    from lra.record import RunRecord
+
+__all__ = ["leaderboard", "load_records"]
+
+
+def load_records(results_dir: str | Path = "results") -> list[RunRecord]:
+    """Read the records of a results folder: its own runs, and those collected in `measured/`.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    from pathlib import Path
+
+    from lra import collected
+
+    return collected.load_records(Path(results_dir))
+
+
+def leaderboard(
+    records: list[RunRecord] | str | Path = "results",
+    *,
+    task: str | None = None,
+    attn: str | None = None,
+    protocol: str | None = None,
+    scale: str | None = None,
+    device: str | None = None,
+) -> pd.DataFrame:
+    """Summarise records, or those of a results folder, a row a group of seeds, the most accurate first of each task.
+
+    The other arguments choose among the records. Rows of different scales, protocols or data are not comparable.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    from lra import tables
+
+    wanted = {"task": task, "attn": attn, "protocol": protocol, "scale": scale, "device": device}
+    found = records if isinstance(records, list) else load_records(records)
+    chosen = [run for run in found if all(value in (None, getattr(run, name)) for name, value in wanted.items())]
+    board = tables.leaderboard(chosen)
+    if board.empty:
+        return board
+    order = ["scale", "protocol", "device", "task", "data", "accuracy"]
+    return board.sort_values(order, ascending=[True] * 5 + [False], ignore_index=True)

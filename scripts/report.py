@@ -9,6 +9,8 @@ compare             ranks as far as McNemar's test supports them; a=NAME b=NAME 
 collect             merge the finished records of `runs/`, curves and predictions into `measured/`, which is committed
 import from=FOLDER  merge somebody else's records into `measured/`
 tables              rewrite `tables/` from `measured/` and `published/` alone
+page                write `leaderboard.html`: tables, plots and every run, in one file that needs no network
+watch               what runs now and when it may end, what ended and what failed; once=true prints it once
 
 format=terminal|markdown|latex|csv: terminal on a terminal, else markdown. task= attn= protocol= scale= device= choose
 among the records; wandb=entity/project takes them from Weights & Biases. results_dir=results.
@@ -31,15 +33,29 @@ from lra.failures import failure_report
 from lra.layout import FORMATS, Report, write
 from lra.missing import load_missing
 from lra.online import load_online
+from lra.page import write_page
 from lra.papers import paper_report
 from lra.published import load_models, load_tables
 from lra.record import RunRecord, write_atomically
 from lra.tables import leaderboard_report
+from lra.watch import watch
 
 CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
 FILTERS = ("task", "attn", "protocol", "scale", "device")
-OPTIONS = ("format", "table", "experiment", "a", "b", "from", "wandb", *FILTERS)
-VERBS = ("show", "leaderboard", "cost", "failures", "coverage", "compare", "collect", "import", "tables")
+OPTIONS = ("format", "table", "experiment", "a", "b", "from", "wandb", "once", *FILTERS)
+VERBS = (
+    "show",
+    "leaderboard",
+    "cost",
+    "failures",
+    "coverage",
+    "compare",
+    "collect",
+    "import",
+    "tables",
+    "page",
+    "watch",
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -56,6 +72,14 @@ def main(arguments: list[str]) -> int:
         return int(verb == "import" and refused > 0)
     if verb == "tables":
         rebuild(results_dir)
+        return 0
+    if verb == "page":
+        print(write_page(results_dir, chosen(load_records(results_dir), options)))
+        return 0
+    if verb == "watch":
+        if options["once"] not in ("", "true", "false"):
+            raise InputError(f"once must be true or false. Got {options['once']!r}.")
+        watch(results_dir, once=options["once"] == "true")
         return 0
     style = options["format"] or ("terminal" if sys.stdout.isatty() else "markdown")
     if style not in FORMATS:

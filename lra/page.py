@@ -1,0 +1,202 @@
+"""The leaderboard as one HTML file that needs no network: tables, plots, and behind every row the runs it is made of.
+
+The tables are plain HTML, which DataTables sorts and filters; Plotly draws. Both stand in the file in full, with their
+licences. A policy in the file allows no script but those, by their hashes, and no connection at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from lra.collected import MEASURED
+from lra.errors import InputError
+from lra.packed import Packed
+from lra.page_rows import Line, measured_lines, published_lines
+from lra.record import RunRecord, write_atomically
+from lra.tables import CELL_LEGEND, accuracy_of, scale_order, tested
+
+ASSETS = files("lra") / "page_assets"
+NAME = "leaderboard.html"
+CURVES = ("step", "train_loss", "val_loss", "train_accuracy", "val_accuracy")
+MEASURES = ("steps", "best_step", "train_seconds", "ms_per_step", "peak_memory_bytes", "num_params")
+# What is asked of the benchmarks' rows: a forward and backward pass of one mechanism.
+BENCHMARK, DIRECTION = "attention", "both"
+DIGITS = 6
+
+
+def write_page(results_dir: Path, records: Sequence[RunRecord]) -> Path:
+    """Write `leaderboard.html` into the results folder.
+
+    Raises:
+        InputError: the libraries are not installed, or the file cannot be written.
+    """
+    text = page(results_dir, records)
+    try:
+        write_atomically(results_dir / NAME, text)
+    except OSError as error:
+        raise InputError(f"{results_dir / NAME} cannot be written: {error.strerror or error}.") from error
+    return results_dir / NAME
+
+
+def page(results_dir: Path, records: Sequence[RunRecord]) -> str:
+    """Return the page's text.
+
+    Args:
+        results_dir: where curves, published numbers and benchmarks are.
+        records: the runs to show.
+
+    Raises:
+        InputError: the libraries are not installed.
+    """
+    plotly, tables, tables_style = _libraries()
+    published = published_lines(results_dir)
+    measured = measured_lines(records, results_dir)
+    curves = Packed.load((results_dir / MEASURED).parent)
+    for run in records:
+        curves.add_run(run, results_dir / "runs" / run.task / run.attn / run.key)
+    data = {
+        "points": {line.key: line.point for line in measured if line.point},
+        "details": {line.key: line.detail for line in [*measured, *published] if line.detail},
+        "runs": {run.key: _run(run, curves.curves.get(run.key, [])) for run in records},
+        "scaling": _scaling(results_dir / "benchmarks"),
+    }
+    scripts = [plotly, tables, (ASSETS / "page.js").read_text()]
+    parts = {
+        "policy": " ".join(_hash(script) for script in scripts),
+        "tables_style": tables_style,
+        "style": (ASSETS / "page.css").read_text(),
+        "measured": _panel("measured", measured, ("task", "scale", "protocol", "device"), "accuracy"),
+        "published": _panel("published", published, ("task", "source", "metric"), "value"),
+        "legend": escape(CELL_LEGEND),
+        "data": json.dumps(_clean(data), allow_nan=False, separators=(",", ":")).replace("<", r"\u003c"),
+        **dict(zip(("plotly", "tables", "glue"), scripts, strict=True)),
+    }
+    return Template((ASSETS / "page.html").read_text()).substitute(parts)
+
+
+def _libraries() -> tuple[str, str, str]:
+    """Return Plotly, DataTables as a script whose name is global, and its style."""
+    try:
+        plotly = (files("plotly") / "package_data" / "plotly.min.js").read_text()
+        folder = files("itables") / "html"
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is needed for the page: pip install -e '.[page]'.") from error
+    bundle, count = re.subn(
+        r"export\{[^}]*?([\w$]+) as jQuery[^}]*\}",
+        lambda found: f"globalThis.DataTable={found[1]}.fn.dataTable",
+        (folder / "dt_bundle.js").read_text(),
+    )
+    assert count == 1, "the bundle of itables exports jQuery no more"
+    return _inline(plotly), _inline(bundle), (folder / "dt_bundle.css").read_text()
+
+
+def _inline(script: str) -> str:
+    """Write what would end or confuse a script element otherwise: inside strings and patterns it means the same."""
+    return script.replace("</script", r"<\/script").replace("<!--", r"<\!--")
+
+
+def _hash(script: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _panel(name: str, lines: Sequence[Line], filters: Sequence[str], order: str) -> str:
+    """Lay a table out with a select for each filter; only one scale is shown at a time."""
+    if not lines:
+        return f'<section id="{name}" class="panel"><p>Nothing is {name} yet.</p></section>'
+    columns = list(lines[0].cells)
+    selects = []
+    for column in filters:
+        values = {line.cells[column].text for line in lines}
+        options = [*sorted(values, key=scale_order if column == "scale" else str)]
+        first = [] if column == "scale" else ["all"]
+        chosen = {"metric": "accuracy"}.get(column, first[0] if first else _fullest(lines))
+        selects.append(
+            f'<label>{column}<select data-column="{columns.index(column)}" data-name="{column}">'
+            + "".join(
+                f'<option value="{"" if value == "all" else escape(value)}"{" selected" * (value == chosen)}>'
+                f"{escape(value)}</option>"
+                for value in [*first, *options]
+            )
+            + "</select></label>"
+        )
+    head = "".join(f'<th scope="col" data-name="{column}">{lines[0].cells[column].title}</th>' for column in columns)
+    body = "\n".join(_row(line) for line in lines)
+    return (
+        f'<section id="{name}" class="panel" aria-label="{name} numbers">'
+        f'<form class="filters">{"".join(selects)}</form>'
+        f'<table data-task="{columns.index("task")}" data-best="{columns.index(order)}">'
+        f'<caption class="unseen">{name.title()} numbers</caption>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></section>"
+    )
+
+
+def _fullest(lines: Sequence[Line]) -> str:
+    """Return the published size if anything is measured there, else the largest that is."""
+    scales = {line.cells["scale"].text for line in lines}
+    return min(scales, key=scale_order)
+
+
+def _row(line: Line) -> str:
+    name, *rest = line.cells.values()
+    button = f'<button type="button">{escape(name.text)}</button>' if line.detail else escape(name.text)
+    cells = "".join(
+        f'<td class="{"number" if cell.order is not None else ""}" data-order="{_order(cell.order, cell.text)}">'
+        f"{escape(cell.text)}</td>"
+        for cell in rest
+    )
+    attributes = f' data-key="{escape(line.key)}"' if line.detail else ' class="floor"'
+    return f'<tr{attributes}><th scope="row" data-order="{escape(name.text)}">{button}</th>{cells}</tr>'
+
+
+def _order(order: float | None, text: str) -> str:
+    """Return what a cell sorts by; of numbers, those that are not there stand last when the highest stands first."""
+    if order is None:
+        return escape(text)
+    return "-1" if math.isnan(order) else repr(float(order))
+
+
+def _run(run: RunRecord, curve: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "seed": run.seed, "status": run.status, "tested": tested(run), "accuracy": accuracy_of(run),
+        **{name: getattr(run, name) for name in MEASURES},
+        "command": run.command, "commit": run.commit, "date": run.date, "error": run.error,
+        "config": run.config, "environment": run.environment,
+        "curve": {name: [point.get(name) for point in curve] for name in CURVES} if curve else None,
+    }  # fmt: skip
+
+
+def _scaling(folder: Path) -> list[dict[str, Any]]:
+    """Read how time and memory of every mechanism grow with the length, where it was measured."""
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for path in sorted(folder.glob(f"*-{BENCHMARK}.jsonl")):
+        for text in path.read_text().splitlines():
+            row = json.loads(text)
+            if row["status"] == "ok" and row["direction"] == DIRECTION:
+                machine = row["environment"]["device_name"]
+                about = {"machine": machine, "name": row["backbone"], "n": [], "ms": [], "mib": []}
+                line = lines.setdefault((machine, row["backbone"]), about)
+                line["n"].append(row["n"])
+                line["ms"].append(row["ms"])
+                line["mib"].append(row["peak_bytes"] / 2**20)
+    return list(lines.values())
+
+
+def _clean(value: Any) -> Any:
+    """Round numbers, and leave out what JSON has no word for."""
+    if isinstance(value, dict):
+        return {name: _clean(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(inner) for inner in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value

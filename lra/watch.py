@@ -1,0 +1,155 @@
+"""What a sweep is doing: which runs are under way, how far they are and when they may end; what ended and what failed.
+
+Locks are left alone, since a run that began in the very moment of a look at its lock would give up: whether a run is
+under way is told by the process named in its folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lra.collected import load_records
+from lra.layout import Report, Table, write
+from lra.record import RunRecord
+from lra.tables import STATUS_TEXT
+
+SECONDS = 10.0
+LATEST = 10
+HEAD = ("task", "attn", "protocol", "scale", "seed", "status", "steps", "of", "validation %", "time left", "since")
+HOLDER = re.compile(r"process (?P<process>\d+) on (?P<host>.*), since (?P<since>.*)")
+UNDER_WAY = ["running", "elsewhere"]
+NOT_FINISHED = ["stopped", "failed", "interrupted"]
+RESULTS = ["out of memory", "diverged"]
+CLEAR = "\033[2J\033[H"
+
+
+def watch(results_dir: Path, *, once: bool = False, seconds: float = SECONDS) -> None:
+    """Print what runs and what ended, again and again until it is interrupted, or once."""
+    while True:
+        text = write(watch_report(results_dir), "terminal")
+        print(text if once else f"{CLEAR}{text}\n\nEvery {seconds:.0f} s; Ctrl-C ends this, not the runs.", flush=True)
+        if once:
+            return
+        try:
+            time.sleep(seconds)
+        except KeyboardInterrupt:
+            return
+
+
+def watch_report(results_dir: Path) -> Report:
+    """Tell the state of every run of a results folder.
+
+    Returns:
+        A report whose frame has a row for each run that has begun: of those without a final record, the step of the
+        last validation pass and the seconds left at the pace so far (without evaluation); NaN where there was none yet.
+    """
+    records = {run.key: run for run in load_records(results_dir)}
+    rows = []
+    for path in sorted((results_dir / "runs").glob("*/*/*/config.json")):
+        known = records.get(path.parent.name)
+        if known is None or not known.is_final:
+            rows.append(_begun(path, known))
+            records.pop(path.parent.name, None)
+    rows += [_ended(run) for run in sorted(records.values(), key=lambda run: run.date or "", reverse=True)]
+    frame = pd.DataFrame(rows, columns=[*HEAD[:8], "val_accuracy", "seconds_left", "since"])
+    counts = Counter(row["status"] for row in rows)
+    order = [*UNDER_WAY, *NOT_FINISHED, *RESULTS, "ok"]
+    summary = ", ".join(f"{counts[name]} {name}" for name in sorted(counts, key=order.index)) or "Nothing has begun."
+    groups = [
+        ("Under way", UNDER_WAY, len(rows)),
+        ("Not finished, and not running: the same command goes on with them", NOT_FINISHED, len(rows)),
+        ("Failures that are results", RESULTS, len(rows)),
+        (f"Ended ok, the last {LATEST}", ["ok"], LATEST),
+    ]
+    tables = []
+    for title, statuses, most in groups:
+        lines = [_line(row) for row in rows if row["status"] in statuses][:most]
+        if lines:
+            tables.append(Table(title, HEAD, lines))
+    note = (
+        "Time left: at the pace of training so far, from the last validation pass on and without evaluation; patience "
+        "may end a run earlier. Elsewhere: begun on another machine, whose processes cannot be seen from here."
+    )
+    return Report(
+        tables, frame, intro=[f"{results_dir}: {summary}"], notes=[note] * any(counts[name] for name in UNDER_WAY)
+    )
+
+
+def _holder(folder: Path) -> tuple[str, str]:
+    """Tell whether the process named in a folder is there, and since when it has it."""
+    try:
+        found = HOLDER.fullmatch((folder / ".holder").read_text())
+    except OSError:
+        found = None
+    if found is None:
+        return "stopped", ""
+    if found["host"] != socket.gethostname():
+        return "elsewhere", found["since"]
+    try:
+        os.kill(int(found["process"]), 0)
+    except ProcessLookupError:
+        return "stopped", found["since"]
+    except PermissionError:  # it is somebody else's
+        pass
+    return "running", found["since"]
+
+
+def _begun(path: Path, record: RunRecord | None) -> dict[str, Any]:
+    config = json.loads(path.read_text())
+    points = _points(path.with_name("metrics.jsonl"))
+    last = points[-1] if points else {}
+    steps, of = last.get("step", 0), config["trainer"]["steps"]
+    status, since = _holder(path.parent)
+    if status == "stopped" and record is not None:
+        status = record.status
+    left = last["train_seconds"] / steps * (of - steps) if steps and status in UNDER_WAY else None
+    return {
+        "task": config["task"]["name"], "attn": config["attn"]["name"], "protocol": config["protocol"]["name"],
+        "scale": config["scale"], "seed": config["seed"], "status": status, "steps": steps, "of": of,
+        "val_accuracy": last.get("val_accuracy"), "seconds_left": left, "since": since,
+    }  # fmt: skip
+
+
+def _ended(run: RunRecord) -> dict[str, Any]:
+    names = ("task", "attn", "protocol", "scale", "seed", "steps")
+    return {
+        **{name: getattr(run, name) for name in names}, "status": STATUS_TEXT.get(run.status, run.status),
+        "of": run.config.get("trainer", {}).get("steps", run.steps), "val_accuracy": run.val_accuracy,
+        "seconds_left": None, "since": run.date or "",
+    }  # fmt: skip
+
+
+def _points(path: Path) -> Sequence[dict[str, Any]]:
+    """Read a learning curve; the line that is being written just now is left out."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    accuracy, left = row["val_accuracy"], row["seconds_left"]
+    return [
+        *(str(row[name]) for name in HEAD[:6]), f"{row['steps']:,}", f"{row['of']:,}",
+        "" if accuracy is None else f"{100 * accuracy:.1f}", "" if left is None else _duration(left), row["since"],
+    ]  # fmt: skip
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
