@@ -293,6 +293,7 @@ def test_deterministic_kernels_compute_the_same(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about its own parts
 def test_a_compiled_step_computes_what_the_plain_one_does():
     plain, compiled = (fit(changed(steps=6, eval_every=3, compile=mode, micro_batch=20)) for mode in (False, True))
     for a, b in zip(plain[1], compiled[1], strict=True):
