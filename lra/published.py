@@ -14,6 +14,8 @@ from lra.layout import each
 from lra.record import RunRecord
 
 FOLDER = Path("published")
+# What papers print does not depend on where somebody keeps results: a folder without its own has the checkout's.
+OURS = Path(__file__).parent.parent / "results"
 STATUS_TEXT = {"fail": "FAIL", "not_reported": "not reported"}
 
 
@@ -124,7 +126,7 @@ def printed(row: Any) -> str:
 
 
 def _read(results_dir: Path, name: str) -> pd.DataFrame:
-    path = results_dir / FOLDER / name
+    path = (results_dir if (results_dir / FOLDER).is_dir() else OURS) / FOLDER / name
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
