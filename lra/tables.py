@@ -141,7 +141,7 @@ def cell(row: Any) -> str:
 
 
 def floors(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """Collect what needs no model: task, data, name, and the text of its cell; the highest first."""
+    """Collect what needs no model: task, data, name, accuracy, and the text of its cell; the highest first."""
     rows = {
         (run.task, data_name(run), name): (accuracy, mean_interval([accuracy], run.data["sizes"]["test"]))
         for run in records
@@ -149,10 +149,10 @@ def floors(records: Iterable[RunRecord]) -> pd.DataFrame:
     }
     return pd.DataFrame(
         [
-            {"task": task, "data": data, "name": name, "text": f"{100 * a:.1f} [{100 * low:.1f}, {100 * high:.1f}]"}
+            (task, data, name, a, f"{100 * a:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
             for (task, data, name), (a, (low, high)) in sorted(rows.items(), key=lambda item: -item[1][0])
         ],
-        columns=["task", "data", "name", "text"],
+        columns=["task", "data", "name", "accuracy", "text"],
     )
 
 

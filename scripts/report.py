@@ -4,6 +4,7 @@ show, leaderboard   task x attn: mean, interval, n, failures, floors (the defaul
 table=NAME          a paper's table, or an experiment's, beside ours
 cost                accuracy, time, memory, operations and parameters of every run; the Pareto front marked
 failures            what ended otherwise than ok, never ended, or had no data
+ranks               whether each scale ranks mechanisms as the published tables do
 coverage            which runs of every experiment exist; experiment=NAME for one
 compare             ranks as far as McNemar's test supports them; a=NAME b=NAME for two mechanisms in detail
 collect             merge the finished records of `runs/`, curves and predictions into `measured/`, which is committed
@@ -36,6 +37,7 @@ from lra.online import load_online
 from lra.page import write_page
 from lra.papers import paper_report
 from lra.published import load_models, load_tables
+from lra.ranks import rank_report
 from lra.record import RunRecord, write_atomically
 from lra.tables import leaderboard_report
 from lra.watch import watch
@@ -49,6 +51,7 @@ VERBS = (
     "cost",
     "failures",
     "coverage",
+    "ranks",
     "compare",
     "collect",
     "import",
@@ -96,6 +99,8 @@ def answer(verb: str, options: dict[str, str], results_dir: Path) -> Report:
         return cost_report(records)
     if verb == "compare":
         return compare_report(results_dir, records, options["a"], options["b"])
+    if verb == "ranks":
+        return ranks(records, results_dir)
     if verb in ("failures", "coverage"):
         begun, missing = unfinished(results_dir), load_missing(results_dir)
         if verb == "failures":
@@ -136,6 +141,12 @@ def paper_table(name: str, records: Sequence[RunRecord], results_dir: Path) -> R
     return paper_report(table, load_models(results_dir), experiment, records, results_dir / "benchmarks")
 
 
+def ranks(records: Sequence[RunRecord], results_dir: Path) -> Report:
+    """Compare the ranks of mechanisms with those of every published table of accuracies."""
+    tables, experiments = load_tables(results_dir), load_experiments(CONFIGS / "experiment")
+    return rank_report(list(tables.values()), load_models(results_dir), experiments, records)
+
+
 def rebuild(results_dir: Path) -> None:
     """Write every table as Markdown, and where something is measured as CSV with the keys of the records behind it."""
     records = load_measured(results_dir)
@@ -143,6 +154,7 @@ def rebuild(results_dir: Path) -> None:
     made: dict[str, Callable[[], Report]] = {
         "leaderboard": lambda: leaderboard_report(records),
         "cost": lambda: cost_report(records),
+        "ranks": lambda: ranks(records, results_dir),
         "coverage": lambda: coverage(list(experiments.values()), records),
         **{name: lambda name=name: paper_table(name, records, results_dir) for name in load_tables(results_dir)},  # type: ignore[misc]
     }

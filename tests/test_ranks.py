@@ -1,0 +1,67 @@
+"""Rank correlations with published tables."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lra.layout import write
+from lra.ranks import rank_report, spearman
+from tests.records import record
+from tests.test_experiments import EXPERIMENTS
+from tests.test_published import MODELS, TABLES
+
+NAMES = (
+    "softmax",
+    "vmean",
+    "bigbird",
+    "performer",
+    "skeinformer",
+)  # published on ListOps: 38.17 28.78 38.86 37.70 38.73
+
+
+def ranked(*records):
+    return rank_report(list(TABLES.values()), MODELS, EXPERIMENTS, records)
+
+
+def test_spearman_is_that_of_scipy_ties_included():
+    rng = np.random.default_rng(0)
+    for n in (4, 9, 16):
+        ours, theirs = rng.integers(0, 6, n).astype(float), rng.normal(size=n)
+        r, low, high = spearman(ours.tolist(), theirs.tolist())
+        assert r == pytest.approx(stats.spearmanr(ours, theirs).statistic)
+        assert -1 < low < r < high < 1
+    assert spearman([1, 2, 3, 4], [10, 20, 30, 40]) == (1, 1, 1)
+    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == (-1, -1, -1)
+    assert math.isnan(spearman([1, 1, 1, 1], [1, 2, 3, 4])[0])
+
+
+def test_a_smaller_scale_is_ranked_against_the_published_table():
+    runs = [record(name, 0, 0.3 + 0.01 * place) for place, name in enumerate(NAMES)]
+    report = ranked(*runs)
+    (row,) = report.frame[report.frame["task"] == "listops"].to_dict("records")
+    assert (row["table"], row["scale"], row["n"]) == ("skeinformer_table1", "mini", 5)
+    assert row["correlation"] == pytest.approx(stats.spearmanr([0, 1, 2, 3, 4], [38.17, 28.78, 38.86, 37.7, 38.73])[0])
+    assert row["spread"] == pytest.approx(4.0)
+    assert row["above_floor"] == 5  # the operator's floor is at 25 %
+    assert set(row["keys"].split()) == {run.key for run in runs}
+    text = write(report, "markdown")
+    assert "Skeinformer, Table 1" in text
+    assert "5 of 5" in text
+
+
+def test_too_few_mechanisms_other_protocols_and_failures_are_not_ranked():
+    few = [record(name, 0, 0.4) for name in NAMES[:3]]
+    assert "No task has 4 mechanisms" in write(ranked(*few), "markdown")
+    assert ranked(*few, record("bigbird", 0, None, status="diverged")).frame.empty
+    assert ranked(*few, record("bigbird", 0, 0.4, protocol="controlled")).frame.empty
+    equal = ranked(*(record(name, 0, 0.4) for name in NAMES))
+    assert "none: all are equal" in write(equal, "markdown")
+
+
+def test_mechanisms_at_the_floor_are_counted_as_such():
+    runs = [record(name, 0, 0.25 if name == "vmean" else 0.4) for name in NAMES]
+    assert list(ranked(*runs).frame["above_floor"]) == [4]
