@@ -1,8 +1,9 @@
-"""Figures of records for a notebook: accuracy against cost, learning curves, seeds; the same numbers as the tables."""
+"""Figures of records: the board, accuracy against cost, learning curves, seeds; the same numbers as the tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,82 @@ from lra.collected import MEASURED
 from lra.costs import cost_frame
 from lra.layout import each
 from lra.packed import Packed
+from lra.plots import COLOURS, GREY, LOOK, End, name_ends
 from lra.record import RunRecord
-from lra.tables import TASK_TITLES, accuracy_of, leaderboard
+from lra.tables import BASELINE, TASK_TITLES, accuracy_of, floors, label, leaderboard, tested
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COSTS = {"ms_per_step": ("ms a step", 1.0), "peak_memory_bytes": ("peak memory, MiB", 2.0**-20)}
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+EXACT = ("softmax", "softmax_materialised")
+
+
+def board(records: Sequence[RunRecord]) -> Figure:
+    """Draw the leaderboard of one scale, protocol and device: a row a mechanism, a panel a task, 95 % intervals.
+
+    Rows are in the order of their mean place over the tasks, the best on top; baselines beneath. Grey lies what needs
+    no model. Where no run of a cell ended ok, its reason stands there.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    rows = leaderboard(records)
+    rows = rows.assign(
+        label=[label(attn, settings) for attn, settings in zip(rows["attn"], rows["settings"], strict=True)],
+        baseline=rows["attn"].str.startswith(BASELINE),
+        place=rows["accuracy"].astype(float).groupby([rows["task"], rows["data"]]).rank(ascending=False, pct=True),
+    )
+    order = rows.groupby(["baseline", "label"], as_index=False)[["place"]].mean()
+    names = order.sort_values(["baseline", "place"], kind="stable")["label"]
+    heights = {name: -height for height, name in enumerate(names)}
+    beneath = floors(records)
+    shown = set(zip(rows["task"], rows["data"], strict=True))
+    panels = sorted(shown, key=lambda panel: (list(TASK_TITLES).index(panel[0]), panel))
+    several = Counter(task for task, _ in panels)
+    with rc_context(LOOK):
+        figure = Figure(figsize=(1.6 + 1.75 * len(panels), 0.9 + 0.21 * len(heights)), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for (task, data), axis in zip(panels, axes, strict=True):
+            axis.set_title(TASK_TITLES[task] + (f", {data}" if several[task] > 1 else ""))
+            mine = [row for row in each(rows) if (row.task, row.data) == (task, data)]
+            floor = beneath[(beneath["task"] == task) & (beneath["data"] == data)]["accuracy"].max()
+            _column(axis, mine, heights, 100 * floor)
+        axes[0].set_yticks(list(heights.values()), list(heights))
+        axes[0].set_ylim(min(heights.values()) - 0.7, 0.7)
+        figure.suptitle(_board_title(records[0], rows["n"]), x=0.01, ha="left")
+        figure.supxlabel("%, with 95 % intervals; grey: reached without a model; black: exact softmax", fontsize=8)
+    return figure
+
+
+def _column(axis: Axes, rows: Sequence[Any], heights: Mapping[str, int], floor: float) -> None:
+    """Draw a task of the board: points with their intervals, and what the floors reach."""
+    for row in rows:
+        height = heights[row.label]
+        if not row.n:
+            axis.text(0.5, height, row.failures, transform=axis.get_yaxis_transform(), ha="center", va="center",
+                      color=COLOURS[1], fontsize=6.5)  # fmt: skip
+            continue
+        colour = "black" if row.attn in EXACT else COLOURS[2] if row.baseline else COLOURS[0]
+        axis.plot([100 * row.low, 100 * row.high], [height] * 2, color=colour, linewidth=1.6, alpha=0.5)
+        axis.plot(100 * row.accuracy, height, "D" if row.baseline else "o", color=colour, markersize=3.5)
+    axis.margins(x=0.12)
+    left, right = axis.get_xlim()
+    left = min(left, floor - 0.06 * (right - left))
+    axis.axvspan(left, floor, color=GREY, alpha=0.15, linewidth=0)
+    axis.set_xlim(left, right)
+    axis.grid(axis="x", color="#e6e6e6", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.tick_params(axis="y", length=0)
+
+
+def _board_title(run: RunRecord, counts: Iterable[int]) -> str:
+    found = sorted({count for count in counts if count})
+    runs = " to ".join(str(count) for count in (found[:1] + found[-1:])[-len(found) :]) or "no"
+    runs += " seed" if found == [1] else " seeds"
+    weights = {"best": "weights best on validation", "last": "last weights"}[tested(run)]
+    return f"Test accuracy at scale={run.scale}, protocol={run.protocol}, on {run.device}; {runs}; {weights}"
 
 
 def accuracy_against(records: Sequence[RunRecord], cost: str = "ms_per_step") -> Figure:
@@ -27,19 +96,21 @@ def accuracy_against(records: Sequence[RunRecord], cost: str = "ms_per_step") ->
     frame = cost_frame(records)
     figure, axes = _panels([run for run in records if accuracy_of(run) is not None])
     for place, axis in axes.items():
+        ends = []
         for row in each(frame[frame["accuracy"].notna() & frame[cost].notna()]):
             if (row.task, row.scale, row.protocol) == place:
                 x, y = factor * getattr(row, cost), 100 * row.accuracy
                 axis.plot(x, y, "o", color=COLOURS[0], markerfacecolor=COLOURS[0] if letter in row.front else "none")
-                axis.annotate(row.attn, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8)
+                ends.append(End(x, y, row.attn, GREY))
         axis.set_xlabel(title)
         axis.set_ylabel("test accuracy, %")
-        axis.margins(x=0.25)
+        axis.margins(0.08)
+        name_ends(axis, ends)
     return figure
 
 
 def learning_curves(results_dir: Path, records: Sequence[RunRecord]) -> Figure:
-    """Draw validation accuracy against the step, where the folder has curves; a line a run."""
+    """Draw validation accuracy against the step, where the folder has curves; a line a run, named where it ends."""
     packed = Packed.load((results_dir / MEASURED).parent)
     for run in records:
         packed.add_run(run, results_dir / "runs" / run.task / run.attn / run.key)
@@ -47,13 +118,15 @@ def learning_curves(results_dir: Path, records: Sequence[RunRecord]) -> Figure:
     for place, axis in axes.items():
         here = [run for run in records if (run.task, run.scale, run.protocol) == place]
         names = list(dict.fromkeys(run.attn for run in here))
+        ends = {}
         for run in here:
             points = [point for point in packed.curves.get(run.key, []) if point.get("val_accuracy") is not None]
             colour = COLOURS[names.index(run.attn) % len(COLOURS)]
             values = [100 * point["val_accuracy"] for point in points]
-            axis.plot([point["step"] for point in points], values, color=colour, label=run.attn)
-        lines = {line.get_label(): line for line in axis.lines}
-        axis.legend(lines.values(), lines.keys(), fontsize=8, frameon=False)
+            axis.plot([point["step"] for point in points], values, color=colour)
+            if points:
+                ends[run.attn] = End(points[-1]["step"], values[-1], run.attn, colour)
+        name_ends(axis, ends.values())
         axis.set_xlabel("step")
         axis.set_ylabel("validation accuracy, %")
     return figure
@@ -85,7 +158,7 @@ def _panels(records: Sequence[RunRecord]) -> tuple[Figure, Mapping[tuple[str, st
     across = max(1, min(2, len(places)))
     down = max(1, -(-len(places) // across))
     figure = Figure(figsize=(5 * across, 3.6 * down), layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False).flat
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
     for spare in axes[len(places) :]:
         spare.set_axis_off()
     for place, axis in zip(places, axes, strict=False):

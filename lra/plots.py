@@ -58,11 +58,14 @@ def draw(target: str, rows: Sequence[Row], folder: Path, stem: str) -> list[Path
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write a figure as SVG and PNG, without a date."""
+    """Write a figure as SVG and PNG, the same bytes each time."""
+    from matplotlib import rc_context
+
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_name(f"{path.name}.{kind}") for kind in ("svg", "png")]
-    figure.savefig(files[0], metadata={"Date": None})
-    figure.savefig(files[1], dpi=110, metadata={"Software": None})
+    with rc_context(LOOK):
+        figure.savefig(files[0], metadata={"Date": None})
+        figure.savefig(files[1], dpi=110, metadata={"Software": None})
     return files
 
 
@@ -110,7 +113,7 @@ def scaling(rows: Sequence[Row], key: str, unit: float, label: str) -> Figure:
         named[axis] = ends
     _ticks(axes, sorted({row["n"] for row in rows}))
     for axis, ends in named.items():
-        _name_ends(axis, ends)
+        name_ends(axis, ends)
     about = rows[0]
     figure.suptitle(
         f"{label[0].upper()}{label[1:]} against the length of the sequence; batch {about['batch']}, budget "
@@ -205,7 +208,7 @@ def errors(rows: Sequence[Row], names: Sequence[str]) -> Figure:
             axis.grid(which="major", color="#e6e6e6", linewidth=0.6)
     _ticks(axes, sorted({row["budget"] for row in rows}))
     for axis, ends in named.items():
-        _name_ends(axis, ends)
+        name_ends(axis, ends)
     figure.suptitle(
         "Spectral norm of the error over that of exact attention's output (1: as bad as zero); mean over trials, 95 %",
         x=0.01, ha="left",
@@ -215,26 +218,26 @@ def errors(rows: Sequence[Row], names: Sequence[str]) -> Figure:
     return figure
 
 
-def _name_ends(axis: Axes, ends: Iterable[End]) -> None:
-    """Write the names of lines at their ends, moved apart so that none covers another."""
-    low, high = (math.log(limit) for limit in axis.get_ylim())
-    gap = (high - low) * 0.062
-    placed = sorted(ends, key=lambda end: end[1])
+def name_ends(axis: Axes, ends: Iterable[End], size: float = 7) -> None:
+    """Write names beside the axes, each at the height of its point, moved apart so that none covers another."""
+    gap = 0.062 * size / 7
+    axis.autoscale_view()  # transforms do not wait for it
+    to_axes = axis.transData + axis.transAxes.inverted()
+    placed = sorted((float(to_axes.transform((end.x, end.y))[1]), end) for end in ends)
     if not placed:
         return
-    heights = [math.log(end[1]) for end in placed]
+    heights = [height for height, _ in placed]
     for place in range(1, len(heights)):
         heights[place] = max(heights[place], heights[place - 1] + gap)
-    over = heights[-1] - high
-    if over > 0:  # too many at the top: push them down again
-        heights[-1] = high
+    if heights[-1] > 1:  # too many at the top: push them down again
+        heights[-1] = 1
         for place in range(len(heights) - 2, -1, -1):
             heights[place] = min(heights[place], heights[place + 1] - gap)
-    right = axis.get_xlim()[1]
-    for (x, y, text, colour), height in zip(placed, heights, strict=True):
+    for (_, end), height in zip(placed, heights, strict=True):
         axis.annotate(
-            text, (x, y), (right * 1.04, math.exp(height)), color=colour if colour != GREY else "#555555", fontsize=7,
-            va="center", annotation_clip=False, arrowprops={**LEADER, "color": colour},
+            end.text, (end.x, end.y), (1.03, height), textcoords="axes fraction", fontsize=size, va="center",
+            color=end.colour if end.colour != GREY else "#555555", annotation_clip=False,
+            arrowprops={**LEADER, "color": end.colour},
         )  # fmt: skip
 
 

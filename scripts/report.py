@@ -9,7 +9,7 @@ coverage            which runs of every experiment exist; experiment=NAME for on
 compare             ranks as far as McNemar's test supports them; a=NAME b=NAME for two mechanisms in detail
 collect             merge the finished records of `runs/`, curves and predictions into `measured/`, which is committed
 import from=FOLDER  merge somebody else's records into `measured/`
-tables              rewrite `tables/` from `measured/` and `published/` alone
+tables              rewrite `tables/`, with a figure of each leaderboard, from `measured/` and `published/` alone
 page                write `leaderboard.html`: tables, plots and every run, in one file that needs no network
 watch               what runs now and when it may end, what ended and what failed; once=true prints it once
 
@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lra.arguments import parse
+from lra.charts import board
 from lra.collected import collect, import_records, load_measured, load_records, unfinished
 from lra.comparison import compare_report
 from lra.costs import cost_report
@@ -36,6 +37,7 @@ from lra.missing import load_missing
 from lra.online import load_online
 from lra.page import write_page
 from lra.papers import paper_report
+from lra.plots import save
 from lra.published import load_models, load_tables
 from lra.ranks import rank_report
 from lra.record import RunRecord, write_atomically
@@ -147,6 +149,14 @@ def ranks(records: Sequence[RunRecord], results_dir: Path) -> Report:
     return rank_report(list(tables.values()), load_models(results_dir), experiments, records)
 
 
+def boards(records: Sequence[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:
+    """Divide records into what one figure may show: of one scale, protocol and kind of device, if more than one."""
+    found: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for run in records:
+        found.setdefault((run.scale, run.protocol, run.device), []).append(run)
+    return {place: mine for place, mine in found.items() if len({run.attn for run in mine}) > 1}
+
+
 def rebuild(results_dir: Path) -> None:
     """Write every table as Markdown, and where something is measured as CSV with the keys of the records behind it."""
     records = load_measured(results_dir)
@@ -165,6 +175,8 @@ def rebuild(results_dir: Path) -> None:
             write_atomically(folder / f"{name}.md", write(report, "markdown") + "\n")
             if name != "coverage" and any(report.frame.get("key", report.frame.get("keys", []))):
                 write_atomically(folder / f"{name}.csv", write(report, "csv") + "\n")
+        for place, mine in boards(records).items():
+            save(board(mine), folder / f"board-{'-'.join(place)}")
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
     print(f"{len(made)} tables in {folder} are rebuilt from {len(records)} records.")

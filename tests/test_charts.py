@@ -1,0 +1,71 @@
+"""The figures of records: what there is is on them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from matplotlib.figure import Figure
+
+from lra import charts, plots
+from tests.records import record, saved
+
+RUNS = [
+    record("softmax", 0, 0.42), record("softmax", 1, 0.44), record("vmean", 0, 0.36),
+    record("performer", 0, None, status="out_of_memory"), record("softmax", 0, 0.56, task="text"),
+    record("baseline_ngrams", 0, 0.30),
+]  # fmt: skip
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
+
+
+def points(axis) -> list[tuple[float, float]]:
+    return sorted((line.get_xdata()[0], line.get_ydata()[0]) for line in axis.lines if len(line.get_xdata()) == 1)
+
+
+def test_the_board_has_every_mechanism_every_task_and_what_went_wrong():
+    figure = charts.board(RUNS)
+    listops, text = figure.axes
+    names = [label.get_text() for label in listops.get_yticklabels()]
+    assert names[0] == "softmax"
+    assert names[-1] == "baseline: ngrams"
+    assert (listops.get_title(loc="left"), text.get_title(loc="left")) == ("ListOps", "Text")
+    assert points(listops) == [(pytest.approx(30), -3), (pytest.approx(36), -1), (pytest.approx(43), 0)]
+    assert points(text) == [(pytest.approx(56), 0)]
+    assert "1 out of memory" in texts(figure)
+    assert "1 to 2 seeds" in figure.get_suptitle()
+    assert listops.patches[-1].get_x() + listops.patches[-1].get_width() == pytest.approx(25)  # the operator's floor
+
+
+def test_a_board_of_nothing_but_failures_says_so(tmp_path):
+    figure = charts.board([record("softmax", 0, None, status="diverged"), record("vmean", 0, None, status="failed")])
+    assert {"1 diverged", "1 failed"} <= set(texts(figure))
+    assert "no seeds" in figure.get_suptitle()
+    plots.save(figure, tmp_path / "board")
+
+
+def test_accuracy_against_a_cost_has_a_named_point_a_run():
+    figure = charts.accuracy_against(RUNS)
+    listops, _ = figure.axes
+    assert len(points(listops)) == 4
+    assert {"softmax", "vmean", "baseline_ngrams"} <= set(texts(figure))
+
+
+def test_curves_and_seeds_are_drawn(tmp_path):
+    saved(tmp_path, *RUNS[:3])
+    (curves,) = charts.learning_curves(tmp_path, RUNS[:3]).axes
+    folder = tmp_path / "runs" / "listops" / "softmax" / RUNS[0].key
+    steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(list(line.get_xdata()) == steps for line in curves.lines)
+    assert len(curves.lines) == 3
+    (panel,) = charts.seeds(RUNS[:3]).axes
+    assert sum(len(line.get_xdata()) for line in panel.lines if line.get_marker() == "o") == 3
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    for name in "ab":
+        plots.save(charts.board(RUNS), tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
