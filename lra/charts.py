@@ -23,6 +23,14 @@ COSTS = {"ms_per_step": ("ms a step", 1.0), "peak_memory_bytes": ("peak memory, 
 EXACT = ("softmax", "softmax_materialised")
 
 
+def comparable(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:
+    """Divide records into what one board may show: by scale, protocol and kind of device."""
+    found: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for run in records:
+        found.setdefault((run.scale, run.protocol, run.device), []).append(run)
+    return found
+
+
 def board(records: Sequence[RunRecord]) -> Figure:
     """Draw the leaderboard of one scale, protocol and device: a row a mechanism, a panel a task, 95 % intervals.
 

@@ -6,12 +6,14 @@ same rows give the same bytes.
 
 from __future__ import annotations
 
+import json
 import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lra.errors import InputError
 from lra.families import FAMILIES, family_of
 from lra.growth import crossing, fit_exponent
 
@@ -41,6 +43,23 @@ LOOK: Any = {
 LEADER = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
 FEW_PAGES = 2**16  # bytes
 METHODS_SHOWN = ("skeinformer", "informer_padding_mask", "linformer", "nystromformer", "performer", "bigbird", "vmean")
+
+
+def figures(path: Path) -> dict[str, Figure]:
+    """Draw all figures of a file of `scripts/benchmark.py`, such as `cpu-attention.jsonl`; return them by their names.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    from matplotlib import rc_context
+
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}. `python scripts/benchmark.py` writes such files.") from error
+    with rc_context(LOOK):
+        good = [row for row in rows if row["status"] == "ok"]
+        return {name.removeprefix("-"): figure for name, figure in _figures(path.stem.partition("-")[2], good)}
 
 
 def draw(target: str, rows: Sequence[Row], folder: Path, stem: str) -> list[Path]:

@@ -11,7 +11,8 @@ listops: drawing and preparing ListOps, against plain recursion.
 report: tables and figures of what is in the folder `out`; measures nothing.
 
 A key goes to every target that has it. With `out=results/benchmarks` the rows of a target replace the file
-<device>-<target>.jsonl there, a line of JSON each; results/benchmarks/README.md explains them.
+<device>-<target>.jsonl there, a line of JSON each; results/benchmarks/README.md explains them. Until its target is done
+they are in <device>-<target>.jsonl.unfinished.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from benchmarks import report
@@ -28,7 +31,7 @@ from benchmarks.targets import TARGETS
 
 from lra.arguments import parse_several
 from lra.errors import InputError
-from lra.record import current_commit, describe_environment, now, write_atomically
+from lra.record import current_commit, describe_environment, now
 
 OUTPUT = Path("results", "benchmarks")
 
@@ -59,13 +62,28 @@ def run(name: str, rows: Iterator[Row], device: str, folder: Path | None) -> Non
     """Measure one target."""
     environment = describe_environment(torch.device(device))
     about = {"target": name, "device": device, "environment": environment, "commit": current_commit(), "date": now()}
-    found = [{**row, **about} for row in rows]
-    print(file=sys.stderr)
-    versions = ", ".join(f"{key} {value}" for key, value in environment.items())
-    print(f"{name}: {versions}, commit {about['commit']}\n{TARGETS[name].render(found)}\n", flush=True)
-    if folder is not None:
-        lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in found)
-        write_atomically(folder / f"{device}-{name}.jsonl", lines)
+    found: list[Row] = []
+    with ExitStack() as stack:
+        # Rows are kept as they come, so that a benchmark that is stopped has not measured for nothing.
+        kept = stack.enter_context(_open(folder / f"{device}-{name}.jsonl.unfinished")) if folder else None
+        for row in rows:
+            found.append({**row, **about})
+            if kept:
+                kept.write(json.dumps(found[-1], allow_nan=False) + "\n")
+                kept.flush()
+        print(file=sys.stderr)
+        versions = ", ".join(f"{key} {value}" for key, value in environment.items())
+        print(f"{name}: {versions}, commit {about['commit']}\n{TARGETS[name].render(found)}\n", flush=True)
+    if kept:
+        Path(kept.name).replace(kept.name.removesuffix(".unfinished"))
+
+
+def _open(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"out={path.parent} cannot be written: {error.strerror or error}.") from error
 
 
 def _options(targets: Sequence[str]) -> str:

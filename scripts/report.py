@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lra.arguments import parse
-from lra.charts import board
+from lra.charts import board, comparable
 from lra.collected import collect, import_records, load_measured, load_records, unfinished
 from lra.comparison import compare_report
 from lra.costs import cost_report
@@ -149,14 +149,6 @@ def ranks(records: Sequence[RunRecord], results_dir: Path) -> Report:
     return rank_report(list(tables.values()), load_models(results_dir), experiments, records)
 
 
-def boards(records: Sequence[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:
-    """Divide records into what one figure may show: of one scale, protocol and kind of device, if more than one."""
-    found: dict[tuple[str, str, str], list[RunRecord]] = {}
-    for run in records:
-        found.setdefault((run.scale, run.protocol, run.device), []).append(run)
-    return {place: mine for place, mine in found.items() if len({run.attn for run in mine}) > 1}
-
-
 def rebuild(results_dir: Path) -> None:
     """Write every table as Markdown, and where something is measured as CSV with the keys of the records behind it."""
     records = load_measured(results_dir)
@@ -175,8 +167,9 @@ def rebuild(results_dir: Path) -> None:
             write_atomically(folder / f"{name}.md", write(report, "markdown") + "\n")
             if name != "coverage" and any(report.frame.get("key", report.frame.get("keys", []))):
                 write_atomically(folder / f"{name}.csv", write(report, "csv") + "\n")
-        for place, mine in boards(records).items():
-            save(board(mine), folder / f"board-{'-'.join(place)}")
+        for place, mine in comparable(records).items():
+            if len({run.attn for run in mine}) > 1:
+                save(board(mine), folder / f"board-{'-'.join(place)}")
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
     print(f"{len(made)} tables in {folder} are rebuilt from {len(records)} records.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import tempfile
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 SLOW = ("your_attention.ipynb",)
@@ -14,6 +16,14 @@ PATHS = [
     pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name in SLOW))
     for path in sorted(NOTEBOOKS.glob("*.ipynb"))
 ]
+
+
+def run_cell(source: str, name: str, names: dict) -> object:
+    """Run a cell; return the value of its last line, which a notebook would show."""
+    tree = ast.parse(source, name)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, name, "exec"), names)
+    return eval(compile(ast.Expression(last.value), name, "eval"), names) if last else None
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -25,6 +35,8 @@ def test_a_notebook_runs_holds_no_outputs_and_leaves_nothing(path, monkeypatch, 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     names: dict = {}
     for cell in cells:
-        exec(compile("".join(cell["source"]), path.name, "exec"), names)
+        shown = run_cell("".join(cell["source"]), path.name, names)
+        if isinstance(shown, Figure):
+            assert all(axis.lines or axis.collections or not axis.axison for axis in shown.axes), cell["source"]
     assert capsys.readouterr().out
     assert not list(tmp_path.iterdir())
