@@ -62,6 +62,7 @@ def train(cfg: DictConfig, task_name: str, attn_name: str, words: Sequence[str])
                 max_len=task.max_len,
                 num_classes=task.num_classes,
                 num_inputs=task.num_inputs,
+                padded_length=resolved["data"]["padded_length"],
                 **resolved["model"],
             )
         except ValueError as error:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from lra.collected import MEASURED
 from lra.costs import cost_frame
+from lra.errors import InputError
 from lra.layout import each
 from lra.packed import Packed
-from lra.plots import COLOURS, GREY, LOOK, End, name_ends
+from lra.plots import COLOURS, GREY, LOOK, End, name_ends, save
 from lra.record import RunRecord
 from lra.tables import BASELINE, TASK_TITLES, accuracy_of, floors, label, leaderboard, tested
 
@@ -29,6 +30,32 @@ def comparable(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], list[
     for run in records:
         found.setdefault((run.scale, run.protocol, run.device), []).append(run)
     return found
+
+
+def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]:
+    """Draw every figure of every set of comparable records into `figures/`, as SVG and PNG; return the files.
+
+    Raises:
+        InputError: there are no records, or the folder cannot be written.
+    """
+    if not records:
+        raise InputError("No records to draw: train something first, for example with `make run`.")
+    folder = results_dir / "figures"
+    made = []
+    try:
+        for place, runs in comparable(records).items():
+            figures = {
+                "board": board(runs),
+                "time": accuracy_against(runs, "ms_per_step"),
+                "memory": accuracy_against(runs, "peak_memory_bytes"),
+                "curves": learning_curves(results_dir, runs),
+                "seeds": seeds(runs),
+            }
+            for name, figure in figures.items():
+                made += save(figure, folder / f"{'-'.join(place)}-{name}")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    return made
 
 
 def board(records: Sequence[RunRecord]) -> Figure:

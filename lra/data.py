@@ -39,13 +39,14 @@ class Batching:
     """How examples become batches; the fields are the `data` node of the configuration, one to one.
 
     Attributes:
-        padding: "batch" pads to the longest of the batch, rounded up; "max" to the task's longest, as the published
-            protocols did. It changes what a batch costs, not what comes out of a model that pools no padding.
+        padding: "batch" pads to the longest of a forward pass, rounded up; "max" to `padded_length`, as the published
+            code did. It changes what a batch costs, not what comes out of a model, unless that pools padded rows.
         bucket_batches: so many batches are drawn together and sorted by length before they are cut apart, so that
             sequences of a batch are about equally long; 1 for no sorting.
         mask_zero: treat token 0 as padding wherever it stands, as LRA, Nystromformer and Skeinformer do. It hides
             the black pixels of an image: two thirds of a Pathfinder one.
-        padded_length: with padding "max", pad to so many instead of the task's longest; None for that.
+        padded_length: how long sequences are with padding "max", and what a mean that counts padding as zeros divides
+            by with either; None for the task's longest.
         length_multiple: with padding "batch", lengths are rounded up to a multiple of this; not in the configuration.
     """
 
@@ -60,10 +61,6 @@ class Batching:
             raise InputError(f"data.padding must be one of {', '.join(PADDINGS)}. Got {self.padding!r}.")
         if self.bucket_batches < 1:
             raise InputError(f"data.bucket_batches must be at least 1. Got {self.bucket_batches}.")
-        if self.padded_length is not None and self.padding != "max":
-            raise InputError(
-                f"data.padded_length must be null unless data.padding=max. Got {self.padded_length} and {self.padding}."
-            )
 
     def gather(self, split: Split, index: NDArray[np.int64], max_len: int) -> Batch:
         """Gather the examples `index`, (B,), of a task whose sequences are at most `max_len` long."""

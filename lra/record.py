@@ -163,12 +163,18 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 
 
 def current_commit() -> str | None:
-    """Return the commit of the code that is running, with `-dirty` where the checkout differs; None outside git."""
+    """Return the commit of the code that is running, with `-dirty` where it differs; None outside git.
+
+    What is under `results/` is no code: a benchmark that writes there leaves the next one clean.
+    """
     top = Path(__file__).parent.parent
     try:
         commit, status = (
             subprocess.run(["git", *words], cwd=top, capture_output=True, text=True, check=True).stdout.strip()
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            for words in (
+                ["rev-parse", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results"],
+            )
         )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -159,19 +159,22 @@ class Encoder(nn.Module):
         return (numbers - self.real_valued["mean"]) / self.real_valued["std"]
 
 
-def masked_mean(x: Tensor, mask: Tensor, padding: str = "none") -> Tensor:
+def masked_mean(x: Tensor, mask: Tensor, padding: str = "none", padded_length: int | None = None) -> Tensor:
     """Average (B, L, C) over the real positions of `mask` (B, L); 0 where a row has none.
 
     Args:
         x: the rows.
         mask: True on real positions.
-        padding: "none"; "zeros" divides the same sum by L, as Nystromformer's and Skeinformer's code; "rows" averages
-            all L rows as they are, as LRA's. With either the result depends on how much padding there is.
+        padding: "none"; "zeros" divides the same sum by the padded length, as Nystromformer's and Skeinformer's code;
+            "rows" averages all L rows as they are, as LRA's: then the result depends on how much padding there is.
+        padded_length: that "zeros" divides by, however long the rows here are; None for L.
     """
     if padding == "rows":
         return x.mean(-2)
     total = x.masked_fill(~mask[..., None], 0).sum(-2)
-    return total / (x.shape[-2] if padding == "zeros" else mask.sum(-1, keepdim=True).clamp_min(1))
+    if padding == "zeros":
+        return total / (padded_length or x.shape[-2])
+    return total / mask.sum(-1, keepdim=True).clamp_min(1)
 
 
 class Classifier(nn.Module):
@@ -187,6 +190,7 @@ class Classifier(nn.Module):
         num_positions: longest sequence to build for, if it is to be longer than `max_len`.
         pooling: "mean" of the rows, or "cls", the row of a learned vector in front of the sequence.
         padding_in_mean: "none", "zeros" or "rows", see `masked_mean`.
+        padded_length: what "zeros" divides by; None for `max_len`.
         pair_features: two inputs x and y enter the head as [x, y, x * y, x - y], "nli", as in Nystromformer's and
             Skeinformer's Retrieval, or as [x, y], "concat", as in LRA's.
         head_depth: linear layers of the head; hidden ones are `mlp_dim` wide, then half of it, and so on.
@@ -216,6 +220,7 @@ class Classifier(nn.Module):
         num_positions: int | None = None,
         pooling: str = "mean",
         padding_in_mean: str = "none",
+        padded_length: int | None = None,
         pair_features: str = "nli",
         head_depth: int = 2,
         real_valued: Mapping[str, float] | None = None,
@@ -234,6 +239,7 @@ class Classifier(nn.Module):
             )
         self.pooling = pooling
         self.padding_in_mean = padding_in_mean
+        self.padded_length = padded_length or max_len
         self.pair_features = pair_features
         self.encoder = Encoder(
             attention,
@@ -268,12 +274,15 @@ class Classifier(nn.Module):
         """
         rows = mask.flatten(0, 1)
         encoded = self.encoder(tokens.flatten(0, 1), rows)  # (B * I, L, C)
-        pooled = encoded[:, 0] if self.pooling == "cls" else masked_mean(encoded, rows, self.padding_in_mean)
+        pooled = encoded[:, 0] if self.pooling == "cls" else self._mean(encoded, rows)
         if tokens.shape[1] == 1:
             return self.head(pooled)
         x, y = pooled.unflatten(0, (-1, 2)).unbind(1)  # (B, C) each
         features = [x, y, x * y, x - y] if self.pair_features == "nli" else [x, y]
         return self.head(torch.cat(features, dim=-1))
+
+    def _mean(self, encoded: Tensor, mask: Tensor) -> Tensor:
+        return masked_mean(encoded, mask, self.padding_in_mean, self.padded_length)
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ compare             ranks as far as McNemar's test supports them; a=NAME b=NAME 
 collect             merge the finished records of `runs/`, curves and predictions into `measured/`, which is committed
 import from=FOLDER  merge somebody else's records into `measured/`
 tables              rewrite `tables/`, with a figure of each leaderboard, from `measured/` and `published/` alone
+figures             draw the leaderboard, accuracy against cost, learning curves and seeds into `figures/`
 page                write `leaderboard.html`: tables, plots and every run, in one file that needs no network
 watch               what runs now and when it may end, what ended and what failed; once=true prints it once
 
@@ -25,7 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lra.arguments import parse
-from lra.charts import board, comparable
+from lra.charts import board, comparable, write_figures
 from lra.collected import collect, import_records, load_measured, load_records, unfinished
 from lra.comparison import compare_report
 from lra.costs import cost_report
@@ -59,6 +60,7 @@ VERBS = (
     "import",
     "tables",
     "page",
+    "figures",
     "watch",
 )
 
@@ -77,6 +79,9 @@ def main(arguments: list[str]) -> int:
         return int(verb == "import" and refused > 0)
     if verb == "tables":
         rebuild(results_dir)
+        return 0
+    if verb == "figures":
+        print(*write_figures(results_dir, chosen(load_records(results_dir), options)), sep="\n")
         return 0
     if verb == "page":
         print(write_page(results_dir, chosen(load_records(results_dir), options)))

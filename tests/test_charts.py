@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from lra import charts, plots
+from lra.errors import InputError
 from tests.records import record, saved
 
 RUNS = [
@@ -62,6 +63,15 @@ def test_curves_and_seeds_are_drawn(tmp_path):
     assert len(curves.lines) == 3
     (panel,) = charts.seeds(RUNS[:3]).axes
     assert sum(len(line.get_xdata()) for line in panel.lines if line.get_marker() == "o") == 3
+
+
+def test_every_figure_is_written_and_none_of_nothing(tmp_path):
+    saved(tmp_path, *RUNS[:3])
+    names = {path.name for path in charts.write_figures(tmp_path, RUNS[:3])}
+    assert {f"mini-skeinformer-cpu-{name}.svg" for name in ("board", "time", "memory", "curves", "seeds")} <= names
+    assert names == {path.name for path in (tmp_path / "figures").iterdir()}
+    with pytest.raises(InputError, match="train something first"):
+        charts.write_figures(tmp_path, [])
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path):

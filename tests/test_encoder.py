@@ -69,6 +69,7 @@ def test_padding_in_the_mean_is_an_option():
     x = torch.tensor([[[1.0], [3.0], [5.0], [7.0]], [[2.0], [2.0], [2.0], [2.0]]])
     mask = torch.tensor([[True, True, False, False], [False, False, False, False]])
     assert masked_mean(x, mask, "zeros").tolist() == [[1.0], [0.0]]
+    assert masked_mean(x, mask, "zeros", padded_length=8).tolist() == [[0.5], [0.0]]
     assert masked_mean(x, mask, "rows").tolist() == [[4.0], [2.0]]
 
 
@@ -77,12 +78,13 @@ def test_padding_in_the_mean_counts_the_padding_and_not_what_stands_in_it_for_at
     tokens = torch.randint(1, 11, (2, 1, 10))
     mask = torch.arange(10) < torch.tensor([10, 4])[:, None, None]
     tokens = tokens.masked_fill(~mask, 0)
-    model = classifier(padding_in_mean=padding).double().eval()
+    model = classifier(padding_in_mean=padding, padded_length=10).double().eval()
     plain = classifier().double().eval()
     torch.testing.assert_close(model(tokens, mask)[0], plain(tokens, mask)[0])  # no padding, no difference
     assert not torch.allclose(model(tokens, mask)[1], plain(tokens, mask)[1])
-    longer = nn.functional.pad(tokens, (0, 6)), nn.functional.pad(mask, (0, 6))
-    assert not torch.allclose(model(*longer), model(tokens, mask))
+    longer = model(nn.functional.pad(tokens, (0, 6)), nn.functional.pad(mask, (0, 6)))
+    # Zeros are counted to the padded length, whatever the batch happens to have; rows are those that there are.
+    assert torch.allclose(longer, model(tokens, mask)) == (padding == "zeros")
 
 
 def test_sinusoids_are_those_of_the_paper():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from lra import record
 from lra.errors import InputError
 from lra.record import RunRecord, write_atomically
 from lra.runner import run
@@ -246,3 +249,20 @@ def test_a_record_of_another_schema_is_refused(tmp_path):
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
     with pytest.raises(ValueError, match="its schema is 2, and this program reads 1"):
         RunRecord.read(path)
+
+
+def test_what_a_run_writes_does_not_make_its_code_another(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True)
+
+    for name in ("lra/record.py", "results/rows.jsonl"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "lra" / "record.py"))
+    (tmp_path / "results" / "rows.jsonl").write_text("2")
+    assert re.fullmatch("[0-9a-f]{40}", record.current_commit())
+    (tmp_path / "lra" / "record.py").write_text("2")
+    assert record.current_commit().endswith("-dirty")
