@@ -4,8 +4,8 @@ from __future__ import annotations
 
 OTHERS = "others"
 FAMILIES: dict[str, tuple[str, ...]] = {
-    "floors": ("none", "vmean"),
     "Skeinformer": ("skeinformer",),
+    "floors": ("none", "vmean"),
     "low rank": ("linformer", "nystromformer"),
     "sampled queries": ("informer",),
     "feature maps": ("performer", "linear_transformer"),

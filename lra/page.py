@@ -20,8 +20,10 @@ from typing import Any
 
 from lra.collected import MEASURED
 from lra.errors import InputError
+from lra.families import FAMILIES, family_of
 from lra.packed import Packed
 from lra.page_rows import Line, measured_lines, published_lines
+from lra.plots import REFERENCES
 from lra.record import RunRecord, write_atomically
 from lra.tables import CELL_LEGEND, accuracy_of, scale_order, tested
 
@@ -64,11 +66,15 @@ def page(results_dir: Path, records: Sequence[RunRecord]) -> str:
     curves = Packed.load((results_dir / MEASURED).parent)
     for run in records:
         curves.add_run(run, results_dir / "runs" / run.task / run.attn / run.key)
+    scaling = _scaling(results_dir / "benchmarks")
     data = {
         "points": {line.key: line.point for line in measured if line.point},
         "details": {line.key: line.detail for line in [*measured, *published] if line.detail},
         "runs": {run.key: _run(run, curves.curves.get(run.key, [])) for run in records},
-        "scaling": _scaling(results_dir / "benchmarks"),
+        "scaling": scaling,
+        "families": [
+            family for family in FAMILIES if family in {line["family"] for line in scaling if not line["reference"]}
+        ],
     }
     scripts = [plotly, tables, (ASSETS / "page.js").read_text()]
     parts = {
@@ -183,8 +189,10 @@ def _scaling(folder: Path) -> list[dict[str, Any]]:
             row = json.loads(text)
             if row["status"] == "ok" and row["direction"] == DIRECTION:
                 machine = row["environment"]["device_name"]
-                about = {"machine": machine, "name": row["backbone"], "n": [], "ms": [], "mib": []}
-                line = lines.setdefault((machine, row["backbone"]), about)
+                name = row["backbone"]
+                reference = REFERENCES[name][0] if name in REFERENCES else ""
+                about = {"machine": machine, "name": name, "reference": reference, "family": family_of(name)}
+                line = lines.setdefault((machine, name), {**about, "n": [], "ms": [], "mib": []})
                 line["n"].append(row["n"])
                 line["ms"].append(row["ms"])
                 line["mib"].append(row["peak_bytes"] / 2**20)

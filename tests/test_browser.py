@@ -133,10 +133,17 @@ def test_plots_follow_the_rows_and_a_point_opens_its_runs(visit):
     page.locator("#cost").select_option("1")
     assert "peak memory" in page.locator("#pareto .xtitle").inner_html()
     page.locator("#pareto .plot").evaluate(
-        "plot => plot.emit('plotly_click', {points: [{customdata: 'pathfinder-softmax'}]})"
+        "plot => plot.emit('plotly_click', {points: [{customdata: ['pathfinder-softmax', 'softmax']}]})"
     )
     assert "softmax on Pathfinder" in page.get_by_role("dialog").inner_text()
+
+
+def test_growth_is_shown_family_by_family_beside_exact_softmax(visit):
+    page = visit()
     assert page.locator("#scaling .plot").count() == 2
+    names = "plot => plot.data.map(trace => trace.name)"
+    page.locator("#family").select_option("Skeinformer")
+    assert page.locator("#scaling .plot").first.evaluate(names) == ["fused softmax", "skeinformer"]
 
 
 def test_a_phone_scrolls_the_table_and_not_the_page(visit):

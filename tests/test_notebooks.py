@@ -37,6 +37,6 @@ def test_a_notebook_runs_holds_no_outputs_and_leaves_nothing(path, monkeypatch, 
     for cell in cells:
         shown = run_cell("".join(cell["source"]), path.name, names)
         if isinstance(shown, Figure):
-            assert all(axis.lines or axis.collections or not axis.axison for axis in shown.axes), cell["source"]
+            assert all(axis.has_data() or not axis.axison for axis in shown.axes), cell["source"]
     assert capsys.readouterr().out
     assert not list(tmp_path.iterdir())

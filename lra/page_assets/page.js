@@ -25,7 +25,7 @@ function plain(text) { // Plotly reads a few tags in its texts
   return String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;");
 }
 
-function draw(host, title, traces, xaxis, yaxis) {
+function draw(host, title, traces, xaxis, yaxis, legend = { orientation: "h", y: -0.22 }) {
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name);
   const place = host.appendChild(element("div"));
   place.className = "plot";
@@ -37,7 +37,7 @@ function draw(host, title, traces, xaxis, yaxis) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), size: 12 },
     colorway: colours(),
     hovermode: "closest", showlegend: traces.filter(trace => trace.showlegend !== false).length > 1,
-    legend: { orientation: "h", y: -0.22 },
+    legend,
     xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis },
   };
   Plotly.newPlot(place, traces, layout, { displaylogo: false, responsive: true, displayModeBar: false });
@@ -83,15 +83,17 @@ function drawPareto() {
         const name = plain(group[0].place.slice(1, 3).join(", "));
         traces.push({
           x: group.map(point => point.costs[cost]), y: group.map(point => point.accuracy), name,
-          text: group.map(point => plain(point.name)), customdata: group.map(point => point.key), type: "scatter",
-          mode: here.length > 15 ? "markers" : "markers+text", textposition: "top right", marker: { size: 9, color },
+          // Of many points only those of the front are named; the others are when pointed at.
+          text: group.map(point => here.length <= 8 || edge.includes(point) ? plain(point.name) : ""),
+          customdata: group.map(point => [point.key, plain(point.name)]), type: "scatter",
+          mode: "markers+text", textposition: "top right", marker: { size: 9, color },
           cliponaxis: false, legendgroup: place,
           error_y: {
             type: "data", symmetric: false, thickness: 1, width: 3, color,
             array: group.map(point => point.high - point.accuracy),
             arrayminus: group.map(point => point.accuracy - point.low),
           },
-          hovertemplate: `<b>%{text}</b><br>%{y:.1f} %<br>%{x:,.4~g}<br>${plain(place)}<extra></extra>`,
+          hovertemplate: `<b>%{customdata[1]}</b><br>%{y:.1f} %<br>%{x:,.4~g}<br>${plain(place)}<extra></extra>`,
         }, {
           x: edge.map(point => point.costs[cost]), y: edge.map(point => point.accuracy), mode: "lines", type: "scatter",
           line: { color, dash: "dot", width: 1.5, shape: "hv" }, hoverinfo: "skip", showlegend: false, legendgroup: place,
@@ -99,7 +101,7 @@ function drawPareto() {
       }
       const title = select.selectedOptions[0].textContent;
       draw(host, task, traces, { title: { text: title }, rangemode: "tozero" }, { title: { text: "test accuracy, %" } })
-        .on("plotly_click", event => event.points[0].customdata && open(event.points[0].customdata));
+        .on("plotly_click", event => event.points[0].customdata && open(event.points[0].customdata[0]));
     }
   });
 }
@@ -108,15 +110,20 @@ function drawScaling() {
   const section = document.getElementById("scaling");
   fill(section, host => {
     if (!data.scaling.length) host.append(element("p", "Not measured yet."));
+    const family = document.getElementById("family").value;
+    const grey = getComputedStyle(document.documentElement).getPropertyValue("--soft");
     for (const [machine, lines] of Map.groupBy(data.scaling, line => line.machine)) {
       const lengths = [...new Set(lines.flatMap(line => line.n))];
+      const chosen = lines.filter(line => line.reference || line.family === family)
+        .sort((a, b) => Boolean(b.reference) - Boolean(a.reference));
       for (const [field, title] of [["ms", "ms"], ["mib", "MiB"]]) {
-        const traces = lines.map(line => ({
-          x: line.n, y: line[field], name: plain(line.name), type: "scatter", mode: "lines+markers",
+        const traces = chosen.map(line => ({
+          x: line.n, y: line[field], name: plain(line.reference || line.name), type: "scatter", mode: "lines+markers",
+          ...(line.reference ? { opacity: 0.55, line: { color: grey, dash: line.reference.startsWith("fused") ? "solid" : "dot" } } : {}),
           hovertemplate: `<b>${plain(line.name)}</b><br>length %{x:,}<br>%{y:,.4~g} ${title}<extra></extra>`,
         }));
         draw(host, `${title}, ${machine}`, traces, { type: "log", title: { text: "length" }, tickmode: "array", tickvals: lengths, tickformat: "," },
-          { type: "log", title: { text: title }, dtick: 1 });
+          { type: "log", title: { text: title }, dtick: 1 }, { orientation: "v", x: 1.02, y: 1 });
       }
     }
   });
@@ -227,9 +234,11 @@ function dress(dark) {
   if (dialog.open) open(shown);
 }
 
+document.getElementById("family").append(...data.families.map(name => new Option(name)));
 document.querySelectorAll(".panel").forEach(prepare);
 document.getElementById("kind").addEventListener("change", notice);
 document.getElementById("cost").addEventListener("change", drawPareto);
+document.getElementById("family").addEventListener("change", drawScaling);
 document.getElementById("theme").addEventListener("click", () => dress(!document.documentElement.classList.contains("dark")));
 dialog.addEventListener("click", event => { if (event.target === dialog) dialog.close(); });
 notice();

@@ -30,7 +30,7 @@ METHODS = (
     "informer_padding_mask,linformer,linformer_unreduced_jlt,nystromformer,performer,bigbird,local,longformer,fsat_r"
 )
 OPTIONS = {
-    "attn": METHODS, "lengths": "512,1024,4096", "budgets": "8,16,32,64,128,256", "trials": "6", "inputs": "all",
+    "attn": METHODS, "lengths": "512,1024,4096", "budgets": "8,16,32,64,128,256", "trials": "12", "inputs": "all",
     "train_steps": "300", "weights": "",
 }  # fmt: skip
 INPUTS = ("gaussian", "peaked", "text at initialisation", "text after training")
