@@ -15,17 +15,18 @@ COSTS = {"ms_per_step": "t", "peak_memory_bytes": "m", "training_flops": "f"}
 
 COST_FIELDS = (
     "steps", "batch_size", "micro_batch", "dtype", "train_seconds", "wall_seconds", "ms_per_step",
-    "tokens_per_second", "peak_memory_bytes", "forward_flops", "training_flops", "num_params",
+    "tokens_per_second", "load_average", "peak_memory_bytes", "forward_flops", "training_flops", "num_params",
 )  # fmt: skip
 HEAD = (
-    "attn", "seed", "accuracy %", "steps", "train s", "ms/step", "peak MiB", "MFLOP forward", "MFLOP training",
+    "attn", "seed", "accuracy %", "steps", "train s", "ms/step", "load", "peak MiB", "MFLOP forward", "MFLOP training",
     "parameters", "front",
 )  # fmt: skip
 LEGEND = (
-    "A row a run. Train s: training steps alone, without evaluation; ms/step: median; peak MiB: during training "
-    "steps; MFLOP: of one example of the longest length, forward, and forward and "
-    "backward, a multiplication and an addition being two. Front: no run of its table is as accurate and cheaper in "
-    "t time a step, m memory, f operations in training."
+    "A row a run. Train s: training steps alone, without evaluation; ms/step: median; load: threads that wanted a core "
+    "in the last minute of training, those of other programs included, where it was noted; peak MiB: during training "
+    "steps; MFLOP: of one example of the longest length, forward, and forward and backward, a multiplication and an "
+    "addition being two. Front: no run of its table is as accurate and cheaper in t time a step, m memory, f training "
+    "operations."
 )
 
 
@@ -47,7 +48,7 @@ def cost_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
             "tested": tested(run),
             "accuracy": accuracy_of(run),
             **{name: getattr(run, name) for name in COST_FIELDS},
-            "device_name": run.environment.get("device_name") or "",
+            "device_name": machine_of(run),
             "front": "",
             "key": run.key,
         }
@@ -78,6 +79,7 @@ def cost_report(records: Sequence[RunRecord]) -> Report:
                 label(row.attn, ""), str(row.seed),
                 _text(row.accuracy, 100, "{:.1f}") or STATUS_TEXT.get(row.status, row.status),
                 f"{row.steps:,}", _text(row.train_seconds, 1, "{:,.1f}"), _text(row.ms_per_step, 1, "{:,.2f}"),
+                _text(row.load_average, 1, "{:.1f}"),
                 _text(row.peak_memory_bytes, 2**-20, "{:,.0f}"), _text(row.forward_flops, 1e-6, "{:,.1f}"),
                 _text(row.training_flops, 1e-6, "{:,.1f}"), _text(row.num_params, 1, "{:,.0f}"), row.front,
             ]
@@ -92,6 +94,12 @@ def cost_report(records: Sequence[RunRecord]) -> Report:
             )
         )
     return Report(tables, frame, notes=[LEGEND] if tables else ["No records yet."])
+
+
+def machine_of(run: RunRecord) -> str:
+    """Name what a run's times are of; on a CPU the number of threads belongs to it."""
+    name, threads = run.environment.get("device_name") or "", run.environment.get("num_threads")
+    return f"{name}, {threads} thread{'s' * (threads != 1)}" if name and threads and run.device == "cpu" else name
 
 
 def _text(value: float | None, factor: float, form: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 import time
 from contextlib import suppress
@@ -34,6 +35,7 @@ class Meter:
         self.tokens: list[tuple[int, int]] = []  # real and padded, one a step
         self.peak_memory_bytes = 0
         self.peak_memory_reserved_bytes: int | None = None
+        self.load_average: float | None = None  # of the whole system, over the last minute of training
         self._cold = set(range(WARMUP_STEPS))  # numbers of the laps that are warm-up
         self._marks: list[Any] = []
         load_libraries(device)
@@ -62,6 +64,8 @@ class Meter:
             laps = [b - a for a, b in pairwise(self._marks)]
         self.laps += laps
         self._marks = []
+        with suppress(OSError, AttributeError):  # where the system has none
+            self.load_average = round(os.getloadavg()[0], 2)
         allocated, reserved = peak_memory(self.device)
         self.peak_memory_bytes = max(self.peak_memory_bytes, allocated - self._before)
         if reserved is not None:
@@ -89,6 +93,7 @@ class Meter:
             "padded_tokens_per_second": padded / seconds if seconds else None,
             "peak_memory_bytes": self.peak_memory_bytes or None,
             "peak_memory_reserved_bytes": self.peak_memory_reserved_bytes,
+            "load_average": self.load_average,
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lra.beside import PUBLISHED_SCALE
+from lra.costs import machine_of
 from lra.layout import each
 from lra.published import METRICS, load_models, load_numbers, load_tables, printed
 from lra.record import RunRecord
@@ -78,7 +79,7 @@ def _measured(row: Any, runs: Sequence[RunRecord], papers: dict[tuple[str, str, 
     }  # fmt: skip
     point = {
         "name": name, "task": row.task, "accuracy": accuracy, "low": low, "high": high,
-        "place": [*place, row.data, runs[0].environment.get("device_name") or ""],
+        "place": [*place, row.data, machine_of(runs[0])],
         "costs": list(costs.values()),
     }  # fmt: skip
     return Line(row.group, cells, detail, point if row.n else None)

@@ -62,6 +62,7 @@ class RunRecord:
     padded_tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
     peak_memory_reserved_bytes: int | None = None
+    load_average: float | None = None
     num_params: int | None = None
     forward_flops: int | None = None
     training_flops: int | None = None

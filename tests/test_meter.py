@@ -1,5 +1,6 @@
 """The meter against known waits and known allocations."""
 
+import os
 import subprocess
 import sys
 import time
@@ -75,3 +76,12 @@ def test_the_peak_on_a_gpu_is_that_of_the_known_allocation():
     assert peak_memory(device)[0] >= 100 * 2**20
     reset_peak_memory(device)
     assert peak_memory(device)[0] <= held
+
+
+def test_the_load_of_the_system_is_noted_at_the_end_of_training():
+    meter = Meter(torch.device("cpu"))
+    assert meter.summary()["load_average"] is None
+    meter.start()
+    meter.lap(1, 1)
+    meter.stop()
+    assert meter.summary()["load_average"] == pytest.approx(os.getloadavg()[0], abs=0.5)
