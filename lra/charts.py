@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lra.collected import MEASURED
-from lra.costs import cost_frame
+from lra.costs import cost_frame, machine_of
 from lra.errors import InputError
 from lra.layout import each
 from lra.packed import Packed
@@ -71,20 +71,24 @@ def board(records: Sequence[RunRecord]) -> Figure:
     rows = rows.assign(
         label=[label(attn, settings) for attn, settings in zip(rows["attn"], rows["settings"], strict=True)],
         baseline=rows["attn"].str.startswith(BASELINE),
-        place=rows["accuracy"].astype(float).groupby([rows["task"], rows["data"]]).rank(ascending=False, pct=True),
+        accuracy=rows["accuracy"].astype(float),
     )
+    alike = rows.groupby(["task", "data"])["accuracy"]
+    # From 0, the best, to 1: however many mechanisms a task was run with.
+    rows["place"] = (alike.rank(ascending=False) - 0.5) / alike.transform("count")
     order = rows.groupby(["baseline", "label"], as_index=False)[["place"]].mean()
     names = order.sort_values(["baseline", "place"], kind="stable")["label"]
     heights = {name: -height for height, name in enumerate(names)}
     beneath = floors(records)
     shown = set(zip(rows["task"], rows["data"], strict=True))
-    panels = sorted(shown, key=lambda panel: (list(TASK_TITLES).index(panel[0]), panel))
+    known = list(TASK_TITLES)
+    panels = sorted(shown, key=lambda panel: (known.index(panel[0]) if panel[0] in known else len(known), panel))
     several = Counter(task for task, _ in panels)
     with rc_context(LOOK):
         figure = Figure(figsize=(1.6 + 1.75 * len(panels), 0.9 + 0.21 * len(heights)), layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for (task, data), axis in zip(panels, axes, strict=True):
-            axis.set_title(TASK_TITLES[task] + (f", {data}" if several[task] > 1 else ""))
+            axis.set_title(TASK_TITLES.get(task, task) + (f", {data}" if several[task] > 1 else ""))
             mine = [row for row in each(rows) if (row.task, row.data) == (task, data)]
             floor = beneath[(beneath["task"] == task) & (beneath["data"] == data)]["accuracy"].max()
             _column(axis, mine, heights, 100 * floor)
@@ -125,15 +129,15 @@ def _board_title(run: RunRecord, counts: Iterable[int]) -> str:
 
 
 def accuracy_against(records: Sequence[RunRecord], cost: str = "ms_per_step") -> Figure:
-    """Draw every run's accuracy against a key of COSTS, a panel a task, scale and protocol; the front is filled."""
+    """Draw every run's accuracy against a key of COSTS, a panel a task and machine; what is on the front is filled."""
     title, factor = COSTS[cost]
     letter = {"ms_per_step": "t", "peak_memory_bytes": "m"}[cost]
     frame = cost_frame(records)
-    figure, axes = _panels([run for run in records if accuracy_of(run) is not None])
+    figure, axes = _panels([run for run in records if accuracy_of(run) is not None], machine_of)
     for place, axis in axes.items():
         ends = []
         for row in each(frame[frame["accuracy"].notna() & frame[cost].notna()]):
-            if (row.task, row.scale, row.protocol) == place:
+            if (row.task, row.scale, row.protocol, row.device_name) == place:
                 x, y = factor * getattr(row, cost), 100 * row.accuracy
                 axis.plot(x, y, "o", color=COLOURS[0], markerfacecolor=COLOURS[0] if letter in row.front else "none")
                 ends.append(End(x, y, row.attn, GREY))
@@ -185,11 +189,15 @@ def seeds(records: Sequence[RunRecord]) -> Figure:
     return figure
 
 
-def _panels(records: Sequence[RunRecord]) -> tuple[Figure, Mapping[tuple[str, str, str], Any]]:
-    """Make a panel for each task, scale and protocol."""
+def _panels(
+    records: Sequence[RunRecord], further: Callable[[RunRecord], str] | None = None
+) -> tuple[Figure, Mapping[tuple[str, ...], Any]]:
+    """Make a panel for each task, scale and protocol, and for what `further` tells apart."""
     from matplotlib.figure import Figure
 
-    places = list(dict.fromkeys((run.task, run.scale, run.protocol) for run in records))
+    places = list(
+        dict.fromkeys((run.task, run.scale, run.protocol, *([further(run)] if further else [])) for run in records)
+    )
     across = max(1, min(2, len(places)))
     down = max(1, -(-len(places) // across))
     figure = Figure(figsize=(5 * across, 3.6 * down), layout="constrained")
@@ -197,7 +205,8 @@ def _panels(records: Sequence[RunRecord]) -> tuple[Figure, Mapping[tuple[str, st
     for spare in axes[len(places) :]:
         spare.set_axis_off()
     for place, axis in zip(places, axes, strict=False):
-        task, scale, protocol = place
-        axis.set_title(f"{TASK_TITLES.get(task, task)}, scale={scale}, protocol={protocol}", fontsize=10)
+        task, scale, protocol, *rest = place
+        title = f"{TASK_TITLES.get(task, task)}, scale={scale}, protocol={protocol}"
+        axis.set_title("\n".join([title, *rest]), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     return figure, dict(zip(places, axes, strict=False))

@@ -40,7 +40,8 @@ class Batching:
 
     Attributes:
         padding: "batch" pads to the longest of a forward pass, rounded up; "max" to `padded_length`, as the published
-            code did. It changes what a batch costs, not what comes out of a model, unless that pools padded rows.
+            code did. It changes what a batch costs and which random numbers are drawn for it, and no more, unless the
+            model pools padded rows.
         bucket_batches: so many batches are drawn together and sorted by length before they are cut apart, so that
             sequences of a batch are about equally long; 1 for no sorting.
         mask_zero: treat token 0 as padding wherever it stands, as LRA, Nystromformer and Skeinformer do. It hides

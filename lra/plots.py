@@ -239,12 +239,12 @@ def errors(rows: Sequence[Row], names: Sequence[str]) -> Figure:
 
 def name_ends(axis: Axes, ends: Iterable[End], size: float = 7) -> None:
     """Write names beside the axes, each at the height of its point, moved apart so that none covers another."""
-    gap = 0.062 * size / 7
     axis.autoscale_view()  # transforms do not wait for it
     to_axes = axis.transData + axis.transAxes.inverted()
     placed = sorted((float(to_axes.transform((end.x, end.y))[1]), end) for end in ends)
     if not placed:
         return
+    gap = min(0.062 * size / 7, 1 / max(1, len(placed) - 1))
     heights = [height for height, _ in placed]
     for place in range(1, len(heights)):
         heights[place] = max(heights[place], heights[place - 1] + gap)

@@ -8,23 +8,46 @@ from typing import Any
 
 import pandas as pd
 
-from lra.beside import Row, match
+from lra.beside import AVERAGE, Row, match
 from lra.experiments import Experiment
 from lra.intervals import NORMAL_QUANTILE
 from lra.layout import MINUS, Report, Table
 from lra.published import METRICS, Model, PaperTable
 from lra.record import RunRecord
-from lra.tables import TASK_TITLES, floors, scale_order
+from lra.tables import TASK_TITLES, data_name, floors, scale_order
 
 LEAST = 4  # below it the interval of a correlation is not defined
-HEAD = ("scale", "task", "mechanisms", "Spearman's correlation", "above every floor", "spread of ours", "half interval")
+HEAD = (
+    "scale, device",
+    "task",
+    "mechanisms",
+    "Spearman's correlation",
+    "above every floor",
+    "spread of ours",
+    "half interval",
+)
 LEGEND = (
     "Spearman's correlation of our accuracies with the paper's, with its 95 % interval over mechanisms (Fisher's z, "
-    "variance of Bonett and Wright 2000). Above every floor: mechanisms whose interval lies above it. Spread: the "
-    "highest of our accuracies less the lowest, in points; half interval: the median half width of an accuracy's own. "
-    "Where the spread is hardly wider than the intervals, ranks are mostly chance, and so is their correlation."
+    "variance of Bonett and Wright 2000), as if they were independent and their accuracies exact. Above every floor: "
+    "mechanisms whose interval lies above it. Spread: the highest of our accuracies less the lowest, in points; half "
+    "interval: the median half width of an accuracy's own. Where the spread is hardly wider than the intervals, ranks "
+    "are mostly chance, and so is their correlation."
 )
-COLUMNS = ["table", "scale", "task", "n", "correlation", "low", "high", "above_floor", "spread", "half_width", "keys"]
+COLUMNS = [
+    "table",
+    "scale",
+    "task",
+    "data",
+    "device",
+    "n",
+    "correlation",
+    "low",
+    "high",
+    "above_floor",
+    "spread",
+    "half_width",
+    "keys",
+]
 
 
 def rank_report(
@@ -54,38 +77,41 @@ def rank_report(
 def spearman(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
     """Return the correlation of two rankings and its 95 % interval; ties share their mean rank.
 
-    NaN where one of them ranks nothing, all its values being equal. The interval is Fisher's z with variance
-    (1 + r^2 / 2) / (n - 3), Bonett and Wright 2000 (Psychometrika 65), equation 3.
+    NaN where one of them ranks nothing, all its values being equal, and for the interval of a perfect correlation.
+    The interval is Fisher's z with variance (1 + r^2 / 2) / (n - 3), Bonett and Wright 2000 (Psychometrika 65).
     """
     n = len(ours)
     if len(set(ours)) < 2 or len(set(theirs)) < 2:
         return math.nan, math.nan, math.nan
     r = float(pd.Series(ours, dtype=float).rank().corr(pd.Series(theirs, dtype=float).rank()))
     r = min(max(r, -1.0), 1.0)
-    if abs(r) == 1.0:
-        return r, r, r
+    if abs(r) == 1.0:  # Fisher's z is infinite
+        return r, math.nan, math.nan
     half = NORMAL_QUANTILE * math.sqrt((1 + r * r / 2) / (n - 3))
     return r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
 
 
 def _compare(table: PaperTable, rows: Sequence[Row], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    places: dict[tuple[str, str], dict[str, Row]] = {}
+    places: dict[tuple[str, str, str, str], dict[str, Row]] = {}
     for row in rows:
-        if METRICS[row["metric"]].is_accuracy and row["n"] and not pd.isna(row["published"]):
-            # Of several settings the first is that without any of its own.
-            places.setdefault((row["scale"], row["task"]), {}).setdefault(row["model"], row)
+        if METRICS[row["metric"]].is_accuracy and row["task"] != AVERAGE and row["n"] and not pd.isna(row["published"]):
+            mine = places.setdefault((row["scale"], row["task"], row["data"], row["device"]), {})
+            # Of several settings of a mechanism that with the most runs counts; of these the first.
+            if row["n"] > mine.get(row["model"], {"n": 0})["n"]:
+                mine[row["model"]] = row
     found = []
-    for (scale, task), mine in sorted(places.items(), key=lambda item: scale_order(item[0][0])):
+    for (scale, task, data, device), mine in sorted(places.items(), key=lambda item: scale_order(item[0][0])):
         if len(mine) < LEAST:
             continue
         ours = [row["value"] for row in mine.values()]
         r, low, high = spearman(ours, [row["published"] for row in mine.values()])
-        beneath = floors(run for run in records if (run.task, run.scale) == (task, scale))
-        highest = 100 * beneath["accuracy"].max() if len(beneath) else math.nan
+        beneath = floors(run for run in records if (run.task, run.scale, data_name(run)) == (task, scale, data))
+        highest = 100 * beneath["accuracy"].max()
         found.append(
             {
-                "table": table.name, "scale": scale, "task": task, "n": len(mine), "correlation": r, "low": low,
-                "high": high, "above_floor": sum(row["low"] > highest for row in mine.values()),
+                "table": table.name, "scale": scale, "task": task, "data": data, "device": device, "n": len(mine),
+                "correlation": r, "low": low, "high": high,
+                "above_floor": sum(row["low"] > highest for row in mine.values()),
                 "spread": max(ours) - min(ours),
                 "half_width": float(pd.Series([(row["high"] - row["low"]) / 2 for row in mine.values()]).median()),
                 "keys": " ".join(row["keys"] for row in mine.values()),
@@ -95,12 +121,11 @@ def _compare(table: PaperTable, rows: Sequence[Row], records: Sequence[RunRecord
 
 
 def _line(row: Mapping[str, Any]) -> list[str]:
-    correlation = (
-        "none: all are equal"
-        if math.isnan(row["correlation"])
-        else f"{row['correlation']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]".replace("-", MINUS)
-    )
+    correlation = "none: all are equal"
+    if not math.isnan(row["correlation"]):
+        interval = "" if math.isnan(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
+        correlation = f"{row['correlation']:+.2f}{interval}".replace("-", MINUS)
     return [
-        row["scale"], TASK_TITLES.get(row["task"], row["task"]), str(row["n"]), correlation,
+        f"{row['scale']}, {row['device']}", TASK_TITLES.get(row["task"], row["task"]), str(row["n"]), correlation,
         f"{row['above_floor']} of {row['n']}", f"{row['spread']:.1f}", f"{row['half_width']:.1f}",
     ]  # fmt: skip

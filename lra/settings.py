@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lra.data import Batching
+from lra.errors import InputError
 from lra.optimization import Optimization
 from lra.tasks import Task
 from lra.trainer import Trainer
@@ -18,8 +19,14 @@ def make_trainer(resolved: Mapping[str, Any]) -> Trainer:
     """Make the trainer that the nodes `trainer`, `optimizer` and `data` describe.
 
     Raises:
-        InputError: a value is not possible.
+        InputError: a value is not possible, or has no effect.
     """
+    data, padding_in_mean = resolved["data"], resolved["model"]["padding_in_mean"]
+    if data["padded_length"] is not None and data["padding"] == "batch" and padding_in_mean != "zeros":
+        raise InputError(
+            f"data.padded_length={data['padded_length']} pads nothing with data.padding=batch, and is divided by only "
+            f"with model.padding_in_mean=zeros, which is {padding_in_mean}. Set data.padding=max, or leave it out."
+        )
     return Trainer(
         **_material("trainer", resolved["trainer"]),
         optimization=Optimization(**resolved["optimizer"]),

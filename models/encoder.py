@@ -173,7 +173,7 @@ def masked_mean(x: Tensor, mask: Tensor, padding: str = "none", padded_length: i
         return x.mean(-2)
     total = x.masked_fill(~mask[..., None], 0).sum(-2)
     if padding == "zeros":
-        return total / (padded_length or x.shape[-2])
+        return total / (x.shape[-2] if padded_length is None else padded_length)
     return total / mask.sum(-1, keepdim=True).clamp_min(1)
 
 
@@ -237,9 +237,13 @@ class Classifier(nn.Module):
             raise ValueError(
                 f"model.num_positions must be at least {max_len}, the task's longest sequence. Got {num_positions}."
             )
+        if padded_length is not None and padded_length < max_len:
+            raise ValueError(
+                f"data.padded_length must be at least {max_len}, the task's longest sequence. Got {padded_length}."
+            )
         self.pooling = pooling
         self.padding_in_mean = padding_in_mean
-        self.padded_length = padded_length or max_len
+        self.padded_length = max_len if padded_length is None else padded_length
         self.pair_features = pair_features
         self.encoder = Encoder(
             attention,

@@ -64,7 +64,7 @@ def run(name: str, rows: Iterator[Row], device: str, folder: Path | None) -> Non
     about = {"target": name, "device": device, "environment": environment, "commit": current_commit(), "date": now()}
     found: list[Row] = []
     with ExitStack() as stack:
-        # Rows are kept as they come, so that a benchmark that is stopped has not measured for nothing.
+        # Rows are written as they come: what a stopped benchmark measured can be read, though it begins anew.
         kept = stack.enter_context(_open(folder / f"{device}-{name}.jsonl.unfinished")) if folder else None
         for row in rows:
             found.append({**row, **about})

@@ -74,6 +74,21 @@ def test_every_figure_is_written_and_none_of_nothing(tmp_path):
         charts.write_figures(tmp_path, [])
 
 
+def test_a_task_of_ones_own_and_few_runs_of_a_task_have_their_place_on_the_board():
+    runs = [record(attn, 0, accuracy) for attn, accuracy in (("softmax", 0.5), ("vmean", 0.4), ("performer", 0.3))]
+    # The only one on its task is neither the best nor the worst of it.
+    figure = charts.board([*runs, record("performer", 0, 0.9, task="mine")])
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["ListOps", "mine"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["softmax", "vmean", "performer"]
+
+
+def test_accuracy_against_cost_keeps_machines_apart():
+    slow = record("vmean", 0, 0.3, environment={"device_name": "a machine", "num_threads": 1})
+    figure = charts.accuracy_against([slow, *RUNS[:1]])
+    assert len(figure.axes) == 2
+    assert "1 thread" in figure.axes[0].get_title()
+
+
 def test_the_same_records_give_the_same_bytes(tmp_path):
     for name in "ab":
         plots.save(charts.board(RUNS), tmp_path / name)

@@ -78,8 +78,8 @@ def test_padding_in_the_mean_counts_the_padding_and_not_what_stands_in_it_for_at
     tokens = torch.randint(1, 11, (2, 1, 10))
     mask = torch.arange(10) < torch.tensor([10, 4])[:, None, None]
     tokens = tokens.masked_fill(~mask, 0)
-    model = classifier(padding_in_mean=padding, padded_length=10).double().eval()
-    plain = classifier().double().eval()
+    model = classifier(padding_in_mean=padding, max_len=10, num_positions=20).double().eval()
+    plain = classifier(max_len=10, num_positions=20).double().eval()
     torch.testing.assert_close(model(tokens, mask)[0], plain(tokens, mask)[0])  # no padding, no difference
     assert not torch.allclose(model(tokens, mask)[1], plain(tokens, mask)[1])
     longer = model(nn.functional.pad(tokens, (0, 6)), nn.functional.pad(mask, (0, 6)))
@@ -175,6 +175,7 @@ def test_more_positions_than_the_task_has():
     ("changes", "message"),
     [
         ({"pooling": "max"}, "model.pooling must be one of mean, cls. Got 'max'"),
+        ({"padded_length": 5}, "data.padded_length must be at least 20, the task's longest sequence. Got 5"),
         ({"padding_in_mean": True}, "model.padding_in_mean must be one of none, zeros, rows. Got True"),
         ({"pair_features": "sum"}, "model.pair_features must be one of nli, concat. Got 'sum'"),
         ({"positions": "rotary"}, "model.positions must be one of learned, sinusoidal, none. Got 'rotary'"),

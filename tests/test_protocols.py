@@ -19,6 +19,8 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from lra.data import Batching
+from lra.errors import InputError
+from lra.settings import make_trainer
 from lra.tasks import Task
 from tests.configurations import build_and_classify, choices, resolved, stacked
 
@@ -320,3 +322,13 @@ def test_every_combination_builds(task, attn, protocol, scale, tmp_path):
     if (task, attn, scale) == ("pathx", "synthesizer_random", "full"):
         pytest.skip("4 GB of learned weights")
     build_and_classify(stacked(task=task, attn=attn, protocol=protocol, scale=scale), tmp_path)
+
+
+def test_a_padded_length_without_effect_is_refused():
+    made = resolved(run(task="listops", protocol="controlled").cfg)
+    make_trainer(made)
+    made["data"]["padded_length"] = 4096
+    with pytest.raises(InputError, match="data.padded_length=4096 pads nothing with data.padding=batch"):
+        make_trainer(made)
+    make_trainer({**made, "data": {**made["data"], "padding": "max"}})
+    make_trainer({**made, "model": {**made["model"], "padding_in_mean": "zeros"}})

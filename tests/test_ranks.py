@@ -10,7 +10,7 @@ from scipy import stats
 
 from lra.layout import write
 from lra.ranks import rank_report, spearman
-from tests.records import record
+from tests.records import GENERATED, record
 from tests.test_experiments import EXPERIMENTS
 from tests.test_published import MODELS, TABLES
 
@@ -21,6 +21,8 @@ NAMES = (
     "performer",
     "skeinformer",
 )  # published on ListOps: 38.17 28.78 38.86 37.70 38.73
+
+TASKS = ("text", "listops", "retrieval", "pathfinder", "image")
 
 
 def ranked(*records):
@@ -34,8 +36,8 @@ def test_spearman_is_that_of_scipy_ties_included():
         r, low, high = spearman(ours.tolist(), theirs.tolist())
         assert r == pytest.approx(stats.spearmanr(ours, theirs).statistic)
         assert -1 < low < r < high < 1
-    assert spearman([1, 2, 3, 4], [10, 20, 30, 40]) == (1, 1, 1)
-    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == (-1, -1, -1)
+    for values, r in (([10, 20, 30, 40], 1), ([4, 3, 2, 1], -1)):  # perfect: Fisher's z has no interval
+        assert spearman([1, 2, 3, 4], values) == pytest.approx((r, math.nan, math.nan), nan_ok=True)
     assert math.isnan(spearman([1, 1, 1, 1], [1, 2, 3, 4])[0])
 
 
@@ -60,6 +62,17 @@ def test_too_few_mechanisms_other_protocols_and_failures_are_not_ranked():
     assert ranked(*few, record("bigbird", 0, 0.4, protocol="controlled")).frame.empty
     equal = ranked(*(record(name, 0, 0.4) for name in NAMES))
     assert "none: all are equal" in write(equal, "markdown")
+
+
+def test_the_average_other_data_and_fewer_runs_of_other_settings_do_not_mix_in():
+    runs = [record(name, 0, 0.3 + 0.01 * place) for place, name in enumerate(NAMES)]
+    old = record("softmax", 0, 0.9, group="older", data={**GENERATED, "sha256": {"test": "cd" * 32}})
+    again = [record("softmax", seed, 0.3, group="listops-softmax") for seed in (1, 2)]
+    (row,) = ranked(old, *runs, *again).frame.to_dict("records")
+    assert row["spread"] == pytest.approx(4.0)
+    assert (row["n"], row["above_floor"]) == (5, 5)
+    every = [record(name, 0, 0.6, task=task) for name in NAMES for task in TASKS]
+    assert set(ranked(*every).frame["task"]) == set(TASKS)
 
 
 def test_mechanisms_at_the_floor_are_counted_as_such():

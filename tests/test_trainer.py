@@ -13,6 +13,7 @@ from torch import nn
 from lra.compilation import wanted
 from lra.data import Batching
 from lra.errors import InputError
+from lra.meter import Meter
 from lra.optimization import Optimization
 from lra.trainer import Trainer
 from lra.training import DivergedError, Outcome
@@ -99,6 +100,19 @@ def test_accumulation_gives_the_gradient_of_the_undivided_batch(size):
     for a, b in zip(whole, parts, strict=True):
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
         assert a["train_accuracy"] == pytest.approx(b["train_accuracy"])
+
+
+def test_parts_of_a_batch_hold_examples_of_about_one_length():
+    padded = {}
+    for size in (None, 8):
+        task, meter = ToyTask(), Meter(CPU)
+        changed(steps=6, eval_every=6, micro_batch=size).fit(
+            model_for(task), task, seed=0, device=CPU, report=lambda _: None, outcome=Outcome(), meter=meter
+        )
+        real, padded[size] = np.sum(meter.tokens, axis=0)
+        whole = padded[None] - real
+        # Lengths are 1 to 12, rounded up to 8 or 12: of four parts at least one has no long example.
+        assert size is None or padded[size] - real < 0.8 * whole
 
 
 def test_clipping_bounds_the_first_update():
