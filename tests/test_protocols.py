@@ -7,6 +7,7 @@ checkpoints, unused vocabulary, accumulation) and those that a protocol says it 
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 from collections.abc import Callable
@@ -325,7 +326,7 @@ def test_every_combination_builds(task, attn, protocol, scale, tmp_path):
 
 
 def test_a_padded_length_without_effect_is_refused():
-    made = resolved(run(task="listops", protocol="controlled").cfg)
+    made = copy.deepcopy(run(task="listops", protocol="controlled").cfg)
     make_trainer(made)
     made["data"]["padded_length"] = 4096
     with pytest.raises(InputError, match="data.padded_length=4096 pads nothing with data.padding=batch"):
