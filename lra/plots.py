@@ -92,10 +92,10 @@ def _figures(target: str, good: Sequence[Row]) -> Iterator[tuple[str, Figure]]:
     if target in ("attention", "model"):
         whole = [row for row in good if row["direction"] in ("both", "step")]
         if whole:
-            what = "optimiser step" if target == "model" else "forward and backward pass"
-            yield "-time", scaling(whole, "ms", 1, f"time of a {what} [ms]")
-            yield "-memory", scaling(whole, "peak_bytes", 2**20, f"peak memory of a {what} [MiB]")
-            yield "-efficiency-length", efficiency_lengths(whole)
+            what = "an optimiser step of the model" if target == "model" else "a forward and backward pass"
+            yield "-time", scaling(whole, "ms", 1, f"time of {what} [ms]")
+            yield "-memory", scaling(whole, "peak_bytes", 2**20, f"peak memory of {what} [MiB]")
+            yield "-efficiency-length", efficiency_lengths(whole, what)
     elif target == "approximation" and good:
         yield "-methods", errors(good, METHODS_SHOWN)
         ablations = tuple(dict.fromkeys(row["backbone"] for row in good if row["backbone"].startswith("skeinformer")))
@@ -160,8 +160,8 @@ def _line(axis: Axes, rows: Sequence[Row], key: str, unit: float, colour: str, t
     return [End(x[-1], y[-1], f"{text} ({growth.value:.1f})" if growth else text, colour)]
 
 
-def efficiency_lengths(rows: Sequence[Row]) -> Figure:
-    """Draw from which length on a backbone is faster than fused softmax."""
+def efficiency_lengths(rows: Sequence[Row], what: str) -> Figure:
+    """Draw from which length on a backbone is faster than fused softmax; `what` was timed."""
     from matplotlib.figure import Figure
 
     found, never = [], []
@@ -188,7 +188,7 @@ def efficiency_lengths(rows: Sequence[Row]) -> Figure:
     label = "tokens from which on it is faster than fused softmax, interpolated between lengths"
     missing = "never within the lengths measured: " + ", ".join(never)
     axis.set_xlabel("\n".join([label, *(textwrap.wrap(missing, 110) if never else [])]))
-    axis.set_title(f"Efficiency length: forward and backward, {_device(rows[0])}" if found else "No backbone is faster")
+    axis.set_title(f"Efficiency length of {what}, {_device(rows[0])}" if found else "No backbone is faster")
     return figure
 
 
