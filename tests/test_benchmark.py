@@ -253,8 +253,11 @@ def test_a_sweep_has_both_baselines_and_every_direction(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_largest_batch_grows_with_the_memory(tmp_path):
-    benchmark.main(["max_batch", "tasks=image", "attn=softmax_materialised", "memory_gib=0.5", f"out={tmp_path}"])
+@pytest.mark.parametrize(
+    ("task", "attn"), [("image", "softmax_materialised"), ("text", "vmean")]
+)  # 256 symbols, and 257
+def test_the_largest_batch_is_less_than_wanted_where_memory_is_short(task, attn, tmp_path):
+    benchmark.main(["max_batch", f"tasks={task}", f"attn={attn}", "memory_gib=0.5", f"out={tmp_path}"])
     (found,) = [json.loads(line) for line in (tmp_path / "cpu-max_batch.jsonl").read_text().splitlines()]
     assert found["status"] == "ok"
     assert 1 <= found["largest"] < found["wanted"]

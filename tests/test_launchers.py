@@ -18,7 +18,7 @@ SMALL = ("scale=smoke", "trainer.steps=6", "trainer.eval_every=3", "optimizer.wa
 # What differs between two runs of the same thing.
 INCIDENTAL = {
     "date", "command", "commit", "environment", "train_seconds", "warmup_seconds", "wall_seconds", "ms_per_step",
-    "ms_per_step_quartiles", "tokens_per_second", "padded_tokens_per_second", "peak_memory_bytes",
+    "ms_per_step_quartiles", "tokens_per_second", "padded_tokens_per_second", "load_average", "peak_memory_bytes",
 }  # fmt: skip
 
 pytestmark = pytest.mark.slow

@@ -80,7 +80,8 @@ def largest(task: str, name: str, memory_gib: float, device: torch.device, proto
     optimizer = torch.optim.AdamW(model.parameters())
 
     def attempt(batch: int) -> None:
-        tokens = torch.randint(1, made.vocab_size, (batch, made.num_inputs, n), dtype=torch.uint8, device=device)
+        shape = (batch, made.num_inputs, n)
+        tokens = torch.randint(1, min(made.vocab_size, 256), shape, dtype=torch.uint8, device=device)
         optimizer.zero_grad(set_to_none=True)
         model(tokens, tokens > 0).logsumexp(-1).sum().backward()
         optimizer.step()
