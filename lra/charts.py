@@ -95,7 +95,8 @@ def board(records: Sequence[RunRecord]) -> Figure:
         axes[0].set_yticks(list(heights.values()), list(heights))
         axes[0].set_ylim(min(heights.values()) - 0.7, 0.7)
         figure.suptitle(_board_title(records[0], rows["n"]), x=0.01, ha="left")
-        figure.supxlabel("%, with 95 % intervals; grey: reached without a model; black: exact softmax", fontsize=8)
+        marks = "grey: reached without a model; black: exact softmax; green: small models without attention"
+        figure.supxlabel(f"%, with 95 % intervals; {marks}", fontsize=8)
     return figure
 
 
