@@ -174,7 +174,7 @@ def learning_curves(results_dir: Path, records: Sequence[RunRecord]) -> Figure:
 
 def seeds(records: Sequence[RunRecord]) -> Figure:
     """Draw each seed's accuracy, and mean and interval of its group beside it."""
-    figure, axes = _panels(records)
+    figure, axes = _panels([run for run in records if accuracy_of(run) is not None])
     runs = {run.key: run for run in records}
     board = leaderboard(records)
     for place, axis in axes.items():
