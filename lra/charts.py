@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lra.collected import MEASURED
+from lra.costs import COSTS as LETTERS
 from lra.costs import cost_frame, machine_of
 from lra.errors import InputError
 from lra.layout import each
 from lra.packed import Packed
 from lra.plots import COLOURS, GREY, LOOK, End, name_ends, save
 from lra.record import RunRecord
-from lra.tables import BASELINE, TASK_TITLES, accuracy_of, floors, label, leaderboard, tested
+from lra.tables import BASELINE, TASK_TITLES, accuracy_of, comparable, floors, label, leaderboard, tested
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 
 COSTS = {"ms_per_step": ("ms a step", 1.0), "peak_memory_bytes": ("peak memory, MiB", 2.0**-20)}
 EXACT = ("softmax", "softmax_materialised")
-
-
-def comparable(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:
-    """Divide records into what one board may show: by scale, protocol and kind of device."""
-    found: dict[tuple[str, str, str], list[RunRecord]] = {}
-    for run in records:
-        found.setdefault((run.scale, run.protocol, run.device), []).append(run)
-    return found
 
 
 def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]:
@@ -132,7 +125,7 @@ def _board_title(run: RunRecord, counts: Iterable[int]) -> str:
 def accuracy_against(records: Sequence[RunRecord], cost: str = "ms_per_step") -> Figure:
     """Draw every run's accuracy against a key of COSTS, a panel a task and machine; what is on the front is filled."""
     title, factor = COSTS[cost]
-    letter = {"ms_per_step": "t", "peak_memory_bytes": "m"}[cost]
+    letter = LETTERS[cost]
     frame = cost_frame(records)
     figure, axes = _panels([run for run in records if accuracy_of(run) is not None], machine_of)
     for place, axis in axes.items():

@@ -12,7 +12,7 @@ from lra.costs import machine_of
 from lra.layout import each
 from lra.published import METRICS, load_models, load_numbers, load_tables, printed
 from lra.record import RunRecord
-from lra.tables import TABLE_COLUMNS, TASK_TITLES, floors, label, leaderboard
+from lra.tables import TABLE_COLUMNS, TASK_TITLES, comparable, floors, label, leaderboard
 
 MISSING = "\N{EN DASH}"
 NAN = math.nan
@@ -42,9 +42,7 @@ def measured_lines(records: Sequence[RunRecord], results_dir: Path) -> list[Line
     papers = _papers(results_dir)
     runs = {run.key: run for run in records}
     lines = [_measured(row, [runs[key] for key in row.keys.split()], papers) for row in each(leaderboard(records))]
-    places = dict.fromkeys((run.scale, run.protocol, run.device) for run in records)
-    for place in places:
-        chosen = [run for run in records if (run.scale, run.protocol, run.device) == place]
+    for place, chosen in comparable(records).items():
         for row in each(floors(chosen)):
             value, interval = row.text.split(" ", 1)
             cells = _cells(f"floor: {row.name}", row.task, place, row.data, float(value), interval)

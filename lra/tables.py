@@ -103,20 +103,25 @@ def _summary(runs: Sequence[RunRecord], firsts: Sequence[RunRecord]) -> dict[str
     }
 
 
+def comparable(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:
+    """Divide records into what one board may show: by scale, protocol and kind of device."""
+    found: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for run in records:
+        found.setdefault((run.scale, run.protocol, run.device), []).append(run)
+    return found
+
+
 def leaderboard_report(records: Sequence[RunRecord]) -> Report:
     """Lay the leaderboard out: a table for each scale, protocol and kind of device, floors beneath."""
     if not records:
         return Report([], pd.DataFrame(), notes=["No records yet: train something first, for example with `make run`."])
     board = leaderboard(records)
-    names = sorted(
-        {(run.scale, run.protocol, run.device) for run in records}, key=lambda name: (scale_order(name[0]), name)
-    )
+    parts = comparable(records)
     tables = []
-    for scale, protocol, device in names:
+    for scale, protocol, device in sorted(parts, key=lambda name: (scale_order(name[0]), name)):
         rows = board[(board["scale"] == scale) & (board["protocol"] == protocol) & (board["device"] == device)]
-        chosen = [run for run in records if (run.scale, run.protocol, run.device) == (scale, protocol, device)]
         title = f"scale={scale}, protocol={protocol}, on {device}"
-        tables.append(Table(title, *_grid(rows, chosen), [caption(rows["tested"])]))
+        tables.append(Table(title, *_grid(rows, parts[scale, protocol, device]), [caption(rows["tested"])]))
     notes = [f"{CELL_LEGEND} Floors need no model. Numbers of two tables are not comparable."]
     return Report(tables, board, notes=notes)
 

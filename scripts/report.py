@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lra.arguments import parse
-from lra.charts import board, comparable, write_figures
+from lra.charts import board, write_figures
 from lra.collected import collect, import_records, load_measured, load_records, unfinished
 from lra.comparison import compare_report
 from lra.costs import cost_report
@@ -42,7 +42,7 @@ from lra.plots import save
 from lra.published import load_models, load_tables
 from lra.ranks import rank_report
 from lra.record import RunRecord, write_atomically
-from lra.tables import leaderboard_report
+from lra.tables import comparable, leaderboard_report
 from lra.watch import watch
 
 CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
