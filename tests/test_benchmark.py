@@ -283,3 +283,19 @@ def test_the_loop_and_the_start_of_a_training_are_measured(tmp_path):
     assert [found["part"] for found in rows] == ["loop overhead"] * 2 + ["to the first step"] * 2
     assert all(found["target_text"] and found["met"] in (True, False) for found in rows)
     assert all(1 < found["value"] < 60 for found in rows[2:])
+
+
+def test_a_stopped_benchmark_leaves_its_rows_and_the_former_file(tmp_path):
+    def rows():
+        yield {"status": "ok", "backbone": "softmax"}
+        raise KeyboardInterrupt
+
+    (tmp_path / "cpu-flops.jsonl").write_text("former")
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.run("flops", rows(), "cpu", tmp_path)
+    assert (tmp_path / "cpu-flops.jsonl").read_text() == "former"
+    (line,) = (tmp_path / "cpu-flops.jsonl.unfinished").read_text().splitlines()
+    assert json.loads(line)["backbone"] == "softmax"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        benchmark.run("flops", rows(), "cpu", tmp_path / "file")
