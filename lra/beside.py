@@ -13,9 +13,9 @@ import pandas as pd
 
 from lra.experiments import Experiment
 from lra.layout import MINUS, TIMES, each
-from lra.published import METRICS, Metric, Model, PaperTable, printed
+from lra.published import METRICS, Metric, Model, PaperTable, find_model, printed
 from lra.record import RunRecord
-from lra.tables import accuracy_of, cell, leaderboard
+from lra.tables import BASELINE, accuracy_of, cell, leaderboard
 
 PUBLISHED_SCALE = "full"
 AVERAGE = "avg"
@@ -42,7 +42,8 @@ def match(
         Rows with table, metric, unit, model, attn, task, scale, published (a number or None), printed (as the paper has
         it), note (how our mechanism differs from the paper's), and, where something was measured, value, low, high, n,
         learned, tested, device, data, text (for a cell), difference (at the published scale alone), remarks, keys. A
-        number that was not measured at the published scale has a row there whose n is 0.
+        number that was not measured at the published scale has a row there whose n is 0. A mechanism that the paper has
+        not follows the others, and its model is "".
     """
     return [row for metric in table.metrics for row in _rows(table, models, experiment, records, metric)]
 
@@ -61,13 +62,15 @@ def _rows(
     if not table.source:
         wanted = [(attn, task, None) for task in experiment.tasks for attn in experiment.attns]
     averages: dict[tuple[str, str], dict[str, Row]] = {}
+    named = set()
     for name, task, number in wanted:
-        model = models.get((table.source, name, task)) or models.get((table.source, name, ""))
+        model = find_model(models, table.source, name, task)
         here = {
-            **_published(table, metric, name, task, number),
+            **published_row(table, metric, name, task, number),
             "attn": name if not table.source else model.attn if model else "",
             "note": model.note if model else "",
         }
+        named.add((here["attn"], task))
         found = [row for row in board if (row.attn, row.task) == (here["attn"], task)]
         if all(row.scale != PUBLISHED_SCALE for row in found):
             yield {**here, "scale": PUBLISHED_SCALE, "n": 0, "text": "", "remarks": "", "keys": ""}
@@ -78,19 +81,25 @@ def _rows(
             yield full
             if about.is_accuracy and row.n:
                 averages.setdefault((name, row.scale), {}).setdefault(task, full)
+    for row in board if table.source else []:
+        new = (row.attn, row.task) not in named and not row.attn.startswith(BASELINE)
+        if new and row.task in set(published["task"]):
+            nothing = {**published_row(table, metric, "", row.task, None), "unit": published["unit"].iloc[0]}
+            yield {**nothing, "attn": row.attn, "note": "", **_measured(row, about)}
     tasks = sorted(set(published["task"]) - NOT_AVERAGED)
     for number in each(published[published["task"] == AVERAGE]):
         for (name, scale), cells in averages.items():
             if name == number.model and tasks and all(task in cells for task in tasks):
-                row = {**_published(table, metric, name, AVERAGE, number), "attn": "", "note": ""}
+                row = {**published_row(table, metric, name, AVERAGE, number), "attn": "", "note": ""}
                 yield _averaged(row, scale, [cells[task] for task in tasks], about)
 
 
-def _published(table: PaperTable, metric: str, model: str, task: str, number: Any) -> Row:
+def published_row(table: PaperTable, metric: str, model: str, task: str, number: Any) -> Row:
+    """Begin a row with what the paper says; `number` is a row of `numbers.csv`, or None where it says nothing."""
     return {
         "table": table.name, "metric": metric, "unit": number.unit if number else "percent", "model": model,
-        "task": task, "published": number.value if number else None, "status": number.status if number else "",
-        "printed": printed(number) if number else "",
+        "task": task, "length": number.length if number else "", "published": number.value if number else None,
+        "status": number.status if number else "", "printed": printed(number) if number else "",
     }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ NUMBER = re.compile(rf"[+{MINUS}-]?({TIMES} )?[\d,.]+(e[+-]\d+)?\*?")
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", MINUS: "$-$", TO: "--", TIMES: r"$\times$",
-    "·": r"$\cdot$", "≥": r"$\geq$", "≤": r"$\leq$",
+    "·": r"$\cdot$", "≥": r"$\geq$", "≤": r"$\leq$", "²": "$^2$",
 }  # fmt: skip
 
 

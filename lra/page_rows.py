@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lra.beside import PUBLISHED_SCALE
 from lra.costs import machine_of
 from lra.layout import each
-from lra.published import METRICS, load_models, load_numbers, load_tables, printed
+from lra.published import METRICS, find_model, load_models, load_numbers, load_tables, printed
 from lra.record import RunRecord
 from lra.tables import TABLE_COLUMNS, TASK_TITLES, comparable, floors, label, leaderboard
 
@@ -123,7 +123,7 @@ def published_lines(results_dir: Path) -> list[Line]:
               for row in each(table.numbers.head(1))}  # fmt: skip
     lines = []
     for index, row in enumerate(each(load_numbers(results_dir))):
-        model = models.get((row.source, row.model, row.task)) or models.get((row.source, row.model, ""))
+        model = find_model(models, row.source, row.model, row.task)
         metric = METRICS[row.metric].title if row.metric in METRICS else row.metric.replace("_", " ")
         facts = [
             ["Publication", f"{row.source} {row.year}, {row.table}"], ["What", metric],
@@ -157,7 +157,7 @@ def _papers(results_dir: Path) -> dict[tuple[str, str, str], list[list[str]]]:
     models = load_models(results_dir)
     found: dict[tuple[str, str, str], list[list[str]]] = {}
     for row in each(load_numbers(results_dir)):
-        model = models.get((row.source, row.model, row.task)) or models.get((row.source, row.model, ""))
+        model = find_model(models, row.source, row.model, row.task)
         if model and row.metric == "accuracy":
             place = (model.attn, model.protocol, row.task)
             found.setdefault(place, []).append([row.source, row.model, printed(row), model.note])

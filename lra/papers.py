@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lra.benchmarked import SOURCES, benchmarked, sections
 from lra.beside import AVERAGE, PUBLISHED_SCALE, Row, match
 from lra.experiments import Experiment
 from lra.layout import Report, Table, each
@@ -21,11 +22,13 @@ from lra.tables import BASELINE, CELL_LEGEND, TASK_TITLES, caption, cell, floors
 
 # Of the frame: a published number is of the published size, whatever the scale of the row's own value.
 COLUMNS = {
-    **{name: name for name in ("table", "scale", "metric", "unit", "task", "model", "attn", "value", "low", "high")},
-    "n": "n", "learned": "learned", "published": "published_at_full_size", "status": "published_status",
+    **{name: name for name in ("table", "scale", "metric", "unit", "task", "length", "model", "attn")},
+    **{name: name for name in ("value", "low", "high", "n", "learned")},
+    "published": "published_at_full_size", "status": "published_status",
     **{name: name for name in ("difference", "remarks", "note", "tested", "device", "data", "keys")},
 }  # fmt: skip
 NOT_MEASURED = "not measured"
+NOT_PUBLISHED = "(not in the paper)"
 LEGEND = (
     "Difference: ours less the paper's; * where the paper's value lies outside our interval. Remarks name what differs "
     "from the paper's runs; settings are those of our command line. Floors need no model."
@@ -53,14 +56,17 @@ def paper_report(
         benchmarks: folder of the figures of `scripts/benchmark.py`.
     """
     tables, notes = _as_published(table), _paper_notes(table)
+    costs = benchmarked(table, models, benchmarks)
+    tables += sections(costs)
+    rows: list[Row] = []
     if experiment is None:
-        frame = table.numbers.drop(columns="printed")
-        return Report(tables, frame, table.title, [_without_training(table, benchmarks)], notes)
-    mine = [run for run in records if run.protocol == experiment.protocol]
-    rows = match(table, models, experiment, mine)
-    intro = [f"Ours: `{experiment.command}`, protocol={experiment.protocol}."]
-    if not any(row["scale"] == PUBLISHED_SCALE and row["n"] for row in rows):
-        intro.append("Nothing is measured at the published size (scale=full) yet.")
+        mine, intro = [], [_without_training(table, costs)]
+    else:
+        mine = [run for run in records if run.protocol == experiment.protocol]
+        rows = match(table, models, experiment, mine)
+        intro = [f"Ours: `{experiment.command}`, protocol={experiment.protocol}."]
+        if not any(row["scale"] == PUBLISHED_SCALE and row["n"] for row in rows):
+            intro.append("Nothing is measured at the published size (scale=full) yet.")
     parts: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         parts.setdefault((row["scale"], row["metric"], row["task"]), []).append(row)
@@ -69,9 +75,9 @@ def paper_report(
             here = [run for run in mine if (run.task, run.scale) == (task, scale)]
             tables.append(_section(scale, METRICS[metric], task, part, here, bool(table.source)))
     shown = {METRICS[row["metric"]].is_accuracy for row in rows if row["text"]}
-    notes += [f"{model}: {note} (attn={attn})." for model, attn, note in _differences(rows)]
+    notes += [f"{model}: {note} (attn={attn})." for model, attn, note in _differences(rows + costs)]
     notes += [f"{CELL_LEGEND} {LEGEND}"] * (True in shown) + [COST_LEGEND] * (False in shown)
-    frame = pd.DataFrame(rows, columns=list(COLUMNS)).rename(columns=COLUMNS)
+    frame = pd.DataFrame(rows + costs, columns=list(COLUMNS)).rename(columns=COLUMNS)
     return Report(tables, frame, table.title, intro, notes)
 
 
@@ -106,7 +112,7 @@ def _section(
     ]
     lines = [
         [
-            row["model"],
+            row["model"] or NOT_PUBLISHED,
             row["attn"],
             row["text"] or NOT_MEASURED,
             row["printed"],
@@ -139,17 +145,10 @@ def _beneath(records: Sequence[RunRecord]) -> list[list[str]]:
     return lines + beneath
 
 
-def _without_training(table: PaperTable, benchmarks: Path) -> str:
-    if not table.benchmark:
-        return "Measured without training; not measured here yet."
-    command = f"`python scripts/benchmark.py {table.benchmark}`"
-    files = sorted(path.name for path in benchmarks.glob(f"*-{table.benchmark}.jsonl"))
-    if not files:
-        return f"Measured without training, by {command}; not measured yet."
-    return (
-        f"Measured without training. Ours stands apart, in {', '.join(f'benchmarks/{name}' for name in files)}: "
-        f"{command} measures a mechanism alone, which is not what the paper's numbers are of."
-    )
+def _without_training(table: PaperTable, costs: Sequence[Row]) -> str:
+    targets = dict.fromkeys(SOURCES[metric].target for metric in table.metrics if metric in SOURCES)
+    commands = " and ".join(f"`python scripts/benchmark.py {target}`" for target in targets)
+    return f"Measured without training, by {commands}{'' if costs else '; not measured yet'}."
 
 
 def _paper_notes(table: PaperTable) -> list[str]:

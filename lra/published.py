@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -66,7 +66,6 @@ class PaperTable:
         source: of `numbers.csv`; "" if none of its figures are at hand.
         metrics: keys of METRICS.
         experiment: the runs it is made of; "" if it is measured without training.
-        benchmark: the target of `scripts/benchmark.py` that measures something like it; "" if none does.
         numbers: its rows of `numbers.csv`, value as a number.
     """
 
@@ -75,7 +74,6 @@ class PaperTable:
     source: str
     metrics: tuple[str, ...]
     experiment: str
-    benchmark: str
     numbers: pd.DataFrame
 
 
@@ -101,7 +99,7 @@ def load_tables(results_dir: Path) -> dict[str, PaperTable]:
             (numbers["source"] == row.source) & (numbers["table"] == row.table) & numbers["metric"].isin(metrics)
         ]
         tables[row.name] = PaperTable(
-            row.name, row.title, row.source, metrics, row.experiment, row.benchmark, mine.reset_index(drop=True)
+            row.name, row.title, row.source, metrics, row.experiment, mine.reset_index(drop=True)
         )
     return tables
 
@@ -118,6 +116,11 @@ def load_models(results_dir: Path) -> dict[tuple[str, str, str], Model]:
         (row.source, row.model, row.task): Model(row.attn, row.protocol, row.note)
         for row in each(_read(results_dir, "models.csv"))
     }
+
+
+def find_model(models: Mapping[tuple[str, str, str], Model], source: str, name: str, task: str) -> Model | None:
+    """Find what a paper's row is here: for this task, else for all that are not named; None where we have it not."""
+    return models.get((source, name, task)) or models.get((source, name, ""))
 
 
 def printed(row: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from lra.layout import write
 from lra.papers import paper_report
-from lra.published import METRICS, load_models, load_numbers, load_tables
+from lra.published import METRICS, find_model, load_models, load_numbers, load_tables
 from tests.configurations import CONFIGS, choices
 from tests.records import record
 from tests.test_experiments import EXPERIMENTS
@@ -50,7 +51,7 @@ def test_every_row_of_a_table_with_runs_finds_its_mechanism():
     for (source, model, task), ours in MODELS.items():
         assert ours.attn in choices("attn")
         assert ours.protocol in choices("protocol")
-        assert task in {"", *choices("task")}
+        assert task in {"", *TASKS}
         assert model in set(NUMBERS[NUMBERS["source"] == source]["model"])
     for table in TABLES.values():
         assert set(table.metrics) <= set(METRICS)
@@ -59,7 +60,8 @@ def test_every_row_of_a_table_with_runs_finds_its_mechanism():
         if table.experiment and table.source:
             experiment = EXPERIMENTS[table.experiment]
             for row in table.numbers.itertuples():
-                ours = MODELS.get((table.source, row.model, row.task)) or MODELS[table.source, row.model, ""]
+                ours = find_model(MODELS, table.source, row.model, row.task)
+                assert ours is not None
                 assert ours.attn in experiment.attns
                 assert ours.protocol == experiment.protocol
 
@@ -146,13 +148,75 @@ def test_costs_come_from_the_same_runs_as_ratios():
     assert not report.frame[report.frame["metric"] == "max_micro_batch"]["n"].any()  # it was chosen, not sought
     run.config = {**run.config, "trainer": {"micro_batch": "auto"}}
     report, _ = beside("skeinformer_table2", run)
-    assert report.frame[report.frame["metric"] == "max_micro_batch"]["value"].dropna().tolist() == [512]
+    full = report.frame[report.frame["scale"] == "full"]
+    assert full[full["metric"] == "max_micro_batch"]["value"].dropna().tolist() == [512]
 
 
-def test_tables_without_training_say_where_their_figures_are(tmp_path):
-    table = TABLES["lra_table2"]
-    assert "benchmarks/cpu-attention.jsonl" in beside("lra_table2")[1]
-    assert "not measured yet" in write(paper_report(table, MODELS, None, [], tmp_path), "markdown")
+def test_a_mechanism_that_the_paper_has_not_stands_beneath_its_rows():
+    runs = [
+        record(name, 0, 0.4, scale=scale, group=f"{name} {scale}", device="cuda")
+        for name in ("mine", "baseline_ngrams")
+        for scale in ("full", "mini")
+    ]
+    report, text = beside("skeinformer_table1", *runs, record("mine", 1, 0.4, task="pathx", scale="full"))
+    part = text.split("### ListOps, scale=full")[1].split("### ")[0]
+    assert re.search(r"\| skeinformer_no_pilot .*\n\| \(not in the paper\) +\| mine +\| 40.0 \[.*\(n=1\) +\| +\|", part)
+    rows = report.frame[report.frame["model"] == ""]
+    assert rows[["attn", "task"]].drop_duplicates().to_numpy().tolist() == [["mine", "listops"]]
+    assert rows["published_at_full_size"].isna().all()
+    _, costs = beside("skeinformer_table2", record("mine", 0, 0.4, scale="full", ms_per_step=60.0))
+    assert re.search(r"\(not in the paper\) +\| mine +\| 1.00 \(n=1\)", costs)
+
+
+def benchmark_file(folder: Path, target: str, rows: list[dict]) -> None:
+    folder.mkdir(exist_ok=True)
+    lines = [json.dumps({"status": "ok", "device": "cpu", "direction": "step", **row}) for row in rows]
+    (folder / f"cpu-{target}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def test_speed_ups_are_over_stored_scores_of_the_same_length_and_file(tmp_path):
+    benchmark_file(tmp_path, "model", [
+        {"backbone": "softmax_materialised", "n": 1024, "ms": 30.0},
+        {"backbone": "linformer", "n": 1024, "ms": 12.0},
+        {"backbone": "linformer", "n": 1024, "ms": 1.0, "direction": "forward"},
+        {"backbone": "softmax_materialised", "n": 4096, "status": "not started (predicted 29 s)"},
+        {"backbone": "linformer", "n": 4096, "ms": 50.0},
+    ])  # fmt: skip
+    report = paper_report(TABLES["lra_table2"], MODELS, None, [], tmp_path)
+    text = write(report, "markdown")
+    assert re.search(r"\| linformer +\| linformer +\| +2.5 \| +1.2 \|", text)
+    assert "text 4000: ours" not in text
+    found = report.frame.set_index("model")
+    assert found.loc["linformer", ["value", "length", "published_at_full_size", "device"]].tolist() == [
+        2.5, "1000", 1.2, "cpu",
+    ]  # fmt: skip
+    assert set(found["keys"]) == {f"{tmp_path.name}/cpu-model.jsonl"}
+
+
+def test_counted_operations_show_both_terms_and_why_they_are_not_the_papers(tmp_path):
+    benchmark_file(tmp_path, "flops", [
+        {"backbone": "informer", "quadratic": 9.0, "linear": 9.0, "reason": ""},
+        {"backbone": "informer_padding_mask", "quadratic": 1.0, "linear": 2.031, "reason": "it scores all"},
+        {"backbone": "softmax_materialised", "quadratic": 2.0, "linear": 0.001, "reason": ""},
+    ])  # fmt: skip
+    text = write(paper_report(TABLES["skeinformer_table3"], MODELS, None, [], tmp_path), "markdown")
+    assert re.search(r"\| informer +\| informer_padding_mask +\| 1.00 n² p \+ 2.03 n d p \| +3 \| it scores all", text)
+    assert re.search(r"\| standard +\| softmax_materialised +\| 2.00 n² p +\| +2 \|\n", text)
+    assert r"2.00 n$^2$ p" in write(paper_report(TABLES["skeinformer_table3"], MODELS, None, [], tmp_path), "latex")
+
+
+def test_largest_batches_stand_apart_from_what_training_measured(tmp_path):
+    benchmark_file(tmp_path, "max_batch", [{"backbone": "vmean", "task": "image", "largest": 128}])
+    run = record("vmean", 0, 0.5, scale="full", ms_per_step=600.0)
+    report = paper_report(TABLES["skeinformer_table2"], MODELS, EXPERIMENTS["skeinformer_table1"], [run], tmp_path)
+    assert re.search(r"\| vmean +\| vmean +\| +128 \| +256 \|", write(report, "markdown"))
+    assert report.frame["value"].dropna().tolist() == [10.0, 128.0]
+
+
+def test_what_no_benchmark_has_measured_is_said(tmp_path):
+    for name, target in (("lra_table2", "model"), ("skeinformer_table3", "flops")):
+        text = write(paper_report(TABLES[name], MODELS, None, [], tmp_path), "markdown")
+        assert f"by `python scripts/benchmark.py {target}`; not measured yet." in text
 
 
 def test_an_experiment_without_published_numbers_shows_ours_alone():

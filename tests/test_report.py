@@ -85,7 +85,7 @@ def test_every_verb_answers(tmp_path, capsys):
     assert "diverged" in printed(capsys, "failures", there)
     assert "1/3" in printed(capsys, "coverage", there, "experiment=skeinformer_table1")
     assert printed(capsys, "table=skeinformer_table1", there, "format=csv").startswith(
-        "table,scale,metric,unit,task,model"
+        "table,scale,metric,unit,task,length,model"
     )
     assert r"\begin{tabular}" in printed(capsys, "table=lra_table2", there, "format=latex")
 
