@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lra.collected import MEASURED
+from lra.collected import load_packed
 from lra.costs import COSTS as LETTERS
 from lra.costs import cost_frame, machine_of
 from lra.errors import InputError
 from lra.layout import each
-from lra.packed import Packed
 from lra.plots import COLOURS, GREY, LOOK, End, name_ends, save
 from lra.record import RunRecord
 from lra.tables import BASELINE, TASK_TITLES, accuracy_of, comparable, floors, label, leaderboard, tested
@@ -144,16 +143,14 @@ def accuracy_against(records: Sequence[RunRecord], cost: str = "ms_per_step") ->
 
 def learning_curves(results_dir: Path, records: Sequence[RunRecord]) -> Figure:
     """Draw validation accuracy against the step, where the folder has curves; a line a run, named where it ends."""
-    packed = Packed.load((results_dir / MEASURED).parent)
-    for run in records:
-        packed.add_run(run, results_dir / "runs" / run.task / run.attn / run.key)
+    curves = load_packed(results_dir, records).curves
     figure, axes = _panels(records)
     for place, axis in axes.items():
         here = [run for run in records if (run.task, run.scale, run.protocol) == place]
         names = list(dict.fromkeys(run.attn for run in here))
         ends = {}
         for run in here:
-            points = [point for point in packed.curves.get(run.key, []) if point.get("val_accuracy") is not None]
+            points = [point for point in curves.get(run.key, []) if point.get("val_accuracy") is not None]
             colour = COLOURS[names.index(run.attn) % len(COLOURS)]
             values = [100 * point["val_accuracy"] for point in points]
             axis.plot([point["step"] for point in points], values, color=colour)

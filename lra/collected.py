@@ -81,6 +81,14 @@ def load_measured(results_dir: Path) -> list[RunRecord]:
     return list(reading.records.values())
 
 
+def load_packed(results_dir: Path, records: Iterable[RunRecord]) -> Packed:
+    """Read curves and predictions: those collected in `measured/`, and those in the folders of these runs."""
+    packed = Packed.load((results_dir / MEASURED).parent)
+    for run in records:
+        packed.add_run(run, results_dir / "runs" / run.task / run.attn / run.key)
+    return packed
+
+
 def unfinished(results_dir: Path) -> list[dict[str, object]]:
     """Return the configurations, in full, of runs that began and left no record: they run still, or were killed."""
     found = []

@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lra.collected import MEASURED
+from lra.collected import load_packed
 from lra.errors import InputError
 from lra.layout import TO, Report, Table, each
-from lra.packed import LABELS, Packed
+from lra.packed import LABELS
 from lra.record import RunRecord
 from lra.tables import TABLE_COLUMNS, data_name, label, leaderboard, scale_order, tested
 
@@ -85,9 +85,7 @@ def load_right(results_dir: Path, records: Sequence[RunRecord]) -> tuple[dict[st
     Returns:
         What was found, with the weights that the run's protocol tests, and why the others were not.
     """
-    packed = Packed.load((results_dir / MEASURED).parent)
-    for run in records:
-        packed.add_run(run, results_dir / "runs" / run.task / run.attn / run.key)
+    packed = load_packed(results_dir, records)
     found, lacking = {}, []
     for run in records:
         labels = packed.predictions.get((run.data["sha256"]["test"], LABELS))

@@ -18,10 +18,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lra.collected import MEASURED
+from lra.collected import load_packed
 from lra.errors import InputError
 from lra.families import FAMILIES, family_of
-from lra.packed import Packed
 from lra.page_rows import Line, measured_lines, published_lines
 from lra.plots import REFERENCES
 from lra.record import RunRecord, write_atomically
@@ -63,14 +62,12 @@ def page(results_dir: Path, records: Sequence[RunRecord]) -> str:
     plotly, tables, tables_style = _libraries()
     published = published_lines(results_dir)
     measured = measured_lines(records, results_dir)
-    curves = Packed.load((results_dir / MEASURED).parent)
-    for run in records:
-        curves.add_run(run, results_dir / "runs" / run.task / run.attn / run.key)
+    curves = load_packed(results_dir, records).curves
     scaling = _scaling(results_dir / "benchmarks")
     data = {
         "points": {line.key: line.point for line in measured if line.point},
         "details": {line.key: line.detail for line in [*measured, *published] if line.detail},
-        "runs": {run.key: _run(run, curves.curves.get(run.key, [])) for run in records},
+        "runs": {run.key: _run(run, curves.get(run.key, [])) for run in records},
         "scaling": scaling,
         "families": [
             family for family in FAMILIES if family in {line["family"] for line in scaling if not line["reference"]}
