@@ -10,25 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.amp import GradScaler
 from tqdm import tqdm
 
 from lra import compilation
 from lra.checkpoint import Checkpoints
-from lra.data import Batching, lengths
+from lra.data import Batching
 from lra.distributed import World
 from lra.errors import InputError
-from lra.evaluation import PRECISIONS, Evaluation, compute_logits, evaluate
+from lra.evaluation import PRECISIONS, Evaluation, evaluate
 from lra.meter import Meter
-from lra.micro_batch import is_out_of_memory, largest_micro_batch
 from lra.optimization import Optimization
 from lra.profiling import profiled
 from lra.record import current_commit, now
+from lra.stepping import Stepper
 from lra.stopping import StoppedError, StopRequest
 from lra.tasks import Split, Task
 from lra.training import Choice, Outcome, Training, Window
@@ -37,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # Losses are read back from the device this often: for the progress bar, and to stop a diverged run.
 READ_EVERY = 20
+QUIET_SECONDS = 2.0  # an evaluation that takes longer shows how far it is
 LONG_ON_CPU_SECONDS = 15 * 60
 
 
@@ -137,10 +135,11 @@ class Trainer:
             outcome.resumptions.append({"step": outcome.steps, "date": now(), "commit": current_commit()})
             log.info("Going on from step %d of %d.", outcome.steps, self.steps)
         model.train()
-        if outcome.micro_batch is None:
-            outcome.micro_batch = self._choose_micro_batch(training, train, task.max_len)
-        if compilation.wanted(self.compile, device):
-            self._compile(training, train, task.max_len)
+        stepper = Stepper(
+            training, train, task.max_len, self.steps, self.batch_size, self.micro_batch, self.precision,
+            self.optimization.clip_norm,
+        )  # fmt: skip
+        stepper.prepare(self.compile)
 
         def keep() -> None:
             state = training.state_dict()
@@ -148,7 +147,7 @@ class Trainer:
                 checkpoints.save(outcome.steps, state)
 
         batches = self.batching.training(train, self.batch_size, seed, first_step=outcome.steps)
-        bar = _progress_bar(self.steps, outcome.steps, shown=world.leads)
+        bar = _progress_bar("train", "step", self.steps, shown=world.leads, initial=outcome.steps)
         with bar, profiled(trace, device) as (training.mark, tick):
             try:
                 meter.start()
@@ -157,14 +156,14 @@ class Trainer:
                     if (ended or outcome.steps % self.eval_every == 0) and outcome.steps and not training.evaluated():
                         meter.stop()
                         training.read()
-                        result = self.evaluate(model, val, task.max_len, device, seed, stop, world)
+                        result = self.evaluate(model, val, task.max_len, device, seed, stop, world, "validation")
                         self._note(result, training, len(train.labels))
                         report(outcome.curve[-1])
                         meter.start()
                     if ended or outcome.stopped_early:
                         break
                     with training.mark("step"):
-                        self._step(training, train, next(batches), task.max_len)
+                        stepper.take(next(batches))
                     bar.update()
                     tick()
                     if outcome.steps == 1:
@@ -191,10 +190,10 @@ class Trainer:
                 meter.stop()
                 outcome.cost = meter.summary(world.size)
         keep()  # the model changes weights from here on
-        last = best = self.evaluate(model, test, task.max_len, device, seed, stop, world)
+        last = best = self.evaluate(model, test, task.max_len, device, seed, stop, world, "test")
         model.load_state_dict(outcome.weights)
         if outcome.best_step != outcome.steps:
-            best = self.evaluate(model, test, task.max_len, device, seed, stop, world)
+            best = self.evaluate(model, test, task.max_len, device, seed, stop, world, "test")
         outcome.last_test_accuracy, outcome.test_accuracy = last.accuracy, best.accuracy
         outcome.predictions = {"last": last.predictions, "best": best.predictions}
 
@@ -207,10 +206,15 @@ class Trainer:
         seed: int,
         stop: StopRequest | None = None,
         world: World | None = None,
+        name: str = "evaluation",
     ) -> Evaluation:
-        """Pass once over every example of a split; see `lra.evaluation.evaluate`."""
+        """Pass once over every example of a split; see `lra.evaluation.evaluate`. A long pass shows how far it is."""
         batches = self.batching.evaluation(split, self.eval_batch_size, max_len)
-        return evaluate(model, split.labels, batches, device, self.precision, seed, stop, world)
+        count = -(-len(split.labels) // self.eval_batch_size)
+        leads = world is None or world.leads
+        about = {"iterable": batches, "delay": QUIET_SECONDS, "leave": False}
+        with _progress_bar(name, "batch", count, shown=leads, **about) as shown:
+            return evaluate(model, split.labels, shown, device, self.precision, seed, stop, world)
 
     def _note(self, result: Evaluation, training: Training, num_train: int) -> None:
         """Put a validation pass into the outcome."""
@@ -227,91 +231,6 @@ class Trainer:
                 "train_seconds": training.meter.summary(training.world.size)["train_seconds"],
             }
         )
-
-    def _step(self, training: Training, train: Split, index: NDArray[np.int64], max_len: int) -> None:
-        """Take one optimiser step."""
-        model, optimizer, scaler, world = training.model, training.optimizer, training.scaler, training.world
-        share = world.share(index)
-        while True:
-            try:
-                totals, tokens = self._gradients(training, train, share, len(index), max_len)
-                break
-            except RuntimeError as error:
-                size = training.outcome.micro_batch
-                if self.micro_batch != "auto" or not is_out_of_memory(error) or size is None or size == 1:
-                    raise
-                training.outcome.micro_batch = size // 2
-                log.warning("Out of memory with %d examples at once; going on with %d.", size, size // 2)
-        with training.mark("optimizer"):
-            world.sum_gradients(model)
-            world.sum(totals)
-            if self.optimization.clip_norm is not None:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(model.parameters(), self.optimization.clip_norm)
-            training.last_rate = optimizer.param_groups[0]["lr"]
-            scaler.step(optimizer)
-            scaler.update()
-        training.window.add(totals)
-        training.outcome.steps += 1
-        if training.outcome.steps < self.steps:
-            training.schedule.step()
-        training.meter.lap(*tokens)
-
-    def _gradients(
-        self, training: Training, train: Split, share: NDArray[np.int64], batch_size: int, max_len: int
-    ) -> tuple[Tensor, tuple[int, int]]:
-        """Add up the gradients of this process's share of a batch.
-
-        Returns:
-            The share's part of the batch's mean loss and accuracy, (2,), on the device; real and padded tokens.
-        """
-        size = training.outcome.micro_batch or len(share)
-        if size < len(share):  # parts of about equally long examples have less padding
-            share = share[np.argsort(lengths(train, share), kind="stable")]
-        training.optimizer.zero_grad(set_to_none=True)
-        totals = torch.zeros(2, device=training.device)
-        real = padded = 0
-        for first in range(0, len(share), size):
-            with training.mark("data"):
-                batch = training.batching.gather(train, share[first : first + size], max_len)
-                labels = batch.labels.to(training.device, non_blocking=True)
-            with training.mark("forward"):
-                logits = compute_logits(training.forward, batch, training.device, self.precision)
-                # Sums over the batch's size, not means over the part's: the gradient is that of the undivided batch.
-                loss = F.cross_entropy(logits, labels, reduction="sum") / batch_size
-            with training.mark("backward"):
-                training.scaler.scale(loss).backward()
-            totals += torch.stack([loss.detach(), (logits.argmax(-1) == labels).sum() / batch_size])
-            real, padded = real + int(batch.mask.sum()), padded + batch.mask.numel()
-        return totals, (real, padded)
-
-    def _choose_micro_batch(self, training: Training, train: Split, max_len: int) -> int:
-        """Return how many examples a forward pass of this process takes."""
-        largest = -(-self.batch_size // training.world.size)
-        if self.micro_batch != "auto":
-            return min(self.micro_batch or largest, largest)
-        by_length = np.argsort(lengths(train, np.arange(len(train.labels))), kind="stable")
-
-        def attempt(size: int) -> None:
-            with torch.random.fork_rng(devices=[training.device] if training.device.type == "cuda" else []):
-                training.outcome.micro_batch = size
-                self._gradients(training, train, by_length[-size:], size, max_len)
-
-        found = min(training.world.gather(largest_micro_batch(attempt, largest, training.device)))
-        training.optimizer.zero_grad(set_to_none=True)
-        log.info("trainer.micro_batch=auto: %d of %d examples at once.", found, largest)
-        return found
-
-    def _compile(self, training: Training, train: Split, max_len: int) -> None:
-        """Compile the training step for the shapes of this process's share of a batch."""
-        share, size = -(-self.batch_size // training.world.size), training.outcome.micro_batch or 1
-        sizes = {min(size, share), share % size or size}
-        training.batching = compilation.bounded(self.batching, max_len)
-        training.forward, seconds = compilation.compiled(
-            training.model, train, training.batching, sizes, max_len, training.device, self.precision
-        )
-        training.outcome.compile_seconds += seconds
-        log.info("Compiled in %.1f s.", seconds)
 
     def _warn_if_long(self, meter: Meter, device: torch.device) -> None:
         """Say at the start how long a run on a CPU will take, if that is long."""
@@ -334,10 +253,10 @@ def _best(outcome: Outcome) -> str:
     return "" if outcome.val_accuracy is None else f"best val {outcome.val_accuracy:.1%}"
 
 
-def _progress_bar(steps: int, first: int, *, shown: bool) -> tqdm:
+def _progress_bar(name: str, unit: str, total: int, *, shown: bool, **about: Any) -> tqdm:
     # In a log file every refresh is a line of its own: a few of them will do.
     seconds = 0.2 if sys.stderr.isatty() else 30
     return tqdm(
-        total=steps, initial=first, desc="train", unit="step", file=sys.stderr, mininterval=seconds,
-        maxinterval=2 * seconds, disable=not shown,
+        desc=name, unit=unit, total=total, file=sys.stderr, mininterval=seconds, maxinterval=2 * seconds,
+        disable=not shown, **about,
     )  # fmt: skip

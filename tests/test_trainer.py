@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -165,6 +166,17 @@ class Scripted(nn.Module):
             return torch.where(right[:, None], logits, -logits)
         # On the test split it tells which weights it was given back.
         return torch.where((torch.arange(len(tokens)) < int(self.passes))[:, None], logits, -logits)
+
+
+def test_a_long_evaluation_shows_how_far_it_is(monkeypatch, capsys):
+    fit(changed(steps=1, warmup_steps=0))
+    assert "validation:" not in capsys.readouterr().err
+    monkeypatch.setattr("lra.trainer.QUIET_SECONDS", 0)
+    fit(changed(steps=1, warmup_steps=0, eval_batch_size=50))
+    shown = capsys.readouterr().err
+    batches = -(-len(ToyTask().split("val").labels) // 50)
+    assert re.search(rf"validation: +0%.* 0/{batches} ", shown)
+    assert "test: " in shown
 
 
 def test_the_best_weights_on_validation_are_tested_and_the_last_ones_beside_them():
