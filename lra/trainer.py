@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 READ_EVERY = 20
 QUIET_SECONDS = 2.0  # an evaluation that takes longer shows how far it is
 LONG_ON_CPU_SECONDS = 15 * 60
+ESTIMATED_AFTER = 3  # steps, of which the first is slower than any other
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class Trainer:
                         stepper.take(next(batches))
                     bar.update()
                     tick()
-                    if outcome.steps == 1:
+                    if outcome.steps == ESTIMATED_AFTER:
                         bar.clear()
                         self._warn_if_long(meter, device)
                     if outcome.steps % READ_EVERY == 0:
@@ -237,14 +239,14 @@ class Trainer:
         if device.type != "cpu":
             return
         meter.stop()
-        seconds = meter.laps[0] * self.steps
-        if seconds > LONG_ON_CPU_SECONDS:
+        step = statistics.median(meter.laps)
+        if step * self.steps > LONG_ON_CPU_SECONDS:
             log.warning(
-                "The first of %d steps took %.1f s: about %.1f hours on this CPU, evaluations aside. "
+                "A step takes %.1f s: %d of them about %.1f hours on this CPU, evaluations aside. "
                 "scale=mini is made for a CPU and takes minutes.",
+                step,
                 self.steps,
-                meter.laps[0],
-                seconds / 3600,
+                step * self.steps / 3600,
             )
         meter.start()
 

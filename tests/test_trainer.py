@@ -168,6 +168,14 @@ class Scripted(nn.Module):
         return torch.where((torch.arange(len(tokens)) < int(self.passes))[:, None], logits, -logits)
 
 
+def test_a_run_that_will_be_long_on_a_cpu_says_so_after_three_steps(monkeypatch, caplog):
+    fit(changed(steps=6))
+    assert "hours on this CPU" not in caplog.text
+    monkeypatch.setattr("lra.trainer.LONG_ON_CPU_SECONDS", 0)
+    fit(changed(steps=6))
+    assert re.search(r"A step takes \d+\.\d s: 6 of them about 0\.0 hours on this CPU", caplog.text)
+
+
 def test_a_long_evaluation_shows_how_far_it_is(monkeypatch, capsys):
     fit(changed(steps=1, warmup_steps=0))
     assert "validation:" not in capsys.readouterr().err
