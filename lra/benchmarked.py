@@ -71,8 +71,8 @@ _COUNTED = "multiplications with an addition of one head's forward pass, counted
 SOURCES = {
     "speedup_vs_transformer": Source(
         "model",
-        "an optimiser step of the small encoder (2 layers, 64 wide) on 4 sequences of random tokens, 1,024 for the "
-        "paper's 1,000, as a multiple of the speed with stored scores; no length at which these took too long",
+        "an optimiser step of the small encoder (2 layers, 64 wide) on random tokens, 1,024 for the paper's 1,000, as "
+        "a multiple of the speed with stored scores; no length at which these took too long",
         _speedups,
     ),
     "max_micro_batch": Source(
