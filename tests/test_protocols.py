@@ -42,7 +42,7 @@ BACKBONES = {
     "reformer": ["reformer"], "sinkhorn": ["sinkhorn"], "sinkhorn_transformer": ["sinkhorn"],
     "sparse_transformer": ["sparse_fixed"], "synthesizer": ["synthesizer_factorized", "synthesizer_random"],
     "transformer": ["softmax", "softmax_materialised"],
-    "nystrom-256": ["nystromformer", "nystromformer_conv"], "linformer-256": ["linformer"], "reformer-2": ["reformer"],
+    "nystrom-64": ["nystromformer"], "linformer-256": ["linformer"], "reformer-2": ["reformer"],
     "performer-256": ["performer"], "yoso-v1-32": ["yoso"],
     "skeinformer": ["skeinformer"], "skein_uniform": ["skeinformer_uniform"], "skein_nonorm": ["skeinformer_no_norm"],
     "skein_simplenorm": ["skeinformer_simple_norm"], "skein_nopilot": ["skeinformer_no_pilot"],
