@@ -20,7 +20,7 @@ from lra.distributed import World
 from lra.flops import count_flops
 from lra.meter import Meter
 from lra.micro_batch import is_out_of_memory
-from lra.record import RunRecord, Status, write_atomically
+from lra.record import FLOOR, LABELS, PREDICTIONS_NAME, RunRecord, Status, write_atomically
 from lra.stopping import StopRequest
 from lra.tasks import Task
 from lra.trainer import Trainer
@@ -99,9 +99,12 @@ class Attempt:
         )
         if self.world.leads:
             torch.save(self.outcome.weights, self.folder / "weights.pt")
-            labels = self.task.split("test").labels.astype(np.uint8)
-            path = self.folder / "predictions.npz"
-            np.savez_compressed(path, allow_pickle=False, labels=labels, **self.outcome.predictions)
+            classes = {
+                LABELS: self.task.split("test").labels.astype(np.uint8),
+                **{FLOOR + name: predicted for name, predicted in self.task.floor_predictions().items()},
+                **self.outcome.predictions,
+            }
+            np.savez_compressed(self.folder / PREDICTIONS_NAME, allow_pickle=False, **classes)
 
     def _report(self, values: dict[str, Any]) -> None:
         if not self.world.leads:

@@ -8,8 +8,8 @@ pairs, whose p-values depend on one another through the test set: twice their me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from lra.collected import load_packed
 from lra.errors import InputError
 from lra.layout import TO, Report, Table, each
-from lra.packed import LABELS
-from lra.record import RunRecord
+from lra.packed import Packed
+from lra.record import LABELS, RunRecord
 from lra.tables import TABLE_COLUMNS, data_name, label, leaderboard, scale_order, tested
 
 LEVEL = 0.05
@@ -43,6 +43,42 @@ class Pair:
     only_b: int
     seeds: tuple[int, ...]
     p: float
+
+
+@dataclass
+class Place:
+    """What can be compared: one task, data, scale, protocol and device.
+
+    Attributes:
+        title, note: what it is.
+        labels: the true classes of the test examples.
+        floors: the classes that rules without a model predict, by their names.
+        predicted: classes by mechanism and settings, and by seed.
+        floor: the name in `predicted` of the best of the floors.
+    """
+
+    title: str
+    note: str
+    labels: NDArray[np.uint8]
+    floors: dict[str, NDArray[np.uint8]]
+    predicted: dict[str, dict[int, NDArray[np.uint8]]] = field(default_factory=dict)
+    floor: str | None = None
+
+    def add_floor(self) -> None:
+        """Put the best of the floors among the mechanisms: it predicts the same with every seed of theirs."""
+        if self.floors:
+            best = max(self.floors, key=lambda name: (self.floors[name] == self.labels).mean())
+            seeds = {seed for runs in self.predicted.values() for seed in runs}
+            self.floor = f"floor: {best}"
+            self.predicted[self.floor] = dict.fromkeys(seeds, self.floors[best])
+
+    def right(self, name: str) -> Right:
+        """Say which examples a mechanism classified rightly."""
+        return {seed: classes == self.labels for seed, classes in self.predicted[name].items()}
+
+    def accuracy(self, name: str, seeds: Iterable[int]) -> float:
+        """Return the mean accuracy over some seeds."""
+        return float(np.mean([self.right(name)[seed].mean() for seed in seeds]))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -79,25 +115,6 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def load_right(results_dir: Path, records: Sequence[RunRecord]) -> tuple[dict[str, NDArray[np.bool_]], list[str]]:
-    """Look up which test examples each run classified rightly, by key, in `runs/` or among the collected predictions.
-
-    Returns:
-        What was found, with the weights that the run's protocol tests, and why the others were not.
-    """
-    packed = load_packed(results_dir, records)
-    found, lacking = {}, []
-    for run in records:
-        labels = packed.predictions.get((run.data["sha256"]["test"], LABELS))
-        predictions = packed.predictions.get((run.key, tested(run)))
-        if predictions is None or labels is None or len(labels) != len(predictions):
-            what = "predictions" if predictions is None else "true classes of its test examples"
-            lacking.append(f"{run.attn}, seed {run.seed} ({run.key}): no {what}")
-        else:
-            found[run.key] = predictions == labels
-    return found, lacking
-
-
 def compare_report(results_dir: Path, records: Sequence[RunRecord], a: str = "", b: str = "") -> Report:
     """Compare two mechanisms, or rank all, wherever they ran on the same data at the same scale, protocol and device.
 
@@ -117,55 +134,65 @@ def compare_report(results_dir: Path, records: Sequence[RunRecord], a: str = "",
         if name and name not in known:
             raise InputError(f"There is no record of attn={name!r} here. There are: {', '.join(known) or 'none'}.")
     chosen = [run for run in records if run.status == "ok" and (not a or run.attn in (a, b))]
-    right, lacking = load_right(results_dir, chosen)
+    places, lacking = _places(chosen, load_packed(results_dir, chosen))
     tables, frames = [], []
-    for title, note, models in _places(chosen, right):
-        frame = _pairs(models)
+    for place in places:
+        frame = _pairs(place)
         if len(frame):
-            frames.append(frame.assign(place=title))
-            tables.append(_pair_table(title, frame) if a else _ranking(title, frame, models))
-            tables[-1].notes = [note]
+            frames.append(frame.assign(place=place.title))
+            tables.append(_pair_table(place, frame) if a else _ranking(place, frame))
     if not tables:
         reason = f" {lacking[0]}, and {len(lacking) - 1} more." if lacking else ""
         raise InputError(f"No two mechanisms ran on the same data with predictions to compare.{reason}")
     legend = [
+        "A floor is the best rule that needs no model, fitted on the train split. Same: the share of the test examples "
+        "in the same class.",
         "McNemar's exact test on the same test examples, two-sided; over several seeds twice the mean of the p-values; "
         f"adjusted for the number of pairs in a table (Holm). Significant: below {LEVEL}. It speaks of these trained "
-        "models; whether other seeds would agree, the interval of the leaderboard says."
+        "models; whether other seeds would agree, the interval of the leaderboard says.",
     ]
     if lacking:
         legend.append(f"Left out, {len(lacking)} runs: {'; '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}.")
     return Report(tables, pd.concat(frames, ignore_index=True), notes=legend)
 
 
-def _places(
-    records: Sequence[RunRecord], right: Mapping[str, NDArray[np.bool_]]
-) -> list[tuple[str, str, dict[str, Right]]]:
-    """Gather by task, data, scale, protocol and device, in each of them by mechanism and settings, in each by seed."""
+def _places(records: Sequence[RunRecord], packed: Packed) -> tuple[list[Place], list[str]]:
+    """Gather runs by task, data, scale, protocol and device, in each of them by mechanism and settings, and by seed.
+
+    Returns:
+        The places, and why runs are in none.
+    """
     names = {row.group: label(row.attn, row.settings) for row in each(leaderboard(records))}
-    places: dict[tuple[str, ...], dict[str, dict[int, NDArray[np.bool_]]]] = {}
+    found: dict[tuple[str, ...], Place] = {}
+    lacking = []
     for run in records:
-        if run.key in right:
-            place = (*(getattr(run, name) for name in TABLE_COLUMNS), run.task, data_name(run))
-            places.setdefault(place, {}).setdefault(names[run.group], {})[run.seed] = right[run.key]
-    return [
-        (f"{task}, scale={scale}, protocol={protocol}, on {device}", f"Data: {data}.", dict(models))
-        for (scale, protocol, device, task, data), models in sorted(
-            places.items(), key=lambda item: (scale_order(item[0][0]), item[0])
-        )
-    ]
-
-
-def _pairs(models: Mapping[str, Right]) -> pd.DataFrame:
-    rows = []
-    for a, b in combinations(models, 2):
-        if not models[a].keys() & models[b].keys():
+        digest = run.data["sha256"]["test"]
+        labels, classes = packed.predictions.get((digest, LABELS)), packed.predictions.get((run.key, tested(run)))
+        if classes is None or labels is None or len(labels) != len(classes):
+            what = "predictions" if classes is None else "true classes of its test examples"
+            lacking.append(f"{run.attn}, seed {run.seed} ({run.key}): no {what}")
             continue
-        pair = compare(models[a], models[b])
-        accuracies = [float(np.mean([models[name][seed].mean() for seed in pair.seeds])) for name in (a, b)]
+        where = (scale_order(run.scale), *(getattr(run, name) for name in TABLE_COLUMNS), run.task, data_name(run))
+        title = f"{run.task}, scale={run.scale}, protocol={run.protocol}, on {run.device}"
+        place = found.setdefault(where, Place(title, f"Data: {data_name(run)}.", labels, packed.floors(digest)))
+        place.predicted.setdefault(names[run.group], {})[run.seed] = classes
+    places = [place for _, place in sorted(found.items(), key=lambda item: item[0])]
+    for place in places:
+        place.add_floor()
+    return places, lacking
+
+
+def _pairs(place: Place) -> pd.DataFrame:
+    rows = []
+    for a, b in combinations(place.predicted, 2):
+        first, second = place.predicted[a], place.predicted[b]
+        if not first.keys() & second.keys():
+            continue
+        pair = compare(place.right(a), place.right(b))
         rows.append(
-            {"a": a, "b": b, "accuracy_a": accuracies[0], "accuracy_b": accuracies[1], "only_a": pair.only_a,
-             "only_b": pair.only_b, "seeds": " ".join(map(str, pair.seeds)), "p": pair.p}
+            {"a": a, "b": b, "accuracy_a": place.accuracy(a, pair.seeds), "accuracy_b": place.accuracy(b, pair.seeds),
+             "same": float(np.mean([(first[seed] == second[seed]).mean() for seed in pair.seeds])),
+             "only_a": pair.only_a, "only_b": pair.only_b, "seeds": " ".join(map(str, pair.seeds)), "p": pair.p}
         )  # fmt: skip
     frame = pd.DataFrame(rows)
     if rows:
@@ -178,25 +205,31 @@ def _pairs(models: Mapping[str, Right]) -> pd.DataFrame:
     return frame
 
 
-def _pair_table(title: str, frame: pd.DataFrame) -> Table:
-    head = ["a", "b", "a %", "b %", "only a right", "only b right", "seeds", "p", "p adjusted", "better"]
+def _pair_table(place: Place, frame: pd.DataFrame) -> Table:
+    head = ["a", "b", "a %", "b %", "same %", "only a right", "only b right", "seeds", "p", "p adjusted", "better"]
     lines = [
-        [row.a, row.b, f"{100 * row.accuracy_a:.1f}", f"{100 * row.accuracy_b:.1f}", f"{row.only_a:,}",
-         f"{row.only_b:,}", row.seeds, f"{row.p:.2g}", f"{row.p_adjusted:.2g}", row.better or "not significant"]
+        [row.a, row.b, f"{100 * row.accuracy_a:.1f}", f"{100 * row.accuracy_b:.1f}", f"{100 * row.same:.1f}",
+         f"{row.only_a:,}", f"{row.only_b:,}", row.seeds, f"{row.p:.2g}", f"{row.p_adjusted:.2g}",
+         row.better or "not significant"]
         for row in each(frame)
     ]  # fmt: skip
-    return Table(title, head, lines)
+    return Table(place.title, head, lines, [place.note])
 
 
-def _ranking(title: str, frame: pd.DataFrame, models: Mapping[str, Right]) -> Table:
+def _ranking(place: Place, frame: pd.DataFrame) -> Table:
     """Give a mechanism the ranks that the test leaves open: from after all that beat it to before all that it beats."""
-    accuracies = {name: float(np.mean([right.mean() for right in seeds.values()])) for name, seeds in models.items()}
+    accuracies = {name: place.accuracy(name, runs) for name, runs in place.predicted.items()}
     lines = []
-    for name in sorted(models, key=lambda name: -accuracies[name]):
+    for name in sorted(accuracies, key=lambda name: -accuracies[name]):
         mine = frame[(frame["a"] == name) | (frame["b"] == name)]
         wins = int((mine["better"] == name).sum())
         losses = int((mine["better"] != "").sum()) - wins
-        first, last = 1 + losses, len(models) - wins
+        first, last = 1 + losses, len(accuracies) - wins
         ranks = str(first) if first == last else f"{first}{TO}{last}"
-        lines.append([ranks, name, f"{100 * accuracies[name]:.1f}", str(len(models[name])), str(wins), str(losses)])
-    return Table(title, ["rank", "attn", "accuracy %", "seeds", "better than", "worse than"], lines)
+        line = [ranks, name, f"{100 * accuracies[name]:.1f}", str(len(place.predicted[name])), str(wins), str(losses)]
+        if place.floor:
+            same = mine.loc[mine["b"] == place.floor, "same"]  # the floor came last, so it is every pair's b
+            line.append(f"{100 * same.item():.1f}" if len(same) == 1 else "")
+        lines.append(line)
+    head = ["rank", "attn", "accuracy %", "seeds", "better than", "worse than"]
+    return Table(place.title, [*head, *(["same as floor %"] if place.floor else [])], lines, [place.note])

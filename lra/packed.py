@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from lra.errors import InputError
 from lra.layout import each
-from lra.record import RunRecord
+from lra.record import FLOOR, PREDICTIONS_NAME, WEIGHTS, RunRecord
 
 log = logging.getLogger(__name__)
 
 CURVES, PREDICTIONS = "curves.parquet", "predictions.parquet"
-LABELS = "labels"
 
 
 @dataclass
@@ -32,7 +31,8 @@ class Packed:
 
     Attributes:
         curves: points by key.
-        predictions: predicted classes by key and `best` or `last`; true ones by the split's checksum and `labels`.
+        predictions: predicted classes by a run's key and `best` or `last`; by a test split's checksum, the true ones as
+            `labels` and those of each floor as `floor_` and its name.
     """
 
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -59,17 +59,22 @@ class Packed:
         self.curves = {**other.curves, **self.curves}
         self.predictions = {**other.predictions, **self.predictions}
 
+    def floors(self, digest: str) -> dict[str, NDArray[np.uint8]]:
+        """Return what rules without a model predict for a test split, given its checksum."""
+        named = {name: classes for (about, name), classes in self.predictions.items() if about == digest}
+        return {name.removeprefix(FLOOR): classes for name, classes in named.items() if name.startswith(FLOOR)}
+
     def add_run(self, record: RunRecord, folder: Path) -> None:
         """Add what a run's folder has; a file that cannot be read is named in a warning and left out."""
         try:
             path = folder / "metrics.jsonl"
             if path.exists():
                 self.curves[record.key] = [json.loads(line) for line in path.read_text().splitlines()]
-            path = folder / "predictions.npz"
+            path = folder / PREDICTIONS_NAME
             if path.exists():
                 with np.load(path) as arrays:
                     for name, values in arrays.items():
-                        about = record.data["sha256"]["test"] if name == LABELS else record.key
+                        about = record.key if name in WEIGHTS else record.data["sha256"]["test"]
                         self.predictions[about, name] = values.astype(np.uint8)
         except (OSError, ValueError, EOFError) as error:
             log.warning("Left out: %s: %s", path, error)
@@ -78,8 +83,9 @@ class Packed:
         """Write what belongs to these records, in their order: the same bytes for the same content."""
         records = list(records)
         curves = [{"key": run.key, **point} for run in records for point in self.curves.get(run.key, [])]
-        wanted = [(run.key, name) for run in records for name in ("best", "last")]
-        wanted += [(digest, LABELS) for digest in sorted({run.data["sha256"]["test"] for run in records})]
+        splits = {run.data["sha256"]["test"] for run in records}
+        wanted = [(run.key, name) for run in records for name in WEIGHTS]
+        wanted += sorted((about, name) for about, name in self.predictions if about in splits)
         predictions = [
             {"key": key, "name": name, "classes": self.predictions[key, name].tobytes()}
             for key, name in wanted

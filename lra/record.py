@@ -18,7 +18,10 @@ from typing import Any, Literal
 import torch
 
 SCHEMA = 1
-RECORD_NAME = "record.json"
+RECORD_NAME, PREDICTIONS_NAME = "record.json", "predictions.npz"
+# Names in the latter. Of a test split: its true classes, and those that a rule without a model predicts, FLOOR and
+# the rule's name; of a run: the classes that these weights predict.
+LABELS, FLOOR, WEIGHTS = "labels", "floor_", ("best", "last")
 
 Status = Literal["ok", "diverged", "out_of_memory", "failed", "interrupted"]
 FINAL_STATUSES: tuple[Status, ...] = ("ok", "diverged", "out_of_memory")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from lra.intervals import sampling_half_width
-from lra.record import RECORD_NAME, RunRecord
+from lra.record import FLOOR, PREDICTIONS_NAME, RECORD_NAME, WEIGHTS, RunRecord
 
 
 def summarize(record: RunRecord, folder: Path) -> str:
@@ -22,7 +24,9 @@ def summarize(record: RunRecord, folder: Path) -> str:
             ),
             ("  last step", f"{record.last_test_accuracy:6.1%}"),
         ]
-    lines += [(f"  {name}", f"{accuracy:6.1%}   floor") for name, accuracy in _descending(record.floors)]
+    same = _same_as_floors(folder)
+    for name, accuracy in _descending(record.floors):
+        lines.append((f"  {name}", f"{accuracy:6.1%}   floor" + (f", same class in {same[name]:.1%}" if same else "")))
     if record.train_seconds is not None and record.ms_per_step is not None and record.ms_per_step_quartiles:
         low, high = record.ms_per_step_quartiles
         lines.append(
@@ -37,6 +41,16 @@ def summarize(record: RunRecord, folder: Path) -> str:
     lines.append(("record", str(folder / RECORD_NAME)))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+def _same_as_floors(folder: Path) -> dict[str, float]:
+    """Return the share of the test examples that the run's best weights put in the class that a floor does."""
+    path = folder / PREDICTIONS_NAME
+    if not path.exists():
+        return {}
+    with np.load(path) as arrays:
+        best = arrays[WEIGHTS[0]]
+        return {name.removeprefix(FLOOR): float((arrays[name] == best).mean()) for name in arrays if FLOOR in name}
 
 
 def _descending(floors: dict[str, float]) -> list[tuple[str, float]]:

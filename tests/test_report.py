@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from lra.collected import collect, import_records, load_measured, load_records, 
 from lra.comparison import compare, compare_report, holm, mcnemar
 from lra.errors import InputError
 from lra.online import load_online, to_record
-from lra.packed import LABELS, Packed
+from lra.packed import Packed
+from lra.record import FLOOR, LABELS
 from lra.tracking import WandbMirror
 from scripts import report
 from tests.records import GENERATED, record, saved, sound, with_published
@@ -282,6 +284,35 @@ def test_ranks_are_told_apart_only_where_the_difference_is_significant(tmp_path,
     shutil.rmtree(tmp_path / "runs")
     after = compare_report(tmp_path, load_records(tmp_path)).frame  # from what is committed alone
     assert after["p"].tolist() == before["p"].tolist()
+
+
+def test_a_model_that_follows_a_rule_without_a_model_shows_in_the_comparison(tmp_path, capsys):
+    saved(tmp_path, record("a", 0, 0.4), record("a", 1, 0.4), record("b", 0, 0.3), labels=LABELLED)
+    add_floors(tmp_path, rule=lambda best, labels: best, majority=lambda best, labels: np.zeros_like(labels))
+    (table,) = compare_report(tmp_path, load_records(tmp_path)).tables
+    column = {row[1]: row for row in table.rows}
+    assert table.head[-1] == "same as floor %"
+    assert set(column) == {"a", "b", "floor: rule"}  # the better of the two floors
+    assert column["a"][0] == column["floor: rule"][0] == "1\N{EN DASH}2"
+    assert float(column["floor: rule"][2]) == pytest.approx(40.0)
+    predicted = [np.load(path)["best"] for path in sorted(tmp_path.glob("runs/listops/a/*/predictions.npz"))]
+    between_seeds = (predicted[0] == predicted[1]).mean()
+    assert float(column["a"][-1]) == pytest.approx(50 * (1 + between_seeds), abs=0.06)
+    before = printed(capsys, "compare", f"results_dir={tmp_path}")
+    collect(tmp_path)
+    shutil.rmtree(tmp_path / "runs")
+    assert printed(capsys, "compare", f"results_dir={tmp_path}") == before
+    assert "a,floor: rule,0.4,0.4," in printed(capsys, "compare", "a=a", "b=b", f"results_dir={tmp_path}", "format=csv")
+
+
+def add_floors(results_dir: Path, **rules: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+    """Add what rules make of the first seed of `a` to every run's predictions."""
+    with np.load(results_dir / "runs/listops/a/listops-a-0/predictions.npz") as arrays:
+        floors = {FLOOR + name: rule(arrays["best"], arrays[LABELS]) for name, rule in rules.items()}
+    for path in results_dir.glob("runs/*/*/*/predictions.npz"):
+        with np.load(path) as arrays:
+            everything = {**arrays, **floors}
+        np.savez_compressed(path, **everything)
 
 
 def test_runs_on_other_data_or_without_true_classes_are_not_compared(tmp_path):

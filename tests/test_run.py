@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -57,6 +58,7 @@ def test_one_command_trains_and_prints_accuracy_against_the_floors(command, tmp_
     assert done.returncode == 0, done.stderr
     for words in ("test accuracy", "root_operator", "majority", "ms a step", "record.json"):
         assert words in done.stdout
+    assert re.search(r"majority +\d+\.\d%   floor, same class in \d+\.\d%", done.stdout)
     (record,) = records(tmp_path / "results")
     assert record["status"] == "ok"
     assert record["config"]["attn"]["num_samples"] == 8
