@@ -12,7 +12,13 @@ from torch import Tensor
 from models.attention import yoso_hashing
 from models.attention.yoso import YosoAttention
 from tests.frozen import freeze_draws
-from tests.twins.yoso import collision_probability, collisions, gaussian_codes, lower_bound_gradients
+from tests.twins.yoso import (
+    collision_probability,
+    collisions,
+    gaussian_codes,
+    hadamard_codes,
+    lower_bound_gradients,
+)
 
 B, H, L, D = 3, 2, 13, 8
 E = {"estimator": "expectation", "backward": "lower_bound"}
@@ -104,16 +110,18 @@ def test_forward_and_surrogate_gradients_equal_the_pair_formulas(way, counted, n
 
 def test_codes_equal_the_twin_in_both_code_paths():
     x, (planes,) = torch.randn(3, L, D), (torch.randn(3, D, 20),)
-    codes = yoso_hashing.gaussian_codes(x, planes, 4)
+    codes = yoso_hashing.hyperplane_codes(x, planes, 4)
     assert codes.tolist() == [gaussian_codes(a, p, 4) for a, p in zip(x, planes, strict=True)]
 
 
-@pytest.mark.parametrize("width", [1, 2, 8, 32])
-def test_walsh_hadamard_is_its_matrix(width):
-    matrix = torch.ones(1, 1)
-    while len(matrix) < width:
-        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    torch.testing.assert_close(yoso_hashing._walsh_hadamard(torch.eye(width)), matrix)
+@pytest.mark.parametrize(("dim", "num_bits", "num_hashes"), [(1, 1, 3), (6, 3, 5), (8, 8, 2), (8, 1, 9), (5, 11, 2)])
+def test_hadamard_hyperplanes_give_the_codes_of_the_transforms(dim, num_bits, num_hashes):
+    width = 2 ** max(dim - 1, num_bits - 1).bit_length()
+    rotations = math.ceil(num_hashes / (width // num_bits))
+    x, signs = torch.randn(3, L, dim, dtype=torch.float64), torch.randint(2, (3, rotations, 3, width)) * 2 - 1
+    planes = yoso_hashing.hadamard_planes(signs, dim, num_bits, num_hashes)
+    codes = yoso_hashing.hyperplane_codes(x, planes, num_bits)
+    assert codes.tolist() == [hadamard_codes(a, s, num_bits, num_hashes) for a, s in zip(x, signs, strict=True)]
 
 
 @pytest.mark.parametrize("hashing", ["gaussian", "hadamard"])

@@ -36,8 +36,8 @@ from models.attention import Attention
 from models.attention.yoso_hashing import (
     expected_gradients,
     expected_sum,
-    gaussian_codes,
-    hadamard_codes,
+    hadamard_planes,
+    hyperplane_codes,
     sampled_gradients,
     sampled_sum,
 )
@@ -129,18 +129,21 @@ class YosoAttention(Attention):
         x = torch.cat([q, k], 2).flatten(0, 1)  # (B H, 2 L, D)
         if tau == 0:
             codes = torch.zeros(B * H, m, 2 * L, dtype=torch.int32, device=q.device)
-        elif self.hashing == "gaussian":
-            planes = self.draw("normal", (B, H, D, m * tau), q.device)
-            codes = gaussian_codes(x, planes.flatten(0, 1), tau)
         else:
-            width = 2 ** max(D - 1, tau - 1).bit_length()
-            rotations = math.ceil(m / (width // tau))
-            signs = self.draw("uniform", (B, H, rotations, 3, width), q.device).flatten(0, 1).lt(0.5) * 2 - 1
-            codes = hadamard_codes(x, signs, tau, m)
+            codes = hyperplane_codes(x, self._planes(B, H, D, q.device), tau)
         # Padding adds nothing wherever it goes: spread it, so that no bucket grows long.
         spread = torch.arange(2 * L, dtype=torch.int32, device=q.device) % 2**tau
         codes = torch.where(mask.repeat(1, 2).repeat_interleave(H, 0)[:, None], codes, spread)
         return codes[..., :L], codes[..., L:]
+
+    def _planes(self, B: int, H: int, D: int, device: torch.device) -> Tensor:
+        m, tau = self.num_hashes, self.num_bits
+        if self.hashing == "gaussian":
+            return self.draw("normal", (B, H, D, m * tau), device).flatten(0, 1)
+        width = 2 ** max(D - 1, tau - 1).bit_length()
+        rotations = math.ceil(m / (width // tau))
+        signs = self.draw("uniform", (B, H, rotations, 3, width), device).flatten(0, 1).lt(0.5) * 2 - 1
+        return hadamard_planes(signs, D, tau, m)
 
 
 class _WeightedSum(torch.autograd.Function):

@@ -27,7 +27,7 @@ NUMBERS = 2**19  # in the tables held at once, or as many as in an input
 COLUMNS = 2  # of an outer product that are added up at once
 
 
-def gaussian_codes(x: Tensor, planes: Tensor, num_bits: int) -> Tensor:
+def hyperplane_codes(x: Tensor, planes: Tensor, num_bits: int) -> Tensor:
     """Hash x (N, L, D) by the sides of the hyperplanes `planes` (N, D, m tau): codes (N, m, L), int32."""
     (N, L, _), m = x.shape, planes.shape[-1] // num_bits
     planes = planes.to(x.dtype).mT.unflatten(1, (m, num_bits))
@@ -41,30 +41,21 @@ def gaussian_codes(x: Tensor, planes: Tensor, num_bits: int) -> Tensor:
     return codes
 
 
-def hadamard_codes(x: Tensor, signs: Tensor, num_bits: int, num_hashes: int) -> Tensor:
-    """Hash by `signs` (N, r, 3, P), r rotations of three (sign flip, Walsh-Hadamard transform) rounds: (N, m, L).
+def hadamard_planes(signs: Tensor, dim: int, num_bits: int, num_hashes: int) -> Tensor:
+    """Return the hyperplanes (N, D, m tau) of fast hashing, as columns, for `hyperplane_codes`.
 
-    Each rotation gives P // tau hashes; the surplus of the last is dropped, and D is padded to P with zeros.
+    They are those of r rotations of three rounds of sign flip and Walsh-Hadamard transform, `signs` (N, r, 3, P): the
+    first (P // tau) tau columns of each; the surplus of the last is dropped. Vectors are padded to P with zeros.
+    Multiplying by the matrix, made once for all tokens, beats transforming each of them by butterflies.
     """
-    codes = []
-    for rotation in signs.to(x.dtype).unbind(1):
-        y = F.pad(x, (0, signs.shape[-1] - x.shape[-1]))
-        for flip in rotation.unbind(1):
-            y = _walsh_hadamard(y * flip[:, None])
-        width = signs.shape[-1] // num_bits
-        bits = (y[..., : width * num_bits] > 0).unflatten(-1, (width, num_bits)).to(torch.float32)
-        codes.append((bits @ 2.0 ** torch.arange(num_bits, device=x.device)).to(torch.int32))
-    return torch.cat(codes, -1)[..., :num_hashes].mT.contiguous()
-
-
-def _walsh_hadamard(x: Tensor) -> Tensor:
-    """Transform the last axis, a power of two wide, without normalisation."""
-    width, size = x.shape[-1], 1
-    while size < width:
-        x = x.unflatten(-1, (-1, 2, size))
-        x = torch.stack([x[..., 0, :] + x[..., 1, :], x[..., 0, :] - x[..., 1, :]], -2).flatten(-3)
-        size *= 2
-    return x
+    P = signs.shape[-1]
+    H = torch.ones(1, 1, device=signs.device)
+    while len(H) < P:
+        H = torch.cat([torch.cat([H, H], 1), torch.cat([H, -H], 1)])
+    first, second, third = signs.float().unbind(2)
+    rotations = ((first[..., :dim, None] * H[:dim] * second[:, :, None]) @ H * third[:, :, None]) @ H  # (N, r, D, P)
+    columns = rotations[..., : P // num_bits * num_bits].transpose(1, 2).flatten(2)
+    return columns[..., : num_hashes * num_bits]
 
 
 def expected_sum(q: Tensor, k: Tensor, v: Tensor, num_bits: int) -> Tensor:

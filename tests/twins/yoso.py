@@ -28,6 +28,26 @@ def gaussian_codes(x: Tensor, planes: Tensor, num_bits: int) -> list[list[int]]:
     return codes
 
 
+def hadamard_codes(x: Tensor, signs: Tensor, num_bits: int, num_hashes: int) -> list[list[int]]:
+    """Codes [hash][token] of x (L, D) by rotations `signs` (r, 3, P): pad, flip signs and transform three times."""
+    codes = []
+    for rotation in signs:
+        y = torch.cat([x, x.new_zeros(len(x), signs.shape[-1] - x.shape[1])], 1)
+        for flip in rotation:
+            y = walsh_hadamard(y * flip)
+        starts = range(0, signs.shape[-1] - num_bits + 1, num_bits)
+        codes += [[sum(int(row[first + t] > 0) << t for t in range(num_bits)) for row in y] for first in starts]
+    return codes[:num_hashes]
+
+
+def walsh_hadamard(x: Tensor) -> Tensor:
+    """Transform the last axis by halves, without normalisation."""
+    if x.shape[-1] == 1:
+        return x
+    left, right = (walsh_hadamard(half) for half in x.chunk(2, -1))
+    return torch.cat([left + right, left - right], -1)
+
+
 def lower_bound_gradients(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, num_bits: int
 ) -> tuple[Tensor, Tensor, Tensor]:
