@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from lra.experiments import Experiment
+from lra.intervals import sampling_half_width
 from lra.layout import MINUS, TIMES, each
 from lra.published import METRICS, Metric, Model, PaperTable, find_model, printed
 from lra.record import RunRecord
@@ -27,6 +28,7 @@ HARMLESS = {
 }  # fmt: skip
 HARMLESS_NODES = ("hydra.", "hydra/launcher", "wandb.")
 
+OWN_DATA = ("generated", "aan-mini")  # sources whose test examples are not the papers'
 Row = dict[str, Any]
 
 
@@ -76,6 +78,7 @@ def _rows(
             yield {**here, "scale": PUBLISHED_SCALE, "n": 0, "text": "", "remarks": "", "keys": ""}
         for row in found:
             full = {**here, **_measured(row, about)}
+            full["paper_error"] = _sampling_error(full["published"], row.own_test) if about.is_accuracy else 0.0
             if row.scale == PUBLISHED_SCALE:
                 full["difference"] = _difference(full, about)
             yield full
@@ -114,6 +117,8 @@ def _board(records: Sequence[RunRecord], metric: Metric) -> list[Any]:
     firsts = [runs[group][0] for group in board["group"]]
     own = [_own_settings(runs[group]) for group in board["group"]]
     board["own"] = own
+    # As many as the paper's at the published scale, where alone they are compared.
+    board["own_test"] = [run.data["sizes"]["test"] if run.data["source"] in OWN_DATA else 0 for run in firsts]
     board["remarks"] = [
         "; ".join(filter(None, [_data_remark(first), mine or settings, first.device if first.device != "cuda" else ""]))
         for first, mine, settings in zip(firsts, own, board["settings"], strict=True)
@@ -153,6 +158,7 @@ def _averaged(row: Row, scale: str, cells: Sequence[Row], metric: Metric) -> Row
         "text": f"{value:.1f} [{low:.1f}, {high:.1f}]",
         "remarks": "; ".join(dict.fromkeys(cell["remarks"] for cell in cells if cell["remarks"])),
         "keys": " ".join(cell["keys"] for cell in cells),
+        "paper_error": math.hypot(*(cell["paper_error"] for cell in cells)) / len(cells),
     }  # fmt: skip
     if scale == PUBLISHED_SCALE:
         row["difference"] = _difference(row, metric)
@@ -165,14 +171,22 @@ def _difference(row: Row, metric: Metric) -> str:
         return ""
     if not metric.is_accuracy:
         return f"{TIMES} {ours / theirs:.2f}" if theirs else ""
-    outside = not row["low"] <= theirs <= row["high"]
+    ours_error = ours - row["low"] if theirs < ours else row["high"] - ours
+    outside = abs(ours - theirs) > math.hypot(ours_error, row["paper_error"])
     return f"{round(ours - theirs, 1) + 0.0:+.1f}".replace("-", MINUS) + ("*" if outside else "")
+
+
+def _sampling_error(published: float | None, own_test: int) -> float:
+    """Return how far, in points, a paper's own test set may have led it, if it is not ours and theirs was as large."""
+    if not own_test or published is None or pd.isna(published):
+        return 0.0
+    return 100 * sampling_half_width(published / 100, own_test)
 
 
 def _data_remark(run: RunRecord) -> str:
     """Say where the data are not the released ones."""
     source, variant = run.data["source"], run.data["variant"]
-    if source in ("generated", "aan-mini"):
+    if source in OWN_DATA:
         return f"{source} data"
     return variant.split(", ", 1)[1] if ", not the official" in variant else ""
 

@@ -30,8 +30,9 @@ COLUMNS = {
 NOT_MEASURED = "not measured"
 NOT_PUBLISHED = "(not in the paper)"
 LEGEND = (
-    "Difference: ours less the paper's; * where the paper's value lies outside our interval. Remarks name what differs "
-    "from the paper's runs; settings are those of our command line. Floors need no model."
+    "Difference: ours less the paper's; * where it exceeds our interval, together with the sampling error of the "
+    "paper's test set where that is not ours. Remarks name what differs from the paper's runs; settings are those of "
+    "our command line. Floors need no model."
 )
 COST_LEGEND = (
     "Ours: mean over n runs that ended ok. Difference: ours as a multiple of the paper's, on another machine. The "

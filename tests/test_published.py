@@ -12,7 +12,7 @@ from lra.layout import write
 from lra.papers import paper_report
 from lra.published import METRICS, find_model, load_models, load_numbers, load_tables
 from tests.configurations import CONFIGS, choices
-from tests.records import record
+from tests.records import GENERATED, record
 from tests.test_experiments import EXPERIMENTS
 
 RESULTS = Path(__file__).parent.parent / "results"
@@ -98,6 +98,16 @@ def test_ours_at_the_published_size_stands_beside_the_papers_with_the_difference
     assert row["keys"] == "v-0 v-1 v-2"
     assert row["value"] == pytest.approx(29.0)
     assert row["published_at_full_size"] == 28.78
+
+
+@pytest.mark.parametrize(("source", "marked"), [("generated", False), ("released", True)])
+def test_the_papers_own_sampling_error_counts_where_its_test_examples_are_not_ours(source, marked):
+    # 2.4 points less than 28.78, with 2,000 examples each: 1.9 of them may be ours, and 2.0 the paper's.
+    data = {**GENERATED, "source": source, "sizes": {"test": 2000}}
+    run = record("vmean", 0, 0.2638, scale="full", device="cuda", data=data)
+    _, text = beside("skeinformer_table1", run)
+    assert ("\N{MINUS SIGN}2.4*" in text) == marked
+    assert ("\N{MINUS SIGN}2.4 " in text) != marked
 
 
 def test_a_difference_outside_our_interval_is_marked_and_own_settings_are_named():
