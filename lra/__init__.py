@@ -4,7 +4,7 @@ What most people want of it from Python, loaded when it is first asked for:
 
     >>> import lra
     >>> records = lra.load_records("results")
-    >>> board = lra.leaderboard(records, task="listops", scale="mini")
+    >>> board = lra.leaderboard(records, task="listops", scale="mini", protocol="skeinformer")
     >>> board.loc[board["attn"] == "softmax", "n"].item() >= 1
     True
 
