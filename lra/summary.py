@@ -50,7 +50,9 @@ def _same_as_floors(folder: Path) -> dict[str, float]:
         return {}
     with np.load(path) as arrays:
         best = arrays[WEIGHTS[0]]
-        return {name.removeprefix(FLOOR): float((arrays[name] == best).mean()) for name in arrays if FLOOR in name}
+        return {
+            name.removeprefix(FLOOR): float((arrays[name] == best).mean()) for name in arrays if name.startswith(FLOOR)
+        }
 
 
 def _descending(floors: dict[str, float]) -> list[tuple[str, float]]:
