@@ -29,11 +29,10 @@ from lra.gpus import claimed_device
 from lra.missing import forget_missing, note_missing
 from lra.record import now
 from lra.runner import run
-from lra.settings import identify, make_trainer
+from lra.settings import identify, make_model, make_trainer
 from lra.summary import summarize
 from lra.sweeps import describe_sweep
 from models.attention import Attention
-from models.encoder import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -54,25 +53,11 @@ def train(cfg: DictConfig, task_name: str, attn_name: str, words: Sequence[str])
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     version = cast(type[Attention], get_class(cfg.attn._target_)).version
 
-    def build() -> Classifier:
-        try:
-            return Classifier(
-                instantiate(cfg.attn),
-                vocab_size=task.vocab_size,
-                max_len=task.max_len,
-                num_classes=task.num_classes,
-                num_inputs=task.num_inputs,
-                padded_length=resolved["data"]["padded_length"],
-                **resolved["model"],
-            )
-        except ValueError as error:
-            raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
-
     with claimed_device(cfg.device) as device:
         record, folder = run(
             identify(resolved, task_name, task, {**resolved["attn"], "name": attn_name, "version": version}),
             task=task,
-            build_model=build,
+            build_model=lambda: make_model(resolved, task),
             trainer=make_trainer(resolved),
             device=device,
             results_dir=Path(cfg.results_dir),

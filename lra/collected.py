@@ -17,10 +17,12 @@ from pathlib import Path
 from lra.errors import InputError
 from lra.packed import Packed
 from lra.record import FINAL_STATUSES, RECORD_NAME, RunRecord, fingerprint, write_atomically
+from lra.retest import RETESTS_NAME, Retest, read_retests, write_retests
 
 log = logging.getLogger(__name__)
 
 MEASURED = Path("measured", "records.jsonl")
+RETESTS = MEASURED.with_name(RETESTS_NAME)
 
 
 @dataclass
@@ -89,6 +91,16 @@ def load_packed(results_dir: Path, records: Iterable[RunRecord]) -> Packed:
     return packed
 
 
+def load_retests(results_dir: Path, *, collected_alone: bool = False) -> list[Retest]:
+    """Read what runs were tested on again, each test once: those collected in `measured/`, and those in run folders.
+
+    Raises:
+        InputError: a line cannot be read.
+    """
+    own = [] if collected_alone else sorted((results_dir / "runs").glob(f"*/*/*/{RETESTS_NAME}"))
+    return list(read_retests([results_dir / RETESTS, *own]).values())
+
+
 def unfinished(results_dir: Path) -> list[dict[str, object]]:
     """Return the configurations, in full, of runs that began and left no record: they run still, or were killed."""
     found = []
@@ -102,7 +114,7 @@ def unfinished(results_dir: Path) -> list[dict[str, object]]:
 
 
 def collect(results_dir: Path) -> tuple[Path, int, int]:
-    """Merge the final records of `runs/` into `measured/`, with their curves and predictions; what is there stays.
+    """Merge the final records of `runs/` into `measured/`, with curves, predictions and retests; what is there stays.
 
     Returns:
         The file of records, how many it now holds, and how many were refused.
@@ -111,7 +123,7 @@ def collect(results_dir: Path) -> tuple[Path, int, int]:
         InputError: there is no such folder, or it cannot be written.
     """
     _check(results_dir)
-    return _merge(results_dir, _read_runs(results_dir), Packed())
+    return _merge(results_dir, _read_runs(results_dir), Packed(), load_retests(results_dir))
 
 
 def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
@@ -142,10 +154,10 @@ def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
                 found.add(record, f"{path}", reading.folders.get(key))
     if not found.records and not found.refused:
         raise InputError(f"{source.resolve()} holds neither a {RECORD_NAME} nor a {MEASURED.name}.")
-    return _merge(results_dir, found, packed)
+    return _merge(results_dir, found, packed, read_retests(sorted(source.rglob(RETESTS_NAME))).values())
 
 
-def _merge(results_dir: Path, new: Reading, packed: Packed) -> tuple[Path, int, int]:
+def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Iterable[Retest]) -> tuple[Path, int, int]:
     path = results_dir / MEASURED
     all_records = _read_lines(path)
     if all_records.refused:
@@ -165,6 +177,9 @@ def _merge(results_dir: Path, new: Reading, packed: Packed) -> tuple[Path, int, 
             together.add_run(all_records.records[key], folder)
         together.save(path.parent, chosen)
         write_atomically(path, "".join(json.dumps(record.as_dict()) + "\n" for record in chosen))
+        added = {one.key: one for one in retests if one.run in all_records.records}
+        if added:
+            write_retests(results_dir / RETESTS, {**added, **read_retests([results_dir / RETESTS])}.values())
     except OSError as error:
         raise InputError(
             f"{path.parent} cannot be written: {error.strerror or error}. Choose another folder with results_dir=."

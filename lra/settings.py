@@ -1,18 +1,23 @@
-"""From a resolved configuration, as plain values, to a trainer and to what identifies the run."""
+"""From a resolved configuration, as plain values, to a trainer, a model, and what identifies the run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from hydra.utils import instantiate
+
 from lra.data import Batching
 from lra.errors import InputError
 from lra.optimization import Optimization
 from lra.tasks import Task
 from lra.trainer import Trainer
+from models.encoder import Classifier
 
 # Keys of a node that change no number: where files are, and how often they are written.
 IMMATERIAL = {"task": ("data_dir",), "trainer": ("checkpoint_seconds", "profile")}
+# What `identify` adds to the settings of a task and of a mechanism.
+ADDED = ("name", "version")
 
 
 def make_trainer(resolved: Mapping[str, Any]) -> Trainer:
@@ -32,6 +37,27 @@ def make_trainer(resolved: Mapping[str, Any]) -> Trainer:
         optimization=Optimization(**resolved["optimizer"]),
         batching=Batching(**resolved["data"]),
     )
+
+
+def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
+    """Make the model that the nodes `attn`, `model` and `data` describe, to be trained on a task.
+
+    Raises:
+        InputError: a value is not possible.
+    """
+    attn = {key: value for key, value in resolved["attn"].items() if key not in ADDED}
+    try:
+        return Classifier(
+            instantiate(attn),
+            vocab_size=task.vocab_size,
+            max_len=task.max_len,
+            num_classes=task.num_classes,
+            num_inputs=task.num_inputs,
+            padded_length=resolved["data"]["padded_length"],
+            **resolved["model"],
+        )
+    except ValueError as error:
+        raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
 
 
 def identify(resolved: Mapping[str, Any], task_name: str, task: Task, attn: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ cost                accuracy, time, memory, operations and parameters of every r
 failures            what ended otherwise than ok, never ended, or had no data
 ranks               whether each scale ranks mechanisms as the published tables do
 coverage            which runs of every experiment exist; experiment=NAME for one
+retests             runs tested again on other examples, by `scripts/retest.py`
 compare             ranks as far as McNemar's test supports them; a=NAME b=NAME for two mechanisms in detail
 collect             merge the finished records of `runs/`, curves and predictions into `measured/`, which is committed
 import from=FOLDER  merge somebody else's records into `measured/`
@@ -27,7 +28,8 @@ from pathlib import Path
 
 from lra.arguments import parse
 from lra.charts import board, write_figures
-from lra.collected import collect, import_records, load_measured, load_records, unfinished
+from lra.chosen import FILTERS, chosen
+from lra.collected import collect, import_records, load_measured, load_records, load_retests, unfinished
 from lra.comparison import compare_report
 from lra.costs import cost_report
 from lra.errors import InputError
@@ -42,11 +44,11 @@ from lra.plots import save
 from lra.published import load_models, load_tables
 from lra.ranks import rank_report
 from lra.record import RunRecord, write_atomically
+from lra.retest_report import retest_report
 from lra.tables import comparable, leaderboard_report
 from lra.watch import watch
 
 CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
-FILTERS = ("task", "attn", "protocol", "scale", "device")
 OPTIONS = ("format", "table", "experiment", "a", "b", "from", "wandb", "once", *FILTERS)
 VERBS = (
     "show",
@@ -55,6 +57,7 @@ VERBS = (
     "failures",
     "coverage",
     "ranks",
+    "retests",
     "compare",
     "collect",
     "import",
@@ -81,10 +84,10 @@ def main(arguments: list[str]) -> int:
         rebuild(results_dir)
         return 0
     if verb == "figures":
-        print(*write_figures(results_dir, chosen(load_records(results_dir), options)), sep="\n")
+        print(*write_figures(results_dir, chosen(load_records(results_dir), options, CONFIGS)), sep="\n")
         return 0
     if verb == "page":
-        print(write_page(results_dir, chosen(load_records(results_dir), options)))
+        print(write_page(results_dir, chosen(load_records(results_dir), options, CONFIGS)))
         return 0
     if verb == "watch":
         if options["once"] not in ("", "true", "false"):
@@ -101,11 +104,13 @@ def main(arguments: list[str]) -> int:
 def answer(verb: str, options: dict[str, str], results_dir: Path) -> Report:
     """Answer a question to the records."""
     records = load_online(options["wandb"]) if options["wandb"] else load_records(results_dir)
-    records = chosen(records, options)
+    records = chosen(records, options, CONFIGS)
     if verb == "cost":
         return cost_report(records)
     if verb == "compare":
         return compare_report(results_dir, records, options["a"], options["b"])
+    if verb == "retests":
+        return retest_report(load_retests(results_dir), records)
     if verb == "ranks":
         return ranks(records, results_dir)
     if verb in ("failures", "coverage"):
@@ -119,19 +124,6 @@ def answer(verb: str, options: dict[str, str], results_dir: Path) -> Report:
     if options["table"]:
         return paper_table(options["table"], records, results_dir)
     return leaderboard_report(records)
-
-
-def chosen(records: Sequence[RunRecord], options: dict[str, str]) -> list[RunRecord]:
-    """Take the records that the options name.
-
-    Raises:
-        InputError: no configuration and no record has such a name.
-    """
-    for name in FILTERS:
-        known = {path.stem for path in (CONFIGS / name).glob("*.yaml")} | {getattr(run, name) for run in records}
-        if options[name] and options[name] not in known:
-            raise InputError(f"There is no {name}={options[name]}. Choose from {', '.join(sorted(known))}.")
-    return [run for run in records if all(options[name] in ("", getattr(run, name)) for name in FILTERS)]
 
 
 def paper_table(name: str, records: Sequence[RunRecord], results_dir: Path) -> Report:
@@ -163,6 +155,7 @@ def rebuild(results_dir: Path) -> None:
         "cost": lambda: cost_report(records),
         "ranks": lambda: ranks(records, results_dir),
         "coverage": lambda: coverage(list(experiments.values()), records),
+        "retests": lambda: retest_report(load_retests(results_dir, collected_alone=True), records),
         **{name: lambda name=name: paper_table(name, records, results_dir) for name in load_tables(results_dir)},  # type: ignore[misc]
     }
     folder = results_dir / "tables"

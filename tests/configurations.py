@@ -11,8 +11,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lra.settings import make_trainer
-from models.encoder import Classifier
+from lra.settings import make_model, make_trainer
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -48,10 +47,7 @@ def build_and_classify(cfg: DictConfig, cache_dir: Path) -> None:
     """Make everything that a run needs of a configuration, and classify nine tokens."""
     task = instantiate(cfg.task)(cache_dir=cache_dir)
     make_trainer(resolved(cfg))
-    model = Classifier(
-        instantiate(cfg.attn), vocab_size=task.vocab_size, max_len=task.max_len, num_classes=task.num_classes,
-        num_inputs=task.num_inputs, **cfg.model,
-    ).eval()  # fmt: skip
+    model = make_model(resolved(cfg), task).eval()
     tokens = torch.ones(1, task.num_inputs, 9, dtype=torch.uint8)
     assert model(tokens, tokens.bool()).shape == (1, task.num_classes)
 
