@@ -30,6 +30,7 @@ from lra.missing import forget_missing, note_missing
 from lra.record import now
 from lra.runner import run
 from lra.settings import identify, make_model, make_trainer
+from lra.stopping import StoppedError
 from lra.summary import summarize
 from lra.sweeps import describe_sweep
 from models.attention import Attention
@@ -123,6 +124,9 @@ if __name__ == "__main__":
     began = now()
     try:
         main()
+    except StoppedError as stop:
+        print(f"{stop}. The same command goes on from there.", file=sys.stderr)
+        sys.exit(130)
     except SystemExit as stop:
         if stop.code and (explanation := explain_unknown_keys(sys.argv[1:])):
             print(explanation, file=sys.stderr)

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from lra.errors import InputError
+
+
+def help_if_asked(text: str | None) -> None:
+    """Print a script's docstring, and end the program, where its command line has -h or --help."""
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        print((text or "").strip())
+        sys.exit(0)
 
 
 def parse(arguments: Sequence[str], *, verbs: Sequence[str], options: Mapping[str, str]) -> tuple[str, dict[str, str]]:

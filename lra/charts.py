@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COSTS = {"ms_per_step": ("ms a step", 1.0), "peak_memory_bytes": ("peak memory, MiB", 2.0**-20)}
 EXACT = ("softmax", "softmax_materialised")
+BOARD_LEAST_WIDTH = 7.2  # inches: what the line beneath it takes
 
 
 def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]:
@@ -77,7 +78,8 @@ def board(records: Sequence[RunRecord]) -> Figure:
     panels = sorted(shown, key=lambda panel: (known.index(panel[0]) if panel[0] in known else len(known), panel))
     several = Counter(task for task, _ in panels)
     with rc_context(LOOK):
-        figure = Figure(figsize=(1.6 + 1.75 * len(panels), 0.9 + 0.21 * len(heights)), layout="constrained")
+        width = max(1.6 + 1.75 * len(panels), BOARD_LEAST_WIDTH)
+        figure = Figure(figsize=(width, 0.9 + 0.21 * len(heights)), layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for (task, data), axis in zip(panels, axes, strict=True):
             axis.set_title(TASK_TITLES.get(task, task) + (f", {data}" if several[task] > 1 else ""))
@@ -175,7 +177,7 @@ def seeds(records: Sequence[RunRecord]) -> Figure:
             axis.plot([100 * row.low, 100 * row.high], [height - 0.2] * 2, color=COLOURS[0])
             axis.plot(100 * row.accuracy, height - 0.2, "|", color=COLOURS[0], markersize=10)
         axis.set_yticks(range(len(rows)), [row.attn for row in rows])
-        axis.set_xlabel("test accuracy, %: seeds, and their mean with its interval")
+        axis.set_xlabel("test accuracy, %: seeds, mean, interval")
         axis.margins(y=0.2)
     return figure
 

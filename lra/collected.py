@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 from lra.errors import InputError
 from lra.packed import Packed
 from lra.record import FINAL_STATUSES, RECORD_NAME, RunRecord, fingerprint, write_atomically
-from lra.retest import RETESTS_NAME, Retest, read_retests, write_retests
+from lra.retest import RETESTS_NAME, REWRITTEN, Retest, read_retests, write_retests
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,13 @@ def load_packed(results_dir: Path, records: Iterable[RunRecord]) -> Packed:
 def load_retests(results_dir: Path, *, collected_alone: bool = False) -> list[Retest]:
     """Read what runs were tested on again, each test once: those collected in `measured/`, and those in run folders.
 
-    Raises:
-        InputError: a line cannot be read.
+    A line that cannot be read is named in a warning and left out.
     """
-    own = [] if collected_alone else sorted((results_dir / "runs").glob(f"*/*/*/{RETESTS_NAME}"))
-    return list(read_retests([results_dir / RETESTS, *own]).values())
+    own = [] if collected_alone else _own_retests(results_dir)
+    found, refused = read_retests([results_dir / RETESTS, *own])
+    for reason in refused:
+        log.warning("Left out: %s", reason)
+    return list(found.values())
 
 
 def unfinished(results_dir: Path) -> list[dict[str, object]]:
@@ -123,7 +125,7 @@ def collect(results_dir: Path) -> tuple[Path, int, int]:
         InputError: there is no such folder, or it cannot be written.
     """
     _check(results_dir)
-    return _merge(results_dir, _read_runs(results_dir), Packed(), load_retests(results_dir))
+    return _merge(results_dir, _read_runs(results_dir), Packed(), _own_retests(results_dir))
 
 
 def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
@@ -154,20 +156,20 @@ def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
                 found.add(record, f"{path}", reading.folders.get(key))
     if not found.records and not found.refused:
         raise InputError(f"{source.resolve()} holds neither a {RECORD_NAME} nor a {MEASURED.name}.")
-    return _merge(results_dir, found, packed, read_retests(sorted(source.rglob(RETESTS_NAME))).values())
+    return _merge(results_dir, found, packed, sorted(source.rglob(RETESTS_NAME)))
 
 
-def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Iterable[Retest]) -> tuple[Path, int, int]:
+def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Sequence[Path]) -> tuple[Path, int, int]:
     path = results_dir / MEASURED
     all_records = _read_lines(path)
-    if all_records.refused:
-        raise InputError(
-            f"{all_records.refused[0]}. Mend or remove that line first: the file is about to be rewritten."
-        )
+    mine, damaged = read_retests([results_dir / RETESTS])
+    if damaged := [*all_records.refused, *damaged]:
+        raise InputError(f"{damaged[0]} {REWRITTEN}")
     for key, record in new.records.items():
         if record.is_final:
             all_records.add(record, f"{new.folders.get(key, 'A new record')}", new.folders.get(key))
-    all_records.refused += new.refused
+    all_retests, refused = read_retests([results_dir / RETESTS, *retests])
+    all_records.refused += new.refused + refused
     all_records.report()
     chosen = sorted(all_records.records.values(), key=_order)
     try:
@@ -177,14 +179,17 @@ def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Iterable[Re
             together.add_run(all_records.records[key], folder)
         together.save(path.parent, chosen)
         write_atomically(path, "".join(json.dumps(record.as_dict()) + "\n" for record in chosen))
-        added = {one.key: one for one in retests if one.run in all_records.records}
-        if added:
-            write_retests(results_dir / RETESTS, {**added, **read_retests([results_dir / RETESTS])}.values())
+        if kept := [one for one in all_retests.values() if one.key in mine or one.run in all_records.records]:
+            write_retests(results_dir / RETESTS, kept)
     except OSError as error:
         raise InputError(
             f"{path.parent} cannot be written: {error.strerror or error}. Choose another folder with results_dir=."
         ) from error
     return path, len(chosen), len(all_records.refused)
+
+
+def _own_retests(results_dir: Path) -> list[Path]:
+    return sorted((results_dir / "runs").glob(f"*/*/*/{RETESTS_NAME}"))
 
 
 def _order(record: RunRecord) -> tuple[str, str, str, str, int, str]:

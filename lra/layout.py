@@ -14,7 +14,7 @@ from lra.errors import InputError
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
 MINUS, TIMES, TO = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
-NUMBER = re.compile(rf"[+{MINUS}-]?({TIMES} )?[\d,.]+(e[+-]\d+)?\*?")
+NUMBER = re.compile(rf"[+{MINUS}-]?({TIMES} )?[\d,.]+(e[+-]\d+)?\*?( ± [\d.]+)?")
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", MINUS: "$-$", TO: "--", TIMES: r"$\times$",

@@ -22,6 +22,7 @@ RECORD_NAME, PREDICTIONS_NAME = "record.json", "predictions.npz"
 # Names in the latter. Of a test split: its true classes, and those that a rule without a model predicts, FLOOR and
 # the rule's name; of a run: the classes that these weights predict.
 LABELS, FLOOR, WEIGHTS = "labels", "floor_", ("best", "last")
+CODE = ("lra", "models", "configs", "scripts")
 
 Status = Literal["ok", "diverged", "out_of_memory", "failed", "interrupted"]
 FINAL_STATUSES: tuple[Status, ...] = ("ok", "diverged", "out_of_memory")
@@ -169,20 +170,22 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 def current_commit() -> str | None:
     """Return the commit of the code that is running, with `-dirty` where it differs; None outside git.
 
-    What is under `results/` is no code: a benchmark that writes there leaves the next one clean.
+    What is under `results/` is no code: a benchmark that writes there leaves the next one clean. A new file is, where
+    it can run: a mechanism that is not committed yet.
     """
     top = Path(__file__).parent.parent
     try:
-        commit, status = (
+        commit, changed, added = (
             subprocess.run(["git", *words], cwd=top, capture_output=True, text=True, check=True).stdout.strip()
             for words in (
                 ["rev-parse", "HEAD"],
                 ["status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results"],
+                ["ls-files", "--others", "--exclude-standard", "--", *CODE],
             )
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return f"{commit}-dirty" if status else commit
+    return f"{commit}-dirty" if changed or added else commit
 
 
 def now() -> str:

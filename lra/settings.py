@@ -11,6 +11,7 @@ from lra.data import Batching
 from lra.errors import InputError
 from lra.optimization import Optimization
 from lra.tasks import Task
+from lra.tasks.cached import check_integer
 from lra.trainer import Trainer
 from models.encoder import Classifier
 
@@ -56,7 +57,7 @@ def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
             padded_length=resolved["data"]["padded_length"],
             **resolved["model"],
         )
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
 
 
@@ -70,7 +71,11 @@ def identify(resolved: Mapping[str, Any], task_name: str, task: Task, attn: Mapp
         task_name: the name of its choice of task.
         task: the task it makes.
         attn: the mechanism's `name`, `version` and own settings.
+
+    Raises:
+        InputError: the seed is none.
     """
+    check_integer("seed", resolved["seed"], 0)
     nodes = ("protocol", "scale", "seed", "model", "data", "optimizer", "trainer")
     return {
         **{name: _material(name, resolved[name]) for name in nodes},

@@ -29,6 +29,7 @@ from lra.record import current_commit, now
 from lra.stepping import Stepper
 from lra.stopping import StoppedError, StopRequest
 from lra.tasks import Split, Task
+from lra.tasks.cached import check_integer
 from lra.training import Choice, Outcome, Training, Window
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "eval_every", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"trainer.{name} must be at least 1. Got {getattr(self, name)}.")
+            check_integer(f"trainer.{name}", getattr(self, name), 1)
         if self.precision not in PRECISIONS:
             raise InputError(f"trainer.precision must be one of {', '.join(PRECISIONS)}. Got {self.precision!r}.")
         if self.compile not in compilation.MODES:

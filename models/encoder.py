@@ -231,8 +231,13 @@ class Classifier(nn.Module):
         _check_choice("pooling", pooling, POOLINGS)
         _check_choice("padding_in_mean", padding_in_mean, PADDINGS_IN_MEAN)
         _check_choice("pair_features", pair_features, PAIR_FEATURES)
-        if head_depth < 1:
-            raise ValueError(f"model.head_depth must be at least 1. Got {head_depth}.")
+        sizes = {
+            "dim": dim, "depth": depth, "num_heads": num_heads, "head_dim": head_dim, "mlp_dim": mlp_dim,
+            "head_depth": head_depth,
+        }  # fmt: skip
+        for name, size in sizes.items():
+            if not isinstance(size, int) or size < 1:
+                raise ValueError(f"model.{name} must be an integer, at least 1. Got {size!r}.")
         if num_positions is not None and num_positions < max_len:
             raise ValueError(
                 f"model.num_positions must be at least {max_len}, the task's longest sequence. Got {num_positions}."

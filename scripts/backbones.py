@@ -13,7 +13,7 @@ from pathlib import Path
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from lra.arguments import parse
+from lra.arguments import help_if_asked, parse
 from lra.errors import InputError
 from lra.record import write_atomically
 
@@ -51,6 +51,7 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 if __name__ == "__main__":
+    help_if_asked(__doc__)
     try:
         _, options = parse(sys.argv[1:], verbs=("tables",), options={"results_dir": "results"})
         target = Path(options["results_dir"]) / "tables" / "backbones.md"

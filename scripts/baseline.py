@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from lra.arguments import help_if_asked
 from lra.errors import InputError
 from lra.gpus import claimed_device
 from lra.runner import run
@@ -67,6 +68,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    help_if_asked(__doc__)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         main(sys.argv[1:])

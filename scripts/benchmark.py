@@ -29,7 +29,7 @@ from benchmarks import report
 from benchmarks.core import Row
 from benchmarks.targets import TARGETS
 
-from lra.arguments import parse_several
+from lra.arguments import help_if_asked, parse_several
 from lra.errors import InputError
 from lra.record import current_commit, describe_environment, now
 
@@ -91,6 +91,7 @@ def _options(targets: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
+    help_if_asked(__doc__)
     try:
         main(sys.argv[1:])
     except InputError as error:

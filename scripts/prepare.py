@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
+from lra.arguments import help_if_asked
 from lra.errors import InputError
 from lra.layout import markdown
 from lra.overview import HEAD, plot, rows
@@ -58,6 +59,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    help_if_asked(__doc__)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lra.arguments import parse
+from lra.arguments import help_if_asked, parse
 from lra.charts import board, write_figures
 from lra.chosen import FILTERS, chosen
 from lra.collected import collect, import_records, load_measured, load_records, load_retests, unfinished
@@ -174,6 +174,7 @@ def rebuild(results_dir: Path) -> None:
 
 
 if __name__ == "__main__":
+    help_if_asked(__doc__)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         sys.exit(main(sys.argv[1:]))

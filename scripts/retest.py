@@ -1,11 +1,12 @@
-"""Test trained runs again: python scripts/retest.py task=listops scale=full task.data_seed=1 task.num_test=20000.
+"""Test trained runs again: python scripts/retest.py task=listops scale=mini task.data_seed=1 task.num_test=50000.
 
-task.NAME=VALUE     a setting of the task, otherwise than the run had it: `data_seed` and `num_test` draw more examples,
-                    `max_depth` harder ones; none at all repeats the test of the run
+task.NAME=VALUE     a setting of the task, otherwise than the run had it. Another `data_seed` has other examples,
+                    `num_test` more, `max_depth` (with another `data_seed`) harder ones; none at all repeats the test
 task= attn= protocol= scale= key=
                     which of the finished runs in `results_dir`, by name, or by the key that is their folder's name
 device=             where to test: cpu, cuda, or auto
-results_dir=results cache_dir=
+task.data_dir= results_dir=results cache_dir=
+                    where raw files, runs and prepared data are
 
 Needs the weights that a run leaves in its folder. A test that was done is not done again. `python scripts/report.py
 retests` prints what was found.
@@ -17,75 +18,98 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
-from lra.arguments import parse
+from lra.arguments import help_if_asked, parse
 from lra.chosen import FILTERS, chosen
 from lra.collected import load_records
 from lra.errors import InputError
 from lra.gpus import claimed_device
 from lra.layout import write
 from lra.record import RunRecord
-from lra.retest import WEIGHTS_NAME, Retest, change_task, retest
+from lra.retest import Retest, Tasks, retest
 from lra.retest_report import retest_report
-from lra.stopping import StoppedError, stoppable
+from lra.stopping import stoppable
+from lra.tables import BASELINE
 
 CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
 CHANGE = "task."
+OPTIONS = {**dict.fromkeys((*FILTERS, "key", "cache_dir"), ""), "device": "auto", "results_dir": "results"}
+
+log = logging.getLogger(__name__)
 
 
-def main(arguments: list[str]) -> None:
-    """Test every chosen run, and print what was found beside what was."""
-    words = [word for word in arguments if not word.startswith(CHANGE)]
-    defaults = {**dict.fromkeys((*FILTERS, "key", "cache_dir"), ""), "device": "auto", "results_dir": "results"}
-    _, options = parse(words, verbs=("retest",), options=defaults)
+def main(arguments: list[str]) -> int:
+    """Test every chosen run, print what was found beside what was; return 1 if one could not be tested."""
     changes = parse_changes([word for word in arguments if word.startswith(CHANGE)])
+    _, options = parse([word for word in arguments if not word.startswith(CHANGE)], verbs=("",), options=OPTIONS)
     results_dir = Path(options["results_dir"])
-    runs = with_weights(results_dir, options)
+    runs = choose(results_dir, options)
+    data_dir = changes.pop("data_dir", None)
+    tasks = Tasks(changes, data_dir, options["cache_dir"] or None)
     command = " ".join(["python scripts/retest.py", *(word for word in arguments if "_dir=" not in word)])
     found: list[Retest] = []
-    with claimed_device(options["device"]) as device, stoppable() as stop:
+    failures = []
+    with claimed_device(options["device"]) as device:
         for folder, run in runs.items():
-            task = change_task(run, changes, options["cache_dir"] or None)
-            found.append(retest(run, folder, changes, task, device=device, command=command, stop=stop))
-    print(write(retest_report(found, list(runs.values())), "terminal"))
+            try:
+                tasks.of(run)  # takes long at times, and no stop can be asked for meanwhile
+                with stoppable() as stop:
+                    found.append(retest(run, folder, tasks, device=device, command=command, stop=stop))
+            except InputError as error:
+                failures.append(str(error))
+    if found:
+        print(write(retest_report(found, list(runs.values())), "terminal"))
+    for failure in failures:
+        log.error("Not tested: %s", failure)
+    return int(bool(failures))
 
 
 def parse_changes(words: list[str]) -> dict[str, Any]:
-    """Read `task.name=value`, the value as on run.py's command line.
+    """Read `task.name=value`, the value as YAML.
 
     Raises:
-        InputError: a word has no value.
+        InputError: a word has no value, or more than one.
     """
-    if wrong := [word for word in words if "=" not in word]:
-        raise InputError(f"Unknown argument {wrong[0]!r}: expected task.name=value, for example task.num_test=20000.")
-    values = OmegaConf.to_container(OmegaConf.from_dotlist([word.removeprefix(CHANGE) for word in words]))
-    return cast(dict[str, Any], values)
+    changes = {}
+    for word in words:
+        name, equals, text = word.removeprefix(CHANGE).partition("=")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            value = [text]
+        if not equals or isinstance(value, list | dict):
+            raise InputError(f"Unknown argument {word!r}: expected task.name=value, for example task.num_test=50000.")
+        changes[name] = value
+    return changes
 
 
-def with_weights(results_dir: Path, options: Mapping[str, str]) -> dict[Path, RunRecord]:
-    """Find the finished runs that the options name and whose weights are there, by their folders.
+def choose(results_dir: Path, options: Mapping[str, str]) -> dict[Path, RunRecord]:
+    """Find the finished runs that the options name and that have a folder; baselines only if they are asked for.
 
     Raises:
         InputError: there are none.
     """
     named = chosen(load_records(results_dir), {**options, "device": ""}, CONFIGS)
     ok = [run for run in named if run.status == "ok" and options["key"] in ("", run.key)]
+    if not (options["key"] or options["attn"]):
+        ok = [run for run in ok if not run.attn.startswith(BASELINE)]
     found = {results_dir / "runs" / run.task / run.attn / run.key: run for run in ok}
-    there = {folder: run for folder, run in found.items() if (folder / WEIGHTS_NAME).exists()}
+    there = {folder: run for folder, run in found.items() if folder.is_dir()}
     if not there:
         raise InputError(
-            f"None of the {len(found)} finished runs of that name in {results_dir.resolve()} has its {WEIGHTS_NAME}: a "
-            "run leaves it in its own folder, and collected records come without."
+            f"{results_dir.resolve()} has {len(found)} finished runs of that name or key, and none with its folder in "
+            "runs/, where its weights are: collected records come without. Train one first, with run.py."
         )
     return there
 
 
 if __name__ == "__main__":
+    help_if_asked(__doc__)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
-        main(sys.argv[1:])
-    except (InputError, StoppedError) as error:
-        sys.exit(str(error))
+        sys.exit(main(sys.argv[1:]))
+    except (InputError, KeyboardInterrupt) as error:
+        sys.exit(str(error) or "Stopped.")

@@ -112,7 +112,8 @@ def test_empty_and_single_token_sequences(name, training):
     out = module(*qkv, mask)
     assert out.isfinite().all()
     if module.identity_on_one:
-        torch.testing.assert_close(out[1, :, 5], qkv[2][1, :, 5])
+        note = "A lone token does not receive its own value. If that is meant: identity_on_one = False in the class."
+        torch.testing.assert_close(out[1, :, 5], qkv[2][1, :, 5], msg=lambda text: f"{note}\n{text}")
     for grad in torch.autograd.grad(out.sum(), qkv, allow_unused=True, materialize_grads=True):
         assert grad.isfinite().all()
     _, grads = run(module, qkv, mask)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from lra import charts, plots
 from lra.errors import InputError
@@ -38,6 +39,17 @@ def test_the_board_has_every_mechanism_every_task_and_what_went_wrong():
     assert "1 out of memory" in texts(figure)
     assert "1 to 2 seeds" in figure.get_suptitle()
     assert listops.patches[-1].get_x() + listops.patches[-1].get_width() == pytest.approx(25)  # the operator's floor
+
+
+@pytest.mark.parametrize("draw", [charts.board, charts.seeds, charts.accuracy_against])
+def test_with_a_single_task_no_text_is_cut_off(draw):
+    figure = draw([record("softmax", 0, 0.4), record("vmean", 0, 0.3)])
+    figure.draw_without_rendering()
+    page = figure.bbox
+    for text in figure.findobj(Text):
+        if " " in text.get_text():  # no tick, which may lie beyond the axes and not be drawn
+            extent = text.get_window_extent()
+            assert page.x0 <= extent.x0 <= extent.x1 <= page.x1, text
 
 
 def test_a_board_of_nothing_but_failures_says_so(tmp_path):

@@ -12,8 +12,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
+from models.attention import Attention
+from models.attention.softmax import SoftmaxAttention
 from scripts import report
 from tests.shown import shown
 
@@ -142,3 +145,24 @@ def test_data_and_baselines_are_made(script, tmp_path):
     done = [sys.executable, f"scripts/{script}.py", *options]
     subprocess.run(done, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
     shutil.rmtree(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "scripts").glob("*.py")))
+def test_every_script_explains_itself(script):
+    done = subprocess.run([sys.executable, ROOT / "scripts" / script, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert f"python scripts/{script}" in done.stdout
+
+
+def test_the_attention_that_is_shown_is_softmax_attention():
+    code = next(
+        block for language, block in BLOCK.findall((ROOT / "docs" / "attention.md").read_text()) if "Foo" in block
+    )
+    names = {"torch": torch, "Attention": Attention}
+    exec(code, names)
+    q, k, v = torch.randn(3, 3, 2, 9, 4)
+    mask = torch.arange(9) < torch.tensor([[9], [5], [0]])
+    about = {"num_heads": 2, "head_dim": 4, "max_len": 9, "dropout": 0.0}
+    shown_there, exact = names["FooAttention"](num_features=8, **about), SoftmaxAttention(**about)
+    found, expected = (each(q, k, v, mask)[mask[:, None].expand(-1, 2, -1)] for each in (shown_there, exact))
+    torch.testing.assert_close(found, expected)

@@ -180,7 +180,9 @@ def test_more_positions_than_the_task_has():
         ({"pair_features": "sum"}, "model.pair_features must be one of nli, concat. Got 'sum'"),
         ({"positions": "rotary"}, "model.positions must be one of learned, sinusoidal, none. Got 'rotary'"),
         ({"positions": "sinusoidal", "dim": 15}, "model.dim must be even for model.positions=sinusoidal. Got 15"),
-        ({"head_depth": 0}, "model.head_depth must be at least 1. Got 0"),
+        ({"head_depth": 0}, "model.head_depth must be an integer, at least 1. Got 0"),
+        ({"num_heads": 0}, "model.num_heads must be an integer, at least 1. Got 0"),
+        ({"dim": "abc"}, "model.dim must be an integer, at least 1. Got 'abc'"),
         ({"num_positions": 19}, "model.num_positions must be at least 20, the task's longest sequence. Got 19"),
     ],
 )

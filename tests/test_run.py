@@ -127,8 +127,11 @@ def test_a_killed_run_leaves_no_half_record_and_the_same_command_finishes(comman
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(how)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (-how if how == signal.SIGKILL else 130)
+    if how != signal.SIGKILL:
+        assert re.search(r"stopped after step \d+ of 100000\. The same command goes on from there\.$", err.strip())
+        assert "Traceback" not in err
     left = records(tmp_path / "results")
     assert [record["status"] for record in left] == ([] if how == signal.SIGKILL else ["interrupted"])
     (folder,) = tmp_path.glob("results/runs/*/*/*/")

@@ -90,10 +90,10 @@ def check_integer(name: str, value: Any, least: int, most: int = 2**31 - 1) -> N
         raise InputError(f"{name} must be an integer, at most {most}, not {value!r}")
 
 
-def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """Raise InputError for an argument that is none of the choices."""
     if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        raise InputError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
 
 
 def check_labels(labels: Sequence[Any], num_classes: int, where: str) -> NDArray[np.int64]:

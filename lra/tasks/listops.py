@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lra.errors import InputError
 from lra.tasks import PARTS, Part, Split
-from lra.tasks.cached import CachedTask, check_integer
+from lra.tasks.cached import CachedTask, check_choice, check_integer
 from lra.tasks.sources import raw_folder
 
 DIGIT = 1  # the id of 0; 9 has id 10
@@ -115,7 +115,7 @@ class Grammar(NamedTuple):
         for name, least in (("max_depth", 1), ("max_args", 2), ("min_length", 0), ("data_seed", 0)):
             check_integer(name, getattr(self, name), least)
         check_integer("max_length", self.max_length, self.min_length + 2)
-        if not 0 <= self.operator_probability <= 1:
+        if not isinstance(self.operator_probability, int | float) or not 0 <= self.operator_probability <= 1:
             raise InputError(f"operator_probability must be 0 to 1, not {self.operator_probability!r}")
 
 
@@ -168,6 +168,7 @@ class ListOps(CachedTask):
         self.num_examples: dict[Part, int] = {"train": num_train, "val": num_val, "test": num_test}
         for part, size in self.num_examples.items():
             check_integer(f"num_{part}", size, 1)
+        check_choice("brackets", brackets, (True, False))
         self.max_len = max_length
         self.data_dir = raw_folder(data_dir, self.name)
         self.brackets = brackets
