@@ -105,13 +105,16 @@ def explain_unknown_keys(arguments: list[str]) -> str:
         cfg = compose("config", overrides=groups)
         for key, _ in overrides:
             parent, _, name = key.rpartition(".")
+            while parent and not isinstance(OmegaConf.select(cfg, parent), DictConfig):
+                parent, _, name = parent.rpartition(".")
             node = OmegaConf.select(cfg, parent) if parent else cfg
             if not (CONFIGS / key).is_dir() and not key.startswith("hydra") and isinstance(node, DictConfig):
                 known = [str(other) for other in node if not str(other).startswith("_")]
                 if name not in known:
                     close = get_close_matches(name, known, n=1)
                     hint = f" Did you mean {close[0]}?" if close else ""
-                    lines.append(f"{key} is no key.{hint} {parent or 'The top level'} has: {', '.join(known)}.")
+                    listed = ", ".join(known) or "none"
+                    lines.append(f"{key} is no key.{hint} Keys of {parent or 'the top level'}: {listed}.")
     return "\n".join(lines)
 
 
