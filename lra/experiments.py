@@ -62,6 +62,7 @@ def coverage(
     *,
     unfinished: Sequence[Mapping[str, Any]] = (),
     missing: Mapping[tuple[str, str, str], str] | None = None,
+    others: bool = False,
 ) -> Report:
     """Count which runs of experiments exist: a table for each experiment and scale, a cell for each task and mechanism.
 
@@ -70,6 +71,7 @@ def coverage(
         records: what there is. Runs with settings of their own count too; the number of settings is in the frame.
         unfinished: configurations of runs without a record.
         missing: why data could not be had, by task, protocol and scale.
+        others: whether to list the runs that are in none of these experiments too.
     """
     missing = missing or {}
     cells, tables, summary = [], [], []
@@ -110,8 +112,20 @@ def coverage(
         "`python run.py experiment=NAME scale=SCALE` runs what is lacking. Runs of the same protocol and names count "
         "whatever command they are of."
     )
+    if others and (rest := _of_none(experiments, records)):
+        heads = ["scale", "protocol", "attn", "task", "ended ok", "ended otherwise"]
+        tables.append(Table("Runs of no experiment", heads, rest))
     frame = pd.DataFrame(cells).drop(columns="text", errors="ignore")
     return Report([Table("Runs of experiments", head, summary), *tables], frame, notes=[*reasons, legend])
+
+
+def _of_none(experiments: Sequence[Experiment], records: Sequence[RunRecord]) -> list[list[str]]:
+    """Count the runs that are in none of the experiments, by scale, protocol, mechanism and task."""
+    known = {(one.protocol, attn, task) for one in experiments for attn in one.attns for task in one.tasks}
+    outside = [run for run in records if (run.protocol, run.attn, run.task) not in known]
+    counts = Counter((run.scale, run.protocol, run.attn, run.task, run.status == "ok") for run in outside)
+    places = sorted({place[:4] for place in counts}, key=lambda place: (scale_order(place[0]), place))
+    return [[*place, *(str(counts[(*place, ok)]) for ok in (True, False))] for place in places]
 
 
 def _cell(

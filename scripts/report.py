@@ -5,7 +5,7 @@ table=NAME          a paper's table, or an experiment's, beside ours
 cost                accuracy, time, memory, operations and parameters of every run; the Pareto front marked
 failures            what ended otherwise than ok, never ended, or had no data
 ranks               whether each scale ranks mechanisms as the published tables do
-coverage            which runs of every experiment exist; experiment=NAME for one
+coverage            which runs of every experiment exist, and which are of none; experiment=NAME for one alone
 retests             runs tested again on other examples, by `scripts/retest.py`
 compare             ranks as far as McNemar's test supports them; a=NAME b=NAME for two mechanisms in detail
 collect             merge the finished records of `runs/`, curves and predictions into `measured/`, which is committed
@@ -120,7 +120,7 @@ def answer(verb: str, options: dict[str, str], results_dir: Path) -> Report:
         experiments = load_experiments(CONFIGS / "experiment")
         name = options["experiment"]
         wanted = [choose(experiments, name)] if name else list(experiments.values())
-        return coverage(wanted, records, unfinished=begun, missing=missing)
+        return coverage(wanted, records, unfinished=begun, missing=missing, others=not name)
     if options["table"]:
         return paper_table(options["table"], records, results_dir)
     return leaderboard_report(records)
@@ -154,7 +154,7 @@ def rebuild(results_dir: Path) -> None:
         "leaderboard": lambda: leaderboard_report(records),
         "cost": lambda: cost_report(records),
         "ranks": lambda: ranks(records, results_dir),
-        "coverage": lambda: coverage(list(experiments.values()), records),
+        "coverage": lambda: coverage(list(experiments.values()), records, others=True),
         "retests": lambda: retest_report(load_retests(results_dir, collected_alone=True), records),
         **{name: lambda name=name: paper_table(name, records, results_dir) for name in load_tables(results_dir)},  # type: ignore[misc]
     }

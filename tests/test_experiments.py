@@ -118,3 +118,16 @@ def test_one_command_runs_an_experiment(tmp_path):
         cwd=top, env={**os.environ, "LRA_CACHE": str(tmp_path / "cache")}, check=True, capture_output=True,
     )  # fmt: skip
     assert len(list(tmp_path.glob("runs/listops/*/*/record.json"))) == 2
+
+
+def test_runs_of_no_experiment_are_listed_where_that_is_asked_for():
+    one = Experiment("one", "skeinformer", ("listops",), ("softmax",), (0,))
+    runs = [record("softmax", 0, 0.4), record("softmax", 0, 0.4, task="text"), record("mine", 0, 0.4, scale="full"),
+            record("mine", 1, None, status="diverged", scale="full")]  # fmt: skip
+    assert "Runs of no experiment" not in write(coverage([one], runs), "markdown")
+    table = coverage([one], runs, others=True).tables[-1]
+    assert table.title == "Runs of no experiment"
+    assert table.rows == [
+        ["full", "skeinformer", "mine", "listops", "1", "1"],
+        ["mini", "skeinformer", "softmax", "text", "1", "0"],
+    ]
