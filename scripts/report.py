@@ -22,6 +22,7 @@ among the records; wandb=entity/project takes them from Weights & Biases. result
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -177,6 +178,10 @@ if __name__ == "__main__":
     help_if_asked(__doc__)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
-        sys.exit(main(sys.argv[1:]))
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:  # whoever reads, `head` for one, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except InputError as error:
         sys.exit(str(error))
