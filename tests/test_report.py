@@ -85,7 +85,7 @@ def test_every_verb_answers(tmp_path, capsys):
     assert "No records yet" in printed(capsys, "leaderboard", there, "scale=full")
     assert "ms/step" in printed(capsys, "cost", there, "format=terminal")
     assert "diverged" in printed(capsys, "failures", there)
-    assert "No run was tested again yet" in printed(capsys, "retests", there)
+    assert "None of these runs was tested again yet" in printed(capsys, "retests", there)
     assert "1/3" in printed(capsys, "coverage", there, "experiment=skeinformer_table1")
     assert printed(capsys, "table=skeinformer_table1", there, "format=csv").startswith(
         "table,scale,metric,unit,task,length,model"
