@@ -20,7 +20,7 @@ from lra.distributed import World
 from lra.flops import count_flops
 from lra.meter import Meter
 from lra.micro_batch import is_out_of_memory
-from lra.record import FLOOR, LABELS, PREDICTIONS_NAME, RunRecord, Status, write_atomically
+from lra.record import FLOOR, LABELS, PREDICTIONS_NAME, WEIGHTS_NAME, RunRecord, Status, write_atomically
 from lra.stopping import StopRequest
 from lra.tasks import Task
 from lra.trainer import Trainer
@@ -98,7 +98,7 @@ class Attempt:
             trace=self.folder / "trace.json" if self.profile and self.world.leads else None,
         )
         if self.world.leads:
-            torch.save(self.outcome.weights, self.folder / "weights.pt")
+            torch.save(self.outcome.weights, self.folder / WEIGHTS_NAME)
             classes = {
                 LABELS: self.task.split("test").labels.astype(np.uint8),
                 **{FLOOR + name: predicted for name, predicted in self.task.floor_predictions().items()},

@@ -17,7 +17,7 @@ from pathlib import Path
 from lra.errors import InputError
 from lra.packed import Packed
 from lra.record import FINAL_STATUSES, RECORD_NAME, RunRecord, fingerprint, write_atomically
-from lra.retest import RETESTS_NAME, REWRITTEN, Retest, read_retests, write_retests
+from lra.retest_record import RETESTS_NAME, REWRITTEN, Retest, read_retests, write_retests
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from typing import Any, Literal
 import torch
 
 SCHEMA = 1
-RECORD_NAME, PREDICTIONS_NAME = "record.json", "predictions.npz"
-# Names in the latter. Of a test split: its true classes, and those that a rule without a model predicts, FLOOR and
+RECORD_NAME, WEIGHTS_NAME, PREDICTIONS_NAME = "record.json", "weights.pt", "predictions.npz"
+# Names in the last. Of a test split: its true classes, and those that a rule without a model predicts, FLOOR and
 # the rule's name; of a run: the classes that these weights predict.
 LABELS, FLOOR, WEIGHTS = "labels", "floor_", ("best", "last")
 CODE = ("lra", "models", "configs", "scripts")

@@ -6,21 +6,24 @@ was found is a line of `retests.jsonl` in the run's folder; collecting merges th
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock
 from hydra.utils import get_class, instantiate
+from numpy.typing import NDArray
 
 from lra.errors import InputError
-from lra.record import RunRecord, current_commit, describe_environment, fingerprint, now, write_atomically
+from lra.record import WEIGHTS_NAME, RunRecord, current_commit, describe_environment, now
+from lra.retest_record import RETESTS_NAME, REWRITTEN, Retest, key_of, read_retests, write_retests
 from lra.settings import ADDED, make_model, make_trainer
 from lra.stopping import StopRequest
 from lra.tables import BASELINE
@@ -28,58 +31,31 @@ from lra.tasks import Split, Task
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
-RETESTS_NAME, WEIGHTS_NAME = "retests.jsonl", "weights.pt"
-REWRITTEN = "Mend or remove it first: the file is about to be rewritten."
 
+@dataclass
+class Pair:
+    """The task that a run was trained on, and the one to test it on, both prepared.
 
-@dataclass(frozen=True)
-class Retest:
-    """What a second test found; the fields of these names mean what they do in a run's record.
-
-    Attributes:
-        run: key of the run whose best weights were tested.
-        changes: what the task's settings were changed to.
-        loss: mean cross-entropy, in nats.
-        floors: accuracy on these examples of rules without a model, fitted on the train split of the changed task.
-        same_as_floors: share of the examples that the model puts into the class that such a rule does.
-        trained_on: how many of the examples the run was trained on.
+    What depends on them alone is found once for all runs.
     """
 
-    run: str
-    changes: dict[str, Any]
-    data: dict[str, Any]
-    accuracy: float
-    loss: float
-    floors: dict[str, float]
-    same_as_floors: dict[str, float]
-    trained_on: int
-    device: str
-    environment: dict[str, Any] = field(default_factory=dict)
-    commit: str | None = None
-    command: str | None = None
-    date: str | None = None
-    schema: int = SCHEMA
+    own: Task
+    changed: Task
 
-    @property
-    def key(self) -> str:
-        """The same for the same weights, examples and type of device."""
-        return key_of(self.run, self.data, self.device)
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The description of the changed task, as it is after a file."""
+        return _plain(self.changed.describe())
 
-    def check(self) -> None:
-        """Raise ValueError for what would stop a table."""
-        shares = [self.accuracy, *self.floors.values(), *self.same_as_floors.values()]
-        possible = all(0 <= share <= 1 for share in shares) and self.floors.keys() == self.same_as_floors.keys()
-        data = self.data
-        names = (data["source"], data["variant"], data["sha256"]["test"])
-        described = data["sizes"]["test"] > 0 and all(isinstance(name, str) for name in names)
-        if not (possible and described and self.floors):
-            raise ValueError("it has an accuracy that is no fraction, or no floors, or data without size or name")
+    @cached_property
+    def trained_on(self) -> int:
+        """How many test examples of the changed task are in the train split of the run's own."""
+        return count_common(self.own.split("train"), self.changed.split("test"))
 
-
-def key_of(run: str, data: dict[str, Any], device: str) -> str:
-    """Hash what decides what a second test finds."""
-    return fingerprint({"run": run, "data": data, "device": device})
+    @cached_property
+    def by_rule(self) -> dict[str, NDArray[np.uint8]]:
+        """The classes that rules without a model predict."""
+        return self.changed.floor_predictions()
 
 
 class Tasks:
@@ -95,10 +71,10 @@ class Tasks:
         self.changes = dict(changes)
         self.cache_dir = cache_dir
         self.place = {} if data_dir is None else {"data_dir": data_dir}
-        self._made: dict[str, tuple[Task, Task]] = {}
+        self._made: dict[str, Pair] = {}
 
-    def of(self, record: RunRecord) -> tuple[Task, Task]:
-        """Return the task that the run was trained on, and the one to test it on, both prepared.
+    def of(self, record: RunRecord) -> Pair:
+        """Return the tasks for a run.
 
         Raises:
             InputError: the task has no such setting, or not this value; the run's own data are not at hand; its model
@@ -107,7 +83,8 @@ class Tasks:
         known = json.dumps(record.config["task"], sort_keys=True)
         if known not in self._made:
             self._made[known] = self._make(record)
-        own, changed = self._made[known]
+        pair = self._made[known]
+        own, changed = pair.own, pair.changed
         if _plain(own.describe()) != record.data:
             raise InputError(
                 f"Run {record.key} had other data than are at hand: {_name(record.data)}, and here are "
@@ -119,9 +96,9 @@ class Tasks:
                 f"Run {record.key} reads sequences of up to {longest} tokens, and these have up to {changed.max_len}: "
                 "choose shorter ones, or train with model.num_positions=."
             )
-        return own, changed
+        return pair
 
-    def _make(self, record: RunRecord) -> tuple[Task, Task]:
+    def _make(self, record: RunRecord) -> Pair:
         settings = {name: value for name, value in record.config["task"].items() if name not in ADDED}
         for name, value in self.changes.items():
             if name.startswith("_") or name not in settings:
@@ -145,7 +122,7 @@ class Tasks:
                 f"The examples of {record.task} ({_name(own.describe())}) are the same with "
                 f"{' '.join(f'task.{name}=' for name in self.changes)} as without."
             )
-        return own, changed
+        return Pair(own, changed)
 
 
 def load_model(record: RunRecord, folder: Path, own: Task, device: torch.device) -> torch.nn.Module:
@@ -207,9 +184,10 @@ def retest(
         InputError: the examples or the weights cannot be used, or the folder cannot be written.
         StoppedError: a stop was requested.
     """
-    own, changed = tasks.of(record)
+    pair = tasks.of(record)
+    own, changed = pair.own, pair.changed
     with _opened(folder) as earlier:
-        key = key_of(record.key, _plain(changed.describe()), device.type)
+        key = key_of(record.key, pair.data, device.type)
         if key in earlier:
             log.info("%s · %s · %s: tested on these already.", record.task, record.attn, record.key)
             return earlier[key]
@@ -217,11 +195,10 @@ def retest(
     commit = current_commit()
     if commit != record.commit:
         log.warning("%s was trained by commit %s; the code is now %s.", record.key, record.commit, commit)
-    trained_on = count_common(own.split("train"), test)
-    if trained_on and changed.describe() != own.describe():
+    if pair.trained_on and pair.data != record.data:
         log.warning(
             "%d of these %d examples are among those that %s was trained on. Another task.data_seed has others.",
-            trained_on,
+            pair.trained_on,
             len(test.labels),
             record.key,
         )
@@ -229,16 +206,15 @@ def retest(
     # Rows that are padded to the longest there may be are as long as in training.
     longest = max(own.max_len, changed.max_len)
     result = make_trainer(record.config).evaluate(model, test, longest, device, record.seed, stop, name="test")
-    by_rule = changed.floor_predictions()
     found = Retest(
         run=record.key,
         changes={name: value for name, value in tasks.changes.items() if record.config["task"][name] != value},
-        data=_plain(changed.describe()),
+        data=pair.data,
         accuracy=result.accuracy,
         loss=result.loss,
-        floors={name: float((predicted == test.labels).mean()) for name, predicted in by_rule.items()},
-        same_as_floors={name: float((predicted == result.predictions).mean()) for name, predicted in by_rule.items()},
-        trained_on=trained_on,
+        floors={name: float((classes == test.labels).mean()) for name, classes in pair.by_rule.items()},
+        same_as_floors={name: float((classes == result.predictions).mean()) for name, classes in pair.by_rule.items()},
+        trained_on=pair.trained_on,
         device=device.type,
         environment=describe_environment(device),
         commit=commit,
@@ -261,48 +237,6 @@ def _hashes(split: Split) -> Iterator[int]:
     bounds = split.offsets.tolist()
     for first in range(0, len(bounds) - 1, inputs):
         yield hash(tuple(split.tokens[bounds[i] : bounds[i + 1]].tobytes() for i in range(first, first + inputs)))
-
-
-def read_retests(paths: Iterable[Path]) -> tuple[dict[str, Retest], list[str]]:
-    """Read files of them. A file that is not there has none.
-
-    Returns:
-        Those found, by key, of two with one key the first; and a sentence for each line or file that is left out.
-    """
-    found: dict[str, Retest] = {}
-    refused = []
-    for path in paths:
-        try:
-            lines = path.read_text().splitlines() if path.exists() else []
-        except (OSError, UnicodeDecodeError) as error:
-            refused.append(f"{path} cannot be read: {error}.")
-            continue
-        for number, line in enumerate(lines, start=1):
-            try:
-                values = json.loads(line)
-                if values["schema"] != SCHEMA:
-                    raise ValueError(f"its schema is {values['schema']}, and this program reads {SCHEMA}")
-                one = Retest(**values)
-                one.check()
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                refused.append(f"{path}, line {number}, is no retest: {error!r}.")
-                continue
-            if found.setdefault(one.key, one) != one:
-                refused.append(f"{path}, line {number}, is another test of {one.run} on the same examples.")
-    return found, refused
-
-
-def write_retests(path: Path, retests: Iterable[Retest]) -> None:
-    """Write a file of them, a line each, in an order of its own.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    ordered = sorted(retests, key=lambda one: (json.dumps(one.changes, sort_keys=True), one.run, one.key))
-    try:
-        write_atomically(path, "".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in ordered))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 @contextmanager

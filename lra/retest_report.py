@@ -11,8 +11,8 @@ import pandas as pd
 from lra.intervals import sampling_half_width
 from lra.layout import Report, Table, each
 from lra.record import RunRecord
-from lra.retest import Retest
-from lra.tables import label, leaderboard, scale_order
+from lra.retest_record import Retest
+from lra.tables import data_name, label, leaderboard, scale_order
 
 PLACE = ["scale", "protocol", "device", "task", "data"]
 HEAD = ("attn", "seed", "on its own %", "on these %")
@@ -52,7 +52,7 @@ def _row(one: Retest, run: RunRecord, names: dict[str, str]) -> dict[str, Any]:
             f"task.{name}={value if isinstance(value, str) else json.dumps(value)}"
             for name, value in one.changes.items()
         ),
-        "data": f"{one.data['source']}, {one.data['variant']}, {one.data['sha256']['test'][:8]}",
+        "data": data_name(one),
         "examples": examples,
         "trained_on": one.trained_on,
         "own_accuracy": run.test_accuracy,

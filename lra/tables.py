@@ -11,6 +11,7 @@ import pandas as pd
 from lra.intervals import mean_interval
 from lra.layout import Report, Table, each, write
 from lra.record import RunRecord
+from lra.retest_record import Retest
 
 # Runs on different data, or on different kinds of machine, never share a table.
 TABLE_COLUMNS = ["scale", "protocol", "device"]
@@ -46,7 +47,7 @@ def accuracy_of(record: RunRecord) -> float | None:
     return record.last_test_accuracy if tested(record) == "last" else record.test_accuracy
 
 
-def data_name(record: RunRecord) -> str:
+def data_name(record: RunRecord | Retest) -> str:
     """Tell data sets apart: source, variant and the checksum of the test split."""
     return f"{record.data['source']}, {record.data['variant']}, {record.data['sha256']['test'][:8]}"
 

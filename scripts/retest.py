@@ -29,7 +29,8 @@ from lra.errors import InputError
 from lra.gpus import claimed_device
 from lra.layout import write
 from lra.record import RunRecord
-from lra.retest import Retest, Tasks, retest
+from lra.retest import Tasks, retest
+from lra.retest_record import Retest
 from lra.retest_report import retest_report
 from lra.stopping import stoppable
 from lra.tables import BASELINE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,16 @@ def test_the_script_prints_what_it_rebuilds_from_collected_records_alone(tmp_pat
     assert (tmp_path / "tables" / "leaderboard.md").read_text() == shown
     done = subprocess.run([*command, "table=no"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_a_reader_that_has_enough_ends_the_report_quietly(tmp_path):
+    saved(with_published(tmp_path), record("softmax", 0, 0.4))
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, SCRIPTS / "report.py", f"results_dir={tmp_path}"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(

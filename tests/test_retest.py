@@ -17,7 +17,8 @@ import torch
 from lra import retest as module
 from lra.collected import collect, import_records, load_records, load_retests
 from lra.errors import InputError
-from lra.retest import RETESTS_NAME, Retest, Tasks, count_common, load_model, read_retests, retest, write_retests
+from lra.retest import Tasks, count_common, load_model, retest
+from lra.retest_record import RETESTS_NAME, Retest, read_retests, write_retests
 from lra.stopping import StoppedError, StopRequest
 from lra.tasks import Split
 from lra.trainer import Trainer
@@ -88,7 +89,8 @@ def test_on_others_it_reaches_what_one_example_at_a_time_does(run, again, traine
     """Padded to the length that the model was trained with, whatever the longest example is now."""
     record, folder = run
     found = again(run, changes)
-    own, changed = Tasks(changes, cache_dir=str(trained / "cache")).of(record)
+    pair = Tasks(changes, cache_dir=str(trained / "cache")).of(record)
+    own, changed = pair.own, pair.changed
     model, test = load_model(record, folder, own, CPU).eval(), changed.split("test")
     assert found.data["sizes"]["test"] == len(test.labels)
     assert found.data["sha256"]["test"] != record.data["sha256"]["test"]
@@ -205,7 +207,7 @@ def test_a_run_on_released_files_is_not_tested_on_generated_ones(trained, tmp_pa
 
 def test_weights_of_other_code_are_refused(run, trained, tmp_path):
     record, folder = run
-    own, _ = Tasks({}, cache_dir=str(trained / "cache")).of(record)
+    own = Tasks({}, cache_dir=str(trained / "cache")).of(record).own
 
     def changed(node, **values):
         return dataclasses.replace(record, config={**record.config, node: {**record.config[node], **values}})

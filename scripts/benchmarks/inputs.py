@@ -17,6 +17,7 @@ from benchmarks import options as read
 from benchmarks.subjects import HEAD_DIM, HEADS
 from lra.data import Batching
 from lra.errors import InputError
+from lra.record import WEIGHTS_NAME
 from lra.tasks import Task
 from models.attention import Attention
 from models.attention.captured_mass import weights_of
@@ -82,9 +83,9 @@ class Captured:
     @classmethod
     def of_run(cls, task: Task, folder: Path) -> Captured:
         """Take the weights of a run's folder: of a softmax model on Text, of these sizes."""
-        config, weights = folder / "config.json", folder / "weights.pt"
+        config, weights = folder / "config.json", folder / WEIGHTS_NAME
         if not config.exists() or not weights.exists():
-            raise InputError(f"weights={folder} must be a run's folder, with config.json and weights.pt.")
+            raise InputError(f"weights={folder} must be a run's folder, with config.json and {WEIGHTS_NAME}.")
         attn, name = (json.loads(config.read_text())[key]["name"] for key in ("attn", "task"))
         if (attn, name) != ("softmax", "text"):
             raise InputError(

@@ -1,0 +1,108 @@
+"""What a second test of a run found, and the files of that: `retests.jsonl`, a line each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lra.errors import InputError
+from lra.record import fingerprint, write_atomically
+
+SCHEMA = 1
+RETESTS_NAME = "retests.jsonl"
+REWRITTEN = "Mend or remove it first: the file is about to be rewritten."
+
+
+@dataclass(frozen=True)
+class Retest:
+    """What a second test found; the fields of these names mean what they do in a run's record.
+
+    Attributes:
+        run: key of the run whose best weights were tested.
+        changes: what the task's settings were changed to.
+        loss: mean cross-entropy, in nats.
+        floors: accuracy on these examples of rules without a model, fitted on the train split of the changed task.
+        same_as_floors: share of the examples that the model puts into the class that such a rule does.
+        trained_on: how many of the examples the run was trained on.
+    """
+
+    run: str
+    changes: dict[str, Any]
+    data: dict[str, Any]
+    accuracy: float
+    loss: float
+    floors: dict[str, float]
+    same_as_floors: dict[str, float]
+    trained_on: int
+    device: str
+    environment: dict[str, Any] = field(default_factory=dict)
+    commit: str | None = None
+    command: str | None = None
+    date: str | None = None
+    schema: int = SCHEMA
+
+    @property
+    def key(self) -> str:
+        """The same for the same weights, examples and type of device."""
+        return key_of(self.run, self.data, self.device)
+
+    def check(self) -> None:
+        """Raise ValueError for what would stop a table."""
+        shares = [self.accuracy, *self.floors.values(), *self.same_as_floors.values()]
+        possible = all(0 <= share <= 1 for share in shares) and self.floors.keys() == self.same_as_floors.keys()
+        data = self.data
+        names = (data["source"], data["variant"], data["sha256"]["test"])
+        described = data["sizes"]["test"] > 0 and all(isinstance(name, str) for name in names)
+        if not (possible and described and self.floors):
+            raise ValueError("it has an accuracy that is no fraction, or no floors, or data without size or name")
+
+
+def key_of(run: str, data: dict[str, Any], device: str) -> str:
+    """Hash what decides what a second test finds."""
+    return fingerprint({"run": run, "data": data, "device": device})
+
+
+def read_retests(paths: Iterable[Path]) -> tuple[dict[str, Retest], list[str]]:
+    """Read files of them. A file that is not there has none.
+
+    Returns:
+        Those found, by key, of two with one key the first; and a sentence for each line or file that is left out.
+    """
+    found: dict[str, Retest] = {}
+    refused = []
+    for path in paths:
+        try:
+            lines = path.read_text().splitlines() if path.exists() else []
+        except (OSError, UnicodeDecodeError) as error:
+            refused.append(f"{path} cannot be read: {error}.")
+            continue
+        for number, line in enumerate(lines, start=1):
+            try:
+                values = json.loads(line)
+                if values["schema"] != SCHEMA:
+                    raise ValueError(f"its schema is {values['schema']}, and this program reads {SCHEMA}")
+                one = Retest(**values)
+                one.check()
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                refused.append(f"{path}, line {number}, is no retest: {error!r}.")
+                continue
+            if found.setdefault(one.key, one) != one:
+                refused.append(f"{path}, line {number}, is another test of {one.run} on the same examples.")
+    return found, refused
+
+
+def write_retests(path: Path, retests: Iterable[Retest]) -> None:
+    """Write a file of them, a line each, in an order of its own.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    ordered = sorted(retests, key=lambda one: (json.dumps(one.changes, sort_keys=True), one.run, one.key))
+    try:
+        write_atomically(path, "".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in ordered))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
