@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, TypedDict
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Distribution = Literal["uniform", "exponential", "normal"]
+from models.mechanism import Mechanism
 
 
-class Attention(nn.Module):
+class Sizes(TypedDict):
+    """What the encoder tells every mechanism: heads H, width D of a head, longest sequence, dropout on weights."""
+
+    num_heads: int
+    head_dim: int
+    max_len: int
+    dropout: float
+
+
+class Attention(Mechanism):
     """Base class of all mechanisms: a map from (q, k, v, mask) to a tensor of the shape of q.
 
     The encoder owns the projections, the split into heads, residuals and norms; a mechanism owns everything between
@@ -24,17 +32,13 @@ class Attention(nn.Module):
     - no value is read back from the device, and no device is named.
 
     Attributes:
-        version: raised by hand when a change of code changes the numbers; part of every run's key.
         exact: True if the mechanism computes softmax attention itself; the contract tests then compare the two.
         identity_on_one: True if a sequence's only real token receives its own value.
-        surrogate_gradient: True if the backward pass is not the derivative of the forward one, on purpose.
         shared_qk: True if queries and keys come from one projection (Reformer).
     """
 
-    version: ClassVar[int] = 1
     exact: ClassVar[bool] = False
     identity_on_one: ClassVar[bool] = True
-    surrogate_gradient: ClassVar[bool] = False
     shared_qk: ClassVar[bool] = False
 
     def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float) -> None:
@@ -61,18 +65,3 @@ class Attention(nn.Module):
     def diagnostics(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Measure what the mechanism does on inputs of `forward`, at any cost; scalars by name, no gradient."""
         return {}
-
-    def draw(self, distribution: Distribution, shape: tuple[int, ...], device: torch.device) -> Tensor:
-        """Draw float32 numbers from torch's default generator: the only source of randomness, overridable in tests.
-
-        Args:
-            distribution: "uniform" on [0, 1), "exponential" with rate 1, or standard "normal".
-            shape: the shape of the draw; it may depend on the shapes of the inputs, never on their values.
-            device: where the numbers are made.
-        """
-        numbers = torch.empty(shape, dtype=torch.float32, device=device)
-        if distribution == "uniform":
-            return numbers.uniform_()
-        if distribution == "exponential":
-            return numbers.exponential_()
-        return numbers.normal_()

@@ -1,0 +1,63 @@
+"""What everything that mixes tokens has, attention or not: a card, a version, one source of randomness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+Distribution = Literal["uniform", "exponential", "normal"]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What tables, pages and figures say of a mechanism.
+
+    Attributes:
+        what: what it is, in one phrase.
+        family: the mechanisms it is shown with; a name that others have, or a new one.
+        time: how its time grows with the length L, in a phrase that starts with O(...).
+        memory: how its memory grows.
+        paper: arXiv number of what defines it; "" where nothing at hand does.
+        exact: when it is softmax attention; "" for never.
+        oracle: the independent implementation, or the identity, that the tests hold it against.
+    """
+
+    what: str
+    family: str
+    time: str
+    memory: str
+    paper: str = ""
+    exact: str = ""
+    oracle: str = ""
+
+
+class Mechanism(nn.Module):
+    """Base class of whatever lets the tokens of a layer see one another.
+
+    Attributes:
+        version: raised by hand when a change of code changes the numbers; part of every run's key.
+        card: what tables say of it.
+        surrogate_gradient: True if the backward pass is not the derivative of the forward one, on purpose.
+    """
+
+    version: ClassVar[int] = 1
+    card: ClassVar[Card]
+    surrogate_gradient: ClassVar[bool] = False
+
+    def draw(self, distribution: Distribution, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Draw float32 numbers from torch's default generator: the only source of randomness, overridable in tests.
+
+        Args:
+            distribution: "uniform" on [0, 1), "exponential" with rate 1, or standard "normal".
+            shape: the shape of the draw; it may depend on the shapes of the inputs, never on their values.
+            device: where the numbers are made.
+        """
+        numbers = torch.empty(shape, dtype=torch.float32, device=device)
+        if distribution == "uniform":
+            return numbers.uniform_()
+        if distribution == "exponential":
+            return numbers.exponential_()
+        return numbers.normal_()
