@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.attention import Attention
 from models.dropout import Dropout
-from models.positions import LEARNED_STD, positions_of
+from models.positions.added import LEARNED_STD, positions_of
 
 AttentionFactory = Callable[..., Attention]
 

@@ -27,8 +27,8 @@ from lra.settings import identify, make_trainer
 from lra.summary import summarize
 from lra.tables import BASELINE
 from lra.tasks import Task
-from models.cnn import SmallCNN
-from models.ngrams import NgramClassifier
+from models.baselines.cnn import SmallCNN
+from models.baselines.ngrams import NgramClassifier
 
 CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
 # Both learn in a few hundred steps at this rate, whatever rate the protocol has for its Transformer.

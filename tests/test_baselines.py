@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.cnn import SmallCNN
-from models.ngrams import NgramClassifier
+from models.baselines.cnn import SmallCNN
+from models.baselines.ngrams import NgramClassifier
 
 
 def learn(model, tokens, mask, labels, steps=60) -> float:

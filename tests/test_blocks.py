@@ -12,11 +12,11 @@ from torch import Tensor
 
 from models.attention import Attention
 from models.attention.bigbird import BigBirdAttention
-from models.attention.blocks import PUBLISHED_BUDGET, Shared, attend_blocks, in_proportion
 from models.attention.local import LocalAttention, LocalBlockAttention
 from models.attention.longformer import LongformerAttention
 from models.attention.sinkhorn import SinkhornAttention
 from models.attention.sparse_transformer import SparseFixedAttention, SparseStridedAttention
+from models.ops.block_attention import PUBLISHED_BUDGET, Shared, attend_blocks, in_proportion
 from tests.frozen import freeze_draws
 from tests.twins import blocks as twin
 

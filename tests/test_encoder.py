@@ -10,7 +10,7 @@ from torch import nn
 from models.attention import Attention
 from models.attention.softmax import SoftmaxAttention
 from models.encoder import Classifier, masked_mean
-from models.positions import Sinusoids
+from models.positions.added import Sinusoids
 
 SMALL = {
     "vocab_size": 11, "max_len": 20, "dim": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": 32,

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from models.attention import captured_mass as masses
 from models.attention import fsat_r
-from models.attention.captured_mass import captured_mass, heaviest_keys, largest_mass
-from models.attention.fourier_cross import cross
 from models.attention.fsat_r import FSATReconstructedAttention
-from models.attention.gathered import attend_sets
+from models.ops import exact_weights as masses
+from models.ops.exact_weights import captured_mass, heaviest_keys, largest_mass
+from models.ops.fourier_cross import cross
+from models.ops.gathered_attention import attend_sets
 from tests.frozen import freeze_draws
 from tests.twins import fsat as twins
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.attention.feature_map import BLOCK
 from models.attention.linear_transformer import LinearTransformerAttention
 from models.attention.linformer import LinformerAttention, UnreducedJLTAttention
 from models.attention.none import NoneAttention
@@ -28,6 +27,7 @@ from models.attention.synthesizer import (
     FactorizedSynthesizerAttention,
     RandomSynthesizerAttention,
 )
+from models.ops.feature_sums import BLOCK
 from tests import twins
 from tests.twins.feature_map import elu_features, feature_map_attention, relu_features, softmax_features
 from tests.twins.nystromformer import iterative_pinv, landmark_segments, nystromformer
@@ -191,7 +191,7 @@ def performer(kernel: str, num_features: int = 11) -> PerformerAttention:
 @pytest.mark.parametrize("block", [BLOCK, 64])
 def test_feature_maps_equal_their_quadratic_form(method, block, monkeypatch):
     """In one block, and in several: 64 numbers are 5 or 8 tokens, so that some block of the second row has no key."""
-    monkeypatch.setattr("models.attention.feature_map.BLOCK", block)
+    monkeypatch.setattr("models.ops.feature_sums.BLOCK", block)
     (q, k, v), mask = inputs(), unequal_mask()
     if method == "elu":
         module, features = LinearTransformerAttention(**SIZES), elu_features

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from models.attention import Attention
 from models.attention.bigbird import BigBirdAttention
-from models.attention.blocks import PUBLISHED_BUDGET
 from models.attention.local import LocalAttention, LocalBlockAttention
 from models.attention.longformer import LongformerAttention
 from models.attention.sinkhorn import SinkhornAttention
+from models.ops.block_attention import PUBLISHED_BUDGET
 
 B, H, L, D = 2, 2, 48, 4
 COMMON = {"num_heads": H, "head_dim": D, "max_len": 4096, "dropout": 0.0}

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.attention.feature_map import FeatureMapAttention
 from models.attention.linformer import LinformerAttention
 from models.attention.nystromformer import NystromformerAttention, NystromformerConvAttention
 from models.attention.performer import PerformerAttention
+from models.ops.feature_sums import FeatureMapAttention
 
 B, H, L, D = 3, 2, 24, 8
 SIZES = {"num_heads": H, "head_dim": D, "max_len": L, "dropout": 0.0}

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention import yoso_hashing
 from models.attention.yoso import YosoAttention
+from models.ops import hash_sums as yoso_hashing
 from tests.frozen import freeze_draws
 from tests.twins.yoso import (
     collision_probability,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from models.attention import Attention
-from models.attention.blocks import as_bias, attend_blocks, fused, in_proportion, mask_to_blocks, window_table
+from models.ops.block_attention import as_bias, attend_blocks, fused, in_proportion, mask_to_blocks, window_table
 
 
 class BigBirdAttention(Attention):

@@ -38,11 +38,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Attention
-from models.attention.blocks import in_proportion
-from models.attention.captured_mass import captured_mass, heaviest_keys, largest_mass
-from models.attention.fourier_cross import FourierCross, linear
-from models.attention.fourier_cross import Kind as Cross
-from models.attention.gathered import attend_sets
+from models.ops.block_attention import in_proportion
+from models.ops.exact_weights import captured_mass, heaviest_keys, largest_mass
+from models.ops.fourier_cross import FourierCross, linear
+from models.ops.fourier_cross import Kind as Cross
+from models.ops.gathered_attention import attend_sets
 
 Estimator = Literal["learned", "oracle", "random", "local", "strided"]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.attention.feature_map import FeatureMapAttention, exponential_keys, exponential_queries
+from models.ops.feature_sums import FeatureMapAttention, exponential_keys, exponential_queries
 
 
 class LinearTransformerAttention(FeatureMapAttention):

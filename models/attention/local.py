@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from models.attention import Attention
-from models.attention.blocks import attend_band, attend_blocks, in_proportion, window_table
+from models.ops.block_attention import attend_band, attend_blocks, in_proportion, window_table
 
 
 class LocalAttention(Attention):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import Attention
-from models.attention.blocks import Shared, as_bias, attend_band, fused, in_proportion
+from models.ops.block_attention import Shared, as_bias, attend_band, fused, in_proportion
 
 
 class LongformerAttention(Attention):

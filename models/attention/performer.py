@@ -24,7 +24,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from models.attention.feature_map import FeatureMap, FeatureMapAttention, exponential_keys, exponential_queries
+from models.ops.feature_sums import FeatureMap, FeatureMapAttention, exponential_keys, exponential_queries
 
 Kernel = Literal["softmax", "relu"]
 

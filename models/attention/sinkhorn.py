@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import Attention
-from models.attention.blocks import as_bias, from_blocks, fused, in_proportion, mask_to_blocks, to_blocks
+from models.ops.block_attention import as_bias, from_blocks, fused, in_proportion, mask_to_blocks, to_blocks
 
 Activation = Literal["sinkhorn", "softmax"]
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.attention import Attention
-from models.attention.blocks import (
+from models.ops.block_attention import (
     Shared,
     attend_blocks,
     from_blocks,

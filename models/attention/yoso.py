@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.attention import Attention
-from models.attention.yoso_hashing import (
+from models.ops.hash_sums import (
     expected_gradients,
     expected_sum,
     hadamard_planes,

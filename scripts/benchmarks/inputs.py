@@ -20,9 +20,9 @@ from lra.errors import InputError
 from lra.record import WEIGHTS_NAME
 from lra.tasks import Task
 from models.attention import Attention
-from models.attention.captured_mass import weights_of
 from models.attention.softmax import SoftmaxAttention
 from models.encoder import Classifier
+from models.ops.exact_weights import weights_of
 
 QKV = tuple[Tensor, Tensor, Tensor]
 Source = Callable[[int, int], QKV]  # from a length and the number of a trial, to (B, H, L, D) each

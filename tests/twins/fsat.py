@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention.fourier_cross import FourierCross
 from models.attention.fsat_r import UNIT, FSATReconstructedAttention
+from models.ops.fourier_cross import FourierCross
 
 Set = list[tuple[int, Tensor, Tensor]]  # a key's name, the key, its value
 

@@ -1,0 +1,1 @@
+"""Models without attention, to stand beneath the tables."""
