@@ -17,10 +17,11 @@ from torch import nn
 from lra.checkpoint import Checkpoints
 from lra.diagnostics import diagnose
 from lra.distributed import World
+from lra.files import write_atomically
 from lra.flops import count_flops
 from lra.meter import Meter
 from lra.micro_batch import is_out_of_memory
-from lra.record import FLOOR, LABELS, PREDICTIONS_NAME, WEIGHTS_NAME, RunRecord, Status, write_atomically
+from lra.record import FLOOR, LABELS, PREDICTIONS_NAME, WEIGHTS_NAME, RunRecord, Status
 from lra.stopping import StopRequest
 from lra.tasks import Task
 from lra.trainer import Trainer

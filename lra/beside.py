@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 
 from lra.experiments import Experiment
-from lra.intervals import sampling_half_width
 from lra.layout import MINUS, TIMES, each
 from lra.published import METRICS, Metric, Model, PaperTable, find_model, printed
 from lra.record import RunRecord
+from lra.statistics import sampling_half_width
 from lra.tables import BASELINE, accuracy_of, cell, leaderboard
 
 PUBLISHED_SCALE = "full"

@@ -15,8 +15,9 @@ from io import StringIO
 from pathlib import Path
 
 from lra.errors import InputError
+from lra.files import write_atomically
 from lra.packed import Packed
-from lra.record import FINAL_STATUSES, RECORD_NAME, RunRecord, fingerprint, write_atomically
+from lra.record import FINAL_STATUSES, RECORD_NAME, RunRecord, fingerprint
 from lra.retest_record import RETESTS_NAME, REWRITTEN, Retest, read_retests, write_retests
 
 log = logging.getLogger(__name__)

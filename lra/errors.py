@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 
 class InputError(ValueError):
     """Bad input: the message names the thing, what was expected, what came, and what to do about it."""
@@ -9,3 +12,17 @@ class InputError(ValueError):
 
 class MissingDataError(InputError):
     """The raw data of a task are not at hand and cannot be got; a sweep goes on without the task."""
+
+
+def check_integer(name: str, value: Any, least: int, most: int = 2**31 - 1) -> None:
+    """Raise InputError for an argument that is no integer of the range."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} must be an integer, at least {least}, not {value!r}")
+    if value > most:
+        raise InputError(f"{name} must be an integer, at most {most}, not {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
+    """Raise InputError for an argument that is none of the choices."""
+    if value not in choices:
+        raise InputError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")

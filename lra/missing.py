@@ -9,7 +9,8 @@ import json
 import logging
 from pathlib import Path
 
-from lra.record import now, write_atomically
+from lra.files import write_atomically
+from lra.record import now
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lra.errors import InputError
+from lra.files import write_atomically
 from lra.layout import each
 from lra.record import FLOOR, PREDICTIONS_NAME, WEIGHTS, RunRecord
 
@@ -98,7 +97,7 @@ class Packed:
                 frame = frame[[*first, *sorted(map(str, set(frame) - set(first)))]]
                 buffer = io.BytesIO()
                 frame.to_parquet(buffer, index=False, compression="zstd", compression_level=15)
-                _write(folder / name, buffer.getvalue())
+                write_atomically(folder / name, buffer.getvalue())
             else:
                 (folder / name).unlink(missing_ok=True)
 
@@ -108,17 +107,3 @@ def _read(path: Path) -> pd.DataFrame:
         return pd.read_parquet(path) if path.exists() else pd.DataFrame()
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, sees the old content or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -21,9 +21,10 @@ from typing import Any
 from lra.collected import load_packed
 from lra.errors import InputError
 from lra.families import FAMILIES, family_of
+from lra.files import write_atomically
 from lra.page_rows import Line, measured_lines, published_lines
 from lra.plots import REFERENCES
-from lra.record import RunRecord, write_atomically
+from lra.record import RunRecord
 from lra.tables import CELL_LEGEND, accuracy_of, scale_order, tested
 
 ASSETS = files("lra") / "page_assets"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lra.errors import InputError
 from lra.families import FAMILIES, family_of
-from lra.growth import crossing, fit_exponent
+from lra.statistics import crossing, fit_exponent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

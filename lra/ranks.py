@@ -10,10 +10,10 @@ import pandas as pd
 
 from lra.beside import AVERAGE, Row, match
 from lra.experiments import Experiment
-from lra.intervals import NORMAL_QUANTILE
 from lra.layout import MINUS, Report, Table
 from lra.published import METRICS, Model, PaperTable
 from lra.record import RunRecord
+from lra.statistics import NORMAL_QUANTILE
 from lra.tables import TASK_TITLES, data_name, floors, scale_order
 
 LEAST = 4  # below it the interval of a correlation is not defined

@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import platform
 import subprocess
-import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+
+from lra.files import write_atomically
 
 SCHEMA = 1
 RECORD_NAME, WEIGHTS_NAME, PREDICTIONS_NAME = "record.json", "weights.pt", "predictions.npz"
@@ -124,22 +124,6 @@ class RunRecord:
             return cls.parse(path.read_text())
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} is no readable record: {error}") from error
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a crash at any moment, sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def fingerprint(values: dict[str, Any]) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from lra.intervals import sampling_half_width
 from lra.layout import Report, Table, each
 from lra.record import RunRecord
 from lra.retest_record import Retest
+from lra.statistics import sampling_half_width
 from lra.tables import data_name, label, leaderboard, scale_order
 
 PLACE = ["scale", "protocol", "device", "task", "data"]

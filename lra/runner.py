@@ -19,15 +19,8 @@ from lra.attempt import Attempt
 from lra.checkpoint import Checkpoints
 from lra.distributed import joined
 from lra.errors import InputError
-from lra.record import (
-    RECORD_NAME,
-    RunRecord,
-    current_commit,
-    describe_environment,
-    fingerprint,
-    now,
-    write_atomically,
-)
+from lra.files import write_atomically
+from lra.record import RECORD_NAME, RunRecord, current_commit, describe_environment, fingerprint, now
 from lra.stopping import stoppable
 from lra.tasks import Task
 from lra.tracking import WandbMirror

@@ -8,10 +8,9 @@ from typing import Any
 from hydra.utils import instantiate
 
 from lra.data import Batching
-from lra.errors import InputError
+from lra.errors import InputError, check_integer
 from lra.optimization import Optimization
 from lra.tasks import Task
-from lra.tasks.cached import check_integer
 from lra.trainer import Trainer
 from models.encoder import Classifier
 

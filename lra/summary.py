@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lra.intervals import sampling_half_width
 from lra.record import FLOOR, PREDICTIONS_NAME, RECORD_NAME, WEIGHTS, RunRecord
+from lra.statistics import sampling_half_width
 
 
 def summarize(record: RunRecord, folder: Path) -> str:

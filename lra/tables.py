@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from lra.intervals import mean_interval
 from lra.layout import Report, Table, each, write
 from lra.record import RunRecord
 from lra.retest_record import Retest
+from lra.statistics import bootstrap_interval
 
 # Runs on different data, or on different kinds of machine, never share a table.
 TABLE_COLUMNS = ["scale", "protocol", "device"]
@@ -84,7 +84,7 @@ def _summary(runs: Sequence[RunRecord], firsts: Sequence[RunRecord]) -> dict[str
     accuracies = [accuracy for run in runs if (accuracy := accuracy_of(run)) is not None]
     times = [run.ms_per_step for run in runs if run.status == "ok" and run.ms_per_step is not None]
     failures = Counter(STATUS_TEXT.get(run.status, run.status) for run in runs if run.status != "ok")
-    low, high = mean_interval(accuracies, first.data["sizes"]["test"]) if accuracies else (None, None)
+    low, high = bootstrap_interval(accuracies, first.data["sizes"]["test"]) if accuracies else (None, None)
     return {
         "group": first.group,
         **{name: getattr(first, name) for name in TABLE_COLUMNS},
@@ -149,7 +149,7 @@ def cell(row: Any) -> str:
 def floors(records: Iterable[RunRecord]) -> pd.DataFrame:
     """Collect what needs no model: task, data, name, accuracy, and the text of its cell; the highest first."""
     rows = {
-        (run.task, data_name(run), name): (accuracy, mean_interval([accuracy], run.data["sizes"]["test"]))
+        (run.task, data_name(run), name): (accuracy, bootstrap_interval([accuracy], run.data["sizes"]["test"]))
         for run in records
         for name, accuracy in run.floors.items()
     }

@@ -20,7 +20,7 @@ from lra import compilation
 from lra.checkpoint import Checkpoints
 from lra.data import Batching
 from lra.distributed import World
-from lra.errors import InputError
+from lra.errors import InputError, check_integer
 from lra.evaluation import PRECISIONS, Evaluation, evaluate
 from lra.meter import Meter
 from lra.optimization import Optimization
@@ -29,7 +29,6 @@ from lra.record import current_commit, now
 from lra.stepping import Stepper
 from lra.stopping import StoppedError, StopRequest
 from lra.tasks import Split, Task
-from lra.tasks.cached import check_integer
 from lra.training import Choice, Outcome, Training, Window
 
 log = logging.getLogger(__name__)

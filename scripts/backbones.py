@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from lra.arguments import help_if_asked, parse
 from lra.errors import InputError
-from lra.record import write_atomically
+from lra.files import write_atomically
 
 ATTN = Path(__file__).resolve().parent.parent / "configs" / "attn"
 HEAD = ["attn=", "what it is", "cost in length L", "exact", "oracle", "paper"]

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from lra.arguments import help_if_asked
+from lra.configuration import CONFIGS
 from lra.errors import InputError
 from lra.gpus import claimed_device
 from lra.runner import run
@@ -30,7 +31,6 @@ from lra.tasks import Task
 from models.baselines.cnn import SmallCNN
 from models.baselines.ngrams import NgramClassifier
 
-CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
 # Both learn in a few hundred steps at this rate, whatever rate the protocol has for its Transformer.
 SETTINGS = ["optimizer.learning_rate=3e-3", "optimizer.weight_decay=1e-2", "optimizer.cycle_momentum=false"]
 

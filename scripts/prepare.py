@@ -17,12 +17,11 @@ from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
 from lra.arguments import help_if_asked
+from lra.configuration import CONFIGS
 from lra.errors import InputError
 from lra.layout import markdown
 from lra.overview import HEAD, plot, rows
 from lra.tasks import Task
-
-CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
 
 
 def main(arguments: list[str]) -> int:

@@ -32,10 +32,12 @@ from lra.charts import board, write_figures
 from lra.chosen import FILTERS, chosen
 from lra.collected import collect, import_records, load_measured, load_records, load_retests, unfinished
 from lra.comparison import compare_report
+from lra.configuration import CONFIGS
 from lra.costs import cost_report
 from lra.errors import InputError
 from lra.experiments import choose, coverage, load_experiments
 from lra.failures import failure_report
+from lra.files import write_atomically
 from lra.layout import FORMATS, Report, write
 from lra.missing import load_missing
 from lra.online import load_online
@@ -44,12 +46,11 @@ from lra.papers import paper_report
 from lra.plots import save
 from lra.published import load_models, load_tables
 from lra.ranks import rank_report
-from lra.record import RunRecord, write_atomically
+from lra.record import RunRecord
 from lra.retest_report import retest_report
 from lra.tables import comparable, leaderboard_report
 from lra.watch import watch
 
-CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
 OPTIONS = ("format", "table", "experiment", "a", "b", "from", "wandb", "once", *FILTERS)
 VERBS = (
     "show",

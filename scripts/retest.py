@@ -25,6 +25,7 @@ import yaml
 from lra.arguments import help_if_asked, parse
 from lra.chosen import FILTERS, chosen
 from lra.collected import load_records
+from lra.configuration import CONFIGS
 from lra.errors import InputError
 from lra.gpus import claimed_device
 from lra.layout import write
@@ -35,7 +36,6 @@ from lra.retest_report import retest_report
 from lra.stopping import stoppable
 from lra.tables import BASELINE
 
-CONFIGS = Path(__file__).parent.parent.resolve() / "configs"
 CHANGE = "task."
 OPTIONS = {**dict.fromkeys((*FILTERS, "key", "cache_dir"), ""), "device": "auto", "results_dir": "results"}
 

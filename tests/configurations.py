@@ -11,9 +11,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from lra.configuration import CONFIGS
 from lra.settings import make_model, make_trainer
-
-CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 def choices(group: str) -> list[str]:

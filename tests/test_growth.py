@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from lra.growth import crossing, extrapolate, fit_exponent, mean_interval
+from lra.statistics import crossing, extrapolate, fit_exponent, student_interval
 
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384]
 
@@ -48,5 +48,5 @@ def test_crossings_are_interpolated_and_final():
 
 
 def test_the_interval_of_a_mean_is_students():
-    assert mean_interval([1.0, 2.0, 3.0]) == (2.0, pytest.approx(4.303 / 3**0.5, rel=1e-3))
-    assert mean_interval([5.0]) == (5.0, 0.0)
+    assert student_interval([1.0, 2.0, 3.0]) == (2.0, pytest.approx(4.303 / 3**0.5, rel=1e-3))
+    assert student_interval([5.0]) == (5.0, 0.0)

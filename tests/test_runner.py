@@ -17,7 +17,8 @@ from torch import nn
 
 from lra import record
 from lra.errors import InputError
-from lra.record import RunRecord, write_atomically
+from lra.files import write_atomically
+from lra.record import RunRecord
 from lra.runner import run
 from tests.test_trainer import TRAINER, model_for
 from tests.toy import ToyTask

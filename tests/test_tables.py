@@ -12,8 +12,8 @@ from lra.arguments import parse
 from lra.costs import cost_frame
 from lra.errors import InputError
 from lra.failures import failure_report
-from lra.intervals import DRAWS, NORMAL_QUANTILE, STUDENT_QUANTILES, mean_interval, sampling_half_width
 from lra.layout import Report, Table, write
+from lra.statistics import DRAWS, NORMAL_QUANTILE, STUDENT_QUANTILES, bootstrap_interval, sampling_half_width
 from lra.tables import leaderboard, leaderboard_report, render, to_frame
 from tests.records import GENERATED, record
 
@@ -44,15 +44,15 @@ def test_the_table_of_hand_written_records():
 
 def test_the_interval_of_one_run_is_the_sampling_error_of_the_test_set():
     assert sampling_half_width(0.5, 10000) == NORMAL_QUANTILE * 0.005
-    assert mean_interval([0.5], 10000) == pytest.approx((0.5 - 0.0098, 0.5 + 0.0098), abs=1e-6)
-    assert mean_interval([1.0], 10000) == (1.0, 1.0)
+    assert bootstrap_interval([0.5], 10000) == pytest.approx((0.5 - 0.0098, 0.5 + 0.0098), abs=1e-6)
+    assert bootstrap_interval([1.0], 10000) == (1.0, 1.0)
 
 
 def test_the_interval_adds_seeds_and_test_set_in_squares():
     """For many runs, whose bootstrap is normal, both parts have closed forms."""
     accuracies = np.random.default_rng(1).normal(0.5, 0.02, 25).tolist()
     seeds = STUDENT_QUANTILES[23] * statistics.stdev(accuracies) / 5
-    low, high = mean_interval(accuracies, 2000)
+    low, high = bootstrap_interval(accuracies, 2000)
     expected = math.hypot(seeds, sampling_half_width(statistics.fmean(accuracies), 2000))
     assert (high - low) / 2 == pytest.approx(expected, rel=0.04)
 
@@ -60,15 +60,15 @@ def test_the_interval_adds_seeds_and_test_set_in_squares():
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_the_interval_covers_the_truth_as_often_as_it_says(n):
     rng = np.random.default_rng(n)
-    intervals = [mean_interval((0.5 + 0.02 * rng.normal(size=n)).tolist(), 10**7) for _ in range(300)]
+    intervals = [bootstrap_interval((0.5 + 0.02 * rng.normal(size=n)).tolist(), 10**7) for _ in range(300)]
     assert 0.9 <= np.mean([low <= 0.5 <= high for low, high in intervals]) <= 0.99
 
 
 def test_runs_that_learn_or_do_not_have_a_lopsided_interval_within_bounds():
-    low, high = mean_interval([0.5, 0.5, 0.5, 0.5, 0.95], 20000)
+    low, high = bootstrap_interval([0.5, 0.5, 0.5, 0.5, 0.95], 20000)
     assert high - 0.59 > 0.59 - low > 0
-    assert mean_interval([0.5, 1.0], 20000)[1] == 1.0
-    assert mean_interval([0.5, 0.6], 20000) == mean_interval([0.6, 0.5], 20000)
+    assert bootstrap_interval([0.5, 1.0], 20000)[1] == 1.0
+    assert bootstrap_interval([0.5, 0.6], 20000) == bootstrap_interval([0.6, 0.5], 20000)
     assert DRAWS >= 10_000
 
 

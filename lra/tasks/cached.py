@@ -7,7 +7,7 @@ machine.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lra import cache
-from lra.errors import InputError
+from lra.errors import InputError, check_integer
 from lra.tasks import Part, Split, Task
 
 _TO_IDS = bytes((byte + 1) % 256 for byte in range(256))
@@ -80,20 +80,6 @@ class CachedTask(Task):
 
     def _build(self) -> Iterator[tuple[Part, Split]]:
         raise NotImplementedError
-
-
-def check_integer(name: str, value: Any, least: int, most: int = 2**31 - 1) -> None:
-    """Raise InputError for an argument that is no integer of the range."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} must be an integer, at least {least}, not {value!r}")
-    if value > most:
-        raise InputError(f"{name} must be an integer, at most {most}, not {value!r}")
-
-
-def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
-    """Raise InputError for an argument that is none of the choices."""
-    if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
 
 
 def check_labels(labels: Sequence[Any], num_classes: int, where: str) -> NDArray[np.int64]:

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lra.errors import InputError
+from lra.errors import InputError, check_choice, check_integer
 from lra.tasks import PARTS, Part, Split
-from lra.tasks.cached import CachedTask, check_choice, check_integer
+from lra.tasks.cached import CachedTask
 from lra.tasks.sources import raw_folder
 
 DIGIT = 1  # the id of 0; 9 has id 10

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from lra import cache
-from lra.errors import InputError
+from lra.errors import InputError, check_integer
 from lra.tasks import PARTS, Part, Split
-from lra.tasks.cached import CachedTask, check_integer
+from lra.tasks.cached import CachedTask
 from lra.tasks.sources import raw_folder
 
 RESOLUTIONS = (16, 32, 64, 128, 256)

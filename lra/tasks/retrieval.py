@@ -19,19 +19,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from lra.errors import InputError
+from lra.errors import InputError, check_choice, check_integer
 from lra.tasks import PARTS, Part, Split, archive
-from lra.tasks.cached import (
-    CachedTask,
-    byte_ids,
-    check_choice,
-    check_integer,
-    check_rows,
-    check_text,
-    hash_key,
-    limit,
-    pack,
-)
+from lra.tasks.cached import CachedTask, byte_ids, check_rows, check_text, hash_key, limit, pack
 from lra.tasks.sources import fingerprint, raw_folder, read_parquet, unreadable
 
 ROWS: dict[Part, int] = {"train": 147_086, "val": 18_090, "test": 17_437}

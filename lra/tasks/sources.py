@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from lra.errors import InputError, MissingDataError
-from lra.tasks.cached import check_choice
+from lra.errors import InputError, MissingDataError, check_choice
 
 SourceName = Literal["auto", "parquet", "hub", "tfds"]
 RawPart = Literal["train", "test"]

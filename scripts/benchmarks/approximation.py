@@ -21,7 +21,8 @@ from benchmarks.core import Progress, Row
 from benchmarks.inputs import Captured, Source, entropy, gaussian, peaked, text_task
 from benchmarks.rendering import number, table
 from benchmarks.subjects import factory
-from lra.growth import mean_interval
+from lra.configuration import backbones
+from lra.statistics import student_interval
 from models.attention import Attention
 from models.attention.softmax import SoftmaxAttention
 
@@ -48,7 +49,7 @@ ORDERS = (
 
 def measure(options: Mapping[str, str]) -> Iterator[Row]:
     """Read the options; return a row for each input, length, method and budget."""
-    names = read.chosen(options, "attn", read.backbones())
+    names = read.chosen(options, "attn", backbones())
     lengths, budgets = read.counts(options, "lengths"), read.counts(options, "budgets")
     trials, steps = read.count(options, "trials", least=2), read.count(options, "train_steps")
     kinds = [INPUTS[SHORT[word]] for word in read.chosen(options, "inputs", list(SHORT))]
@@ -108,7 +109,7 @@ def _case(
             "status": "ok",
         }  # fmt: skip
         for what in found[0]:
-            row[what], row[f"{what}_half_width"] = mean_interval([trial[what] for trial in found])
+            row[what], row[f"{what}_half_width"] = student_interval([trial[what] for trial in found])
         yield row
 
 

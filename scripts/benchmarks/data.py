@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from benchmarks import options as read
 from benchmarks.core import Progress
 from benchmarks.figures import Figure, timed
+from lra.configuration import compose_config
 from lra.data import Batching
 from lra.errors import InputError
 from lra.tasks import Split, Task
@@ -48,7 +49,7 @@ def measure(options: Mapping[str, str]) -> Iterator[Figure]:
 
 def _measure(names: Sequence[str], repeats: int) -> Iterator[Figure]:
     for name in Progress("data", len(names)).over(names):
-        cfg = read.compose_config(f"task={name}", "scale=full", *FEWER.get(name, []))
+        cfg = compose_config(f"task={name}", "scale=full", *FEWER.get(name, []))
         with tempfile.TemporaryDirectory() as folder:
             task: Task = instantiate(cfg.task)(cache_dir=folder)
             start = time.perf_counter()
@@ -126,7 +127,7 @@ def packing(name: str, task: Task, cfg: DictConfig, repeats: int) -> Iterator[Fi
 
 def waiting(name: str) -> Iterator[Figure]:
     """Measure the share of a training step at scale=mini that makes its batch, in the process that trains."""
-    cfg = read.compose_config(f"task={name}", "scale=mini")
+    cfg = compose_config(f"task={name}", "scale=mini")
     task: Task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
     split, model = task.split("train"), build(task, cfg)
     batching = Batching(**cfg.data)

@@ -11,6 +11,7 @@ from benchmarks import options as read
 from benchmarks.core import Progress, Row
 from benchmarks.rendering import number, table
 from benchmarks.subjects import HEAD_DIM, HEADS
+from lra.configuration import backbones, compose_config, to_plain
 from lra.flops import TABLE_3, TOLERANCE, LeadingTerms, count_flops, leading_terms
 from models.attention import Attention
 from models.encoder import Classifier
@@ -21,14 +22,14 @@ HEAD = ("backbone", "n^2 p", "n d p", "published", "agrees", "GFLOP forward", "G
 
 def measure(options: Mapping[str, str]) -> Iterator[Row]:
     """Read the options; return a row for each backbone."""
-    names = read.chosen(options, "attn", read.backbones())
+    names = read.chosen(options, "attn", backbones())
     return _rows(names, read.count(options, "length", least=64), read.count(options, "budget", least=8))
 
 
 def _rows(names: Sequence[str], length: int, budget: int) -> Iterator[Row]:
     for name in Progress("flops", len(names)).over(names):
-        cfg = read.compose_config(f"attn={name}", "scale=mini")
-        settings = {**read.resolved(cfg.model), "num_positions": None}
+        cfg = compose_config(f"attn={name}", "scale=mini")
+        settings = {**to_plain(cfg.model), "num_positions": None}
 
         def build(n: int, d: int, cfg: Any = cfg) -> Attention:
             cfg.budget = d

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor
 
-from benchmarks import options as read
 from benchmarks.subjects import HEAD_DIM, HEADS
+from lra.configuration import compose_config, to_plain
 from lra.data import Batching
 from lra.errors import InputError
 from lra.record import WEIGHTS_NAME
@@ -54,9 +54,7 @@ def entropy(q: Tensor, k: Tensor) -> float:
 
 def text_task() -> Task | None:
     """Prepare Text, or return None where its raw data are not at hand."""
-    cfg = read.compose_config(
-        "task=text", "protocol=skeinformer", "task.validation=split", f"task.max_length={LONGEST}"
-    )
+    cfg = compose_config("task=text", "protocol=skeinformer", "task.validation=split", f"task.max_length={LONGEST}")
     task: Task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
     try:
         task.prepare()
@@ -73,8 +71,8 @@ class Captured:
 
     def __init__(self, task: Task) -> None:
         torch.manual_seed(0)
-        cfg = read.compose_config("task=text", "scale=mini")
-        settings = {**read.resolved(cfg.model), "num_positions": None}
+        cfg = compose_config("task=text", "scale=mini")
+        settings = {**to_plain(cfg.model), "num_positions": None}
         self.task = task
         self.model = Classifier(
             SoftmaxAttention, vocab_size=task.vocab_size, max_len=LONGEST, num_classes=2, num_inputs=1, **settings

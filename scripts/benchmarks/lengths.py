@@ -19,7 +19,8 @@ from benchmarks.rendering import mebibytes, number, table
 from benchmarks.roofline import Rates, measure_rates
 from benchmarks.subjects import FUSED, MATERIALISED, SUBJECTS
 from benchmarks.sweep import traffic
-from lra.growth import crossing, fit_exponent
+from lra.configuration import backbones
+from lra.statistics import crossing, fit_exponent
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 COMMON = {"attn": "all", "budget": "256", "repeats": "5", "device": "cpu", "memory_gib": "4", "case_seconds": "20"}
@@ -36,7 +37,7 @@ HEAD = (
 
 def measure(target: str, options: Mapping[str, str]) -> Iterator[Row]:
     """Read the options; return a row for each backbone, length and direction, the two baselines first."""
-    names = read.chosen(options, "attn", read.backbones())
+    names = read.chosen(options, "attn", backbones())
     names = [FUSED, MATERIALISED, *(name for name in names if name not in (FUSED, MATERIALISED))]
     given = {
         "device": options["device"],

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from benchmarks import options as read
 from benchmarks.core import Progress, Row, limit_memory
 from benchmarks.rendering import table
+from lra.configuration import backbones, compose_config, to_plain
 from lra.micro_batch import is_out_of_memory, largest_micro_batch
 from lra.tasks import Task
 from models.encoder import Classifier
@@ -33,7 +34,7 @@ def measure(options: Mapping[str, str]) -> Iterator[Row]:
     cases = [
         (task, name)
         for task in read.chosen(options, "tasks", TASKS)
-        for name in read.chosen(options, "attn", read.backbones())
+        for name in read.chosen(options, "attn", backbones())
     ]
     given = [
         str(read.amount(options, "memory_gib")),
@@ -69,13 +70,13 @@ def _rows(cases: Sequence[tuple[str, str]], given: Sequence[str]) -> Iterator[Ro
 
 def largest(task: str, name: str, memory_gib: float, device: torch.device, protocol: str, budget: int) -> Row:
     """Find the largest batch of full-length examples of one task."""
-    cfg = read.compose_config(f"task={task}", f"attn={name}", f"protocol={protocol}", f"budget={budget}")
+    cfg = compose_config(f"task={task}", f"attn={name}", f"protocol={protocol}", f"budget={budget}")
     made: Task = instantiate(cfg.task)(cache_dir=None)  # asked for its shape alone, so its data need not be there
     n = cfg.data.padded_length or made.max_len
     limit_memory(memory_gib * 2**30, device)
     model = Classifier(
         instantiate(cfg.attn), vocab_size=made.vocab_size, max_len=n, num_classes=made.num_classes,
-        num_inputs=made.num_inputs, **read.resolved(cfg.model),
+        num_inputs=made.num_inputs, **to_plain(cfg.model),
     ).to(device)  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters())
 

@@ -3,26 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
-
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 
 from lra.errors import InputError
-
-CONFIGS = Path(__file__).resolve().parent.parent.parent / "configs"
-
-
-def compose_config(*overrides: str) -> DictConfig:
-    """Compose the shipped configuration."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
-
-
-def resolved(node: DictConfig) -> dict[str, Any]:
-    """Turn a node of the configuration into plain values."""
-    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
 
 
 def count(options: Mapping[str, str], name: str, least: int = 1) -> int:
@@ -52,11 +34,6 @@ def chosen(options: Mapping[str, str], name: str, known: Sequence[str]) -> list[
     if unknown := [word for word in names if word not in known]:
         raise InputError(f"{name} has no {', '.join(map(repr, unknown))}. Choose all, or from {', '.join(known)}.")
     return names
-
-
-def backbones() -> list[str]:
-    """Name every backbone there is."""
-    return sorted(path.stem for path in (CONFIGS / "attn").glob("*.yaml"))
 
 
 def _count(name: str, word: str, least: int) -> int:

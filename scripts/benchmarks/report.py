@@ -9,7 +9,7 @@ from benchmarks.core import Row
 from benchmarks.targets import TARGETS
 from lra import plots
 from lra.errors import InputError
-from lra.record import write_atomically
+from lra.files import write_atomically
 
 
 def write(folder: Path) -> None:

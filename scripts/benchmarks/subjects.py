@@ -10,8 +10,8 @@ import torch
 from hydra.utils import instantiate
 
 from benchmarks.core import Parts
-from benchmarks.options import compose_config
 from benchmarks.transcriptions import transcription
+from lra.configuration import compose_config
 from models.attention import Attention
 from models.encoder import Classifier
 

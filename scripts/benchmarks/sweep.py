@@ -19,8 +19,8 @@ import torch
 from benchmarks.core import Parts, Row, interleave, limit_memory, milliseconds, peak_of, seconds_of
 from benchmarks.subjects import FUSED, HEAD_DIM, HEADS, SUBJECTS, contenders
 from lra.flops import WorkCounter
-from lra.growth import extrapolate
 from lra.micro_batch import is_out_of_memory
+from lra.statistics import extrapolate
 
 # A length that has the fewest repetitions runs its own pass so often: cold, for memory, and in turn with the others.
 OWN_PASSES = 5

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import nn
 
-from benchmarks import options as read
 from benchmarks.core import Row
+from lra.configuration import compose_config, to_plain
 from lra.meter import Meter
 from lra.settings import make_trainer
 from lra.tasks import Task
@@ -32,9 +32,9 @@ def measure(name: str, steps: int, rounds: int) -> Iterator[Row]:
     """Train a backbone on ListOps at scale=mini in both ways, in turn."""
     cpu = torch.device("cpu")
     overrides = ["task.num_val=100", "task.num_test=100", f"trainer.steps={steps}", f"trainer.eval_every={steps}"]
-    cfg = read.compose_config("task=listops", f"attn={name}", "scale=mini", *overrides)
+    cfg = compose_config("task=listops", f"attn={name}", "scale=mini", *overrides)
     cfg.optimizer.warmup_steps = min(cfg.optimizer.warmup_steps, steps // 2)
-    resolved = read.resolved(cfg)
+    resolved = to_plain(cfg)
     trainer = make_trainer(resolved)
     with tempfile.TemporaryDirectory() as folder:
         task: Task = instantiate(cfg.task)(cache_dir=folder)

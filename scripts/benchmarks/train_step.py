@@ -19,15 +19,15 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 
-from benchmarks import options as read
 from benchmarks.core import Progress, Row, limit_memory
 from benchmarks.subjects import factory
 from benchmarks.transcriptions import transcription
+from lra.configuration import compose_config, to_plain
 from lra.data import Batch, Batching
 from lra.errors import InputError
 from lra.evaluation import compute_logits
-from lra.growth import mean_interval
 from lra.micro_batch import is_out_of_memory
+from lra.statistics import student_interval
 from lra.tasks import Task
 from models.encoder import Classifier
 
@@ -55,7 +55,7 @@ def measure(tasks: Sequence[str], names: Sequence[str], memory_gib: float, progr
     """Measure every task and method, in at most so much memory."""
     for task_name in tasks:
         overrides = TASKS[task_name]
-        cfg = read.compose_config(f"task={task_name}", "protocol=skeinformer", *overrides)
+        cfg = compose_config(f"task={task_name}", "protocol=skeinformer", *overrides)
         task: Task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
         try:
             task.prepare()
@@ -93,7 +93,7 @@ def against_plain(task_name: str, name: str, task: Task, cfg: Any) -> Iterator[R
         torch.manual_seed(0)
         model = Classifier(
             make, vocab_size=task.vocab_size, max_len=longest, num_classes=task.num_classes, num_inputs=task.num_inputs,
-            **read.resolved(cfg.model),
+            **to_plain(cfg.model),
         )  # fmt: skip
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
         return [_step(model, optimizer, batch, precision) for batch in (drawn[0], *drawn)][1:]
@@ -110,7 +110,7 @@ def against_plain(task_name: str, name: str, task: Task, cfg: Any) -> Iterator[R
     ratio = fmean(plain_seconds) / mean
     yield {
         **about, "name": f"{task_name}, {name}: plain over ours", "value": ratio, "unit": "x", "ms": 1e3 * mean,
-        "plain_ms": 1e3 * fmean(plain_seconds), "plain_ms_half_width": 1e3 * mean_interval(plain_seconds)[1],
+        "plain_ms": 1e3 * fmean(plain_seconds), "plain_ms_half_width": 1e3 * student_interval(plain_seconds)[1],
         "rounds_ms": [1e3 * fmean(each) for each in seconds],
         "target_text": f">= {least:g}" if least else "", "met": ratio >= least if least else None, "status": "ok",
     }  # fmt: skip
