@@ -23,14 +23,14 @@ from hydra.types import RunMode
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from lra.distributed import leads
 from lra.errors import InputError, MissingDataError
-from lra.gpus import claimed_device
+from lra.machine.devices import claimed_device
+from lra.machine.distributed import leads
+from lra.machine.environment import now
+from lra.machine.stopping import StoppedError
 from lra.missing import forget_missing, note_missing
-from lra.record import now
 from lra.runner import run
 from lra.settings import identify, make_model, make_trainer
-from lra.stopping import StoppedError
 from lra.summary import summarize
 from lra.sweeps import describe_sweep
 from models.attention import Attention

@@ -16,13 +16,13 @@ from torch import nn
 
 from lra.checkpoint import Checkpoints
 from lra.diagnostics import diagnose
-from lra.distributed import World
 from lra.files import write_atomically
-from lra.flops import count_flops
-from lra.meter import Meter
-from lra.micro_batch import is_out_of_memory
+from lra.machine.distributed import World
+from lra.machine.flops import count_flops
+from lra.machine.memory import is_out_of_memory
+from lra.machine.meter import Meter
+from lra.machine.stopping import StopRequest
 from lra.record import FLOOR, LABELS, PREDICTIONS_NAME, WEIGHTS_NAME, RunRecord, Status
-from lra.stopping import StopRequest
 from lra.tasks import Task
 from lra.trainer import Trainer
 from lra.training import DivergedError, Outcome

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lra.beside import Row, published_row
-from lra.flops import TOLERANCE
 from lra.layout import Table, each
+from lra.machine.flops import TOLERANCE
 from lra.published import METRICS, Model, PaperTable, find_model
 
 # Speed-ups are over stored scores, which is what the papers' Transformer is.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lra.errors import InputError
-from lra.record import current_commit
+from lra.machine.environment import current_commit
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lra.data import Batch
-from lra.distributed import World
-from lra.micro_batch import is_out_of_memory
-from lra.stopping import StopRequest
+from lra.machine.distributed import World
+from lra.machine.memory import is_out_of_memory
+from lra.machine.stopping import StopRequest
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-from lra.meter import peak_memory, reset_peak_memory
+from lra.machine.memory import free_memory, is_out_of_memory, peak_memory, reset_peak_memory
 
 # Of the free memory, what a pass may be expected to take: other steps' shapes and the allocator's gaps need some.
 SHARE = 0.8
@@ -46,20 +45,3 @@ def largest_micro_batch(attempt: Callable[[int], None], batch_size: int, device:
         size = min(2 * size, batch_size)
         if 2 * (peak_memory(device)[0] - before) > SHARE * free_memory(device):
             return fits
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell the lack of memory from other failures; on a CPU torch says it in a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def free_memory(device: torch.device) -> float:
-    """Return how many bytes can be had; infinity where the system does not say."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return float("inf")
-    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

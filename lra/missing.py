@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from lra.files import write_atomically
-from lra.record import now
+from lra.machine.environment import now
 
 log = logging.getLogger(__name__)
 

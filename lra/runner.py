@@ -17,11 +17,12 @@ from torch import nn
 
 from lra.attempt import Attempt
 from lra.checkpoint import Checkpoints
-from lra.distributed import joined
 from lra.errors import InputError
 from lra.files import write_atomically
-from lra.record import RECORD_NAME, RunRecord, current_commit, describe_environment, fingerprint, now
-from lra.stopping import stoppable
+from lra.machine.distributed import joined
+from lra.machine.environment import current_commit, describe_environment, now
+from lra.machine.stopping import stoppable
+from lra.record import RECORD_NAME, RunRecord, fingerprint
 from lra.tasks import Task
 from lra.tracking import WandbMirror
 from lra.trainer import Trainer

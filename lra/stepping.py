@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from lra import compilation
 from lra.data import lengths
 from lra.evaluation import compute_logits
-from lra.micro_batch import is_out_of_memory, largest_micro_batch
+from lra.machine.memory import is_out_of_memory
+from lra.micro_batch import largest_micro_batch
 from lra.tasks import Split
 from lra.training import Training
 

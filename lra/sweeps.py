@@ -13,7 +13,7 @@ def describe_sweep(results_dir: Path, since: str) -> str:
 
     Args:
         results_dir: where the runs are.
-        since: as `lra.record.now` gives it.
+        since: as `lra.machine.environment.now` gives it.
 
     Returns:
         A few lines; "" if no run was begun.

@@ -19,15 +19,15 @@ from tqdm import tqdm
 from lra import compilation
 from lra.checkpoint import Checkpoints
 from lra.data import Batching
-from lra.distributed import World
 from lra.errors import InputError, check_integer
 from lra.evaluation import PRECISIONS, Evaluation, evaluate
-from lra.meter import Meter
+from lra.machine.distributed import World
+from lra.machine.environment import current_commit, now
+from lra.machine.meter import Meter
+from lra.machine.profiling import profiled
+from lra.machine.stopping import StoppedError, StopRequest
 from lra.optimization import Optimization
-from lra.profiling import profiled
-from lra.record import current_commit, now
 from lra.stepping import Stepper
-from lra.stopping import StoppedError, StopRequest
 from lra.tasks import Split, Task
 from lra.training import Choice, Outcome, Training, Window
 

@@ -16,10 +16,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lra.data import Batching
-from lra.distributed import World
 from lra.evaluation import Evaluation
-from lra.meter import Meter
-from lra.profiling import Mark, unmarked
+from lra.machine.distributed import World
+from lra.machine.meter import Meter
+from lra.machine.profiling import Mark, unmarked
 
 # fp16's gradients overflow now and then, and the scale is halved; where that ends here, no scale would do.
 LEAST_SCALE = 2.0**-10

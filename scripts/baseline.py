@@ -22,7 +22,7 @@ from torch import nn
 from lra.arguments import help_if_asked
 from lra.configuration import CONFIGS
 from lra.errors import InputError
-from lra.gpus import claimed_device
+from lra.machine.devices import claimed_device
 from lra.runner import run
 from lra.settings import identify, make_trainer
 from lra.summary import summarize

@@ -31,7 +31,7 @@ from benchmarks.targets import TARGETS
 
 from lra.arguments import help_if_asked, parse_several
 from lra.errors import InputError
-from lra.record import current_commit, describe_environment, now
+from lra.machine.environment import current_commit, describe_environment, now
 
 OUTPUT = Path("results", "benchmarks")
 

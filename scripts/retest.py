@@ -27,13 +27,13 @@ from lra.chosen import FILTERS, chosen
 from lra.collected import load_records
 from lra.configuration import CONFIGS
 from lra.errors import InputError
-from lra.gpus import claimed_device
 from lra.layout import write
+from lra.machine.devices import claimed_device
+from lra.machine.stopping import stoppable
 from lra.record import RunRecord
 from lra.retest import Tasks, retest
 from lra.retest_record import Retest
 from lra.retest_report import retest_report
-from lra.stopping import stoppable
 from lra.tables import BASELINE
 
 CHANGE = "task."

@@ -17,13 +17,14 @@ sys.path.insert(0, str(TOP / "scripts"))
 
 import benchmark  # noqa: E402
 from benchmarks import approximation, lengths, rendering, sweep  # noqa: E402
-from benchmarks.core import interleave, milliseconds, peak_of, seconds_of  # noqa: E402
+from benchmarks.core import interleave, milliseconds, seconds_of  # noqa: E402
 from benchmarks.roofline import Rates  # noqa: E402
 from benchmarks.subjects import factory  # noqa: E402
 from benchmarks.targets import TARGETS  # noqa: E402
 from benchmarks.transcriptions import transcription  # noqa: E402
 
 from lra.errors import InputError  # noqa: E402
+from lra.machine.memory import peak_of  # noqa: E402
 
 CPU = torch.device("cpu")
 ENVIRONMENT = {"device_name": "a machine", "num_threads": 2}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from lra.flops import TABLE_3, TOLERANCE, WorkCounter, leading_terms
+from lra.machine.flops import TABLE_3, TOLERANCE, WorkCounter, leading_terms
 from models.attention.softmax import SoftmaxAttention
 from tests.configurations import stacked
 

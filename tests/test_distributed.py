@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lra.distributed import World
+from lra.machine.distributed import World
 
 TOP = Path(__file__).parent.parent
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lra.flops import count_flops
+from lra.machine.flops import count_flops
 from models.attention.none import NoneAttention
 from models.attention.softmax import SoftmaxAttention
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lra.errors import InputError
-from lra.gpus import claimed_device, claimed_number
+from lra.machine.devices import claimed_device, claimed_number
 
 
 def test_devices_by_name():

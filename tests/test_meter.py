@@ -8,7 +8,8 @@ import time
 import pytest
 import torch
 
-from lra.meter import WARMUP_STEPS, Meter, peak_memory, reset_peak_memory
+from lra.machine.memory import peak_memory, reset_peak_memory
+from lra.machine.meter import WARMUP_STEPS, Meter
 
 CPU = torch.device("cpu")
 
@@ -52,7 +53,7 @@ def test_the_peak_is_that_of_the_stretch_alone():
     size = 300 * 2**20
     code = f"""
 import torch
-from lra.meter import peak_memory, reset_peak_memory
+from lra.machine.meter import peak_memory, reset_peak_memory
 cpu = torch.device("cpu")
 before, _ = peak_memory(cpu)
 block = torch.ones({size}, dtype=torch.uint8)

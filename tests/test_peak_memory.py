@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lra.meter import Meter
+from lra.machine.meter import Meter
 from lra.training import Outcome
 from models.attention.softmax import SoftmaxAttention
 from models.encoder import Classifier

@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 
-from lra.profiling import PARTS
+from lra.machine.profiling import PARTS
 from lra.training import Outcome
 from tests.test_trainer import CPU, changed, model_for
 from tests.toy import ToyTask

@@ -18,8 +18,8 @@ import torch
 from lra.checkpoint import Checkpoints
 from lra.data import Batching
 from lra.errors import InputError
-from lra.meter import Meter
-from lra.stopping import StoppedError, StopRequest, stoppable
+from lra.machine.meter import Meter
+from lra.machine.stopping import StoppedError, StopRequest, stoppable
 from lra.training import Outcome, random_state, set_random_state
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
 from tests.test_trainer import CPU, changed, model_for, numbers

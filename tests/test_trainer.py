@@ -14,7 +14,7 @@ from torch import nn
 from lra.compilation import wanted
 from lra.data import Batching
 from lra.errors import InputError
-from lra.meter import Meter
+from lra.machine.meter import Meter
 from lra.optimization import Optimization
 from lra.trainer import Trainer
 from lra.training import DivergedError, Outcome

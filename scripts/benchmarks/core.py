@@ -5,14 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-
-from lra.meter import peak_memory, reset_peak_memory, return_free_memory
 
 Row = dict[str, Any]
 Parts = Mapping[str, Callable[[], object]]
@@ -62,33 +58,6 @@ def milliseconds(seconds: Sequence[float]) -> Row:
     """Summarise repetitions as a row does."""
     low, middle, high = (1e3 * np.quantile(seconds, [0.25, 0.5, 0.75])).tolist()
     return {"ms": middle, "ms_quartiles": [low, high], "repeats": len(seconds)}
-
-
-def peak_of(action: Callable[[], object], device: torch.device) -> int:
-    """Return how many bytes an action needs at most, beyond what is held before it."""
-    return_free_memory(device)
-    reset_peak_memory(device)
-    before, _ = peak_memory(device)
-    action()
-    return peak_memory(device)[0] - before
-
-
-def limit_memory(num_bytes: float | None, device: torch.device) -> None:
-    """Let this process have no more than so many bytes beyond what it has: an allocation then fails in torch.
-
-    Without the limit a CPU's system would kill the process, or another one. None lifts it.
-    """
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min((num_bytes or total) / total, 1.0), device)
-    elif sys.platform == "linux":
-        import resource
-
-        with suppress(OSError):
-            lines = Path("/proc/self/status").read_text().splitlines()
-            held = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:"))
-            _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-            resource.setrlimit(resource.RLIMIT_DATA, (hard if num_bytes is None else int(held + num_bytes), hard))
 
 
 class Progress:

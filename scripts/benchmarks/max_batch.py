@@ -15,10 +15,11 @@ import torch
 from hydra.utils import instantiate
 
 from benchmarks import options as read
-from benchmarks.core import Progress, Row, limit_memory
+from benchmarks.core import Progress, Row
 from benchmarks.rendering import table
 from lra.configuration import backbones, compose_config, to_plain
-from lra.micro_batch import is_out_of_memory, largest_micro_batch
+from lra.machine.memory import is_out_of_memory, limit_memory
+from lra.micro_batch import largest_micro_batch
 from lra.tasks import Task
 from models.encoder import Classifier
 

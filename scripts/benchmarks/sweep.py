@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.core import Parts, Row, interleave, limit_memory, milliseconds, peak_of, seconds_of
+from benchmarks.core import Parts, Row, interleave, milliseconds, seconds_of
 from benchmarks.subjects import FUSED, HEAD_DIM, HEADS, SUBJECTS, contenders
-from lra.flops import WorkCounter
-from lra.micro_batch import is_out_of_memory
+from lra.machine.flops import WorkCounter
+from lra.machine.memory import is_out_of_memory, limit_memory, peak_of
 from lra.statistics import extrapolate
 
 # A length that has the fewest repetitions runs its own pass so often: cold, for memory, and in turn with the others.

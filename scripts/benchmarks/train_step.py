@@ -19,14 +19,14 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 
-from benchmarks.core import Progress, Row, limit_memory
+from benchmarks.core import Progress, Row
 from benchmarks.subjects import factory
 from benchmarks.transcriptions import transcription
 from lra.configuration import compose_config, to_plain
 from lra.data import Batch, Batching
 from lra.errors import InputError
 from lra.evaluation import compute_logits
-from lra.micro_batch import is_out_of_memory
+from lra.machine.memory import is_out_of_memory, limit_memory
 from lra.statistics import student_interval
 from lra.tasks import Task
 from models.encoder import Classifier

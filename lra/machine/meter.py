@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import os
-import sys
 import time
 from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from lra.machine.memory import load_libraries, peak_memory, reset_peak_memory, return_free_memory
 
 # The first steps pay for kernel selection, memory pools and cold caches; they are timed apart.
 WARMUP_STEPS = 3
@@ -117,47 +115,3 @@ class Meter:
             event.record(torch.cuda.current_stream(self.device))
             return event
         return time.perf_counter()
-
-
-def load_libraries(device: torch.device) -> None:
-    """Take one step of nothing, so that what torch loads at its first step is not counted as the model's."""
-    weight = torch.zeros(8, 8, device=device, requires_grad=True)
-    (weight @ weight).sum().backward()
-    torch.optim.AdamW([weight], fused=True).step()
-
-
-def return_free_memory(device: torch.device) -> None:
-    """Give what is allocated but unused back to the system, so that it does not hide in the next peak."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Forget the highest memory use so far."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        # Linux resets a process's high-water mark on this write; elsewhere the peak is that of the whole process.
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory(device: torch.device) -> tuple[int, int | None]:
-    """Return the highest memory use since the last reset, in bytes.
-
-    Returns:
-        On CUDA what tensors took and what the allocator had reserved; on CPU the resident set of the process, and None.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024, None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024, None
