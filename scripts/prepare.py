@@ -20,8 +20,8 @@ from lra.arguments import help_if_asked
 from lra.configuration import CONFIGS
 from lra.errors import InputError
 from lra.layout import markdown
-from lra.overview import HEAD, plot, rows
 from lra.tasks import Task
+from lra.tasks.preview import HEAD, plot, rows
 
 
 def main(arguments: list[str]) -> int:

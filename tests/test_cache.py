@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from lra import cache
 from lra.errors import InputError
-from lra.tasks import PARTS, Split
+from lra.tasks import PARTS, Split, cache
 
 SPECIFICATION = {"task": "toy", "version": 1, "seed": 3, "rate": 0.1, "nested": {"pair": (1, 2)}}
 
@@ -222,7 +221,7 @@ def test_a_flipped_byte_anywhere_is_found(entry):
 BUILDER = """
 import sys, time
 from pathlib import Path
-from lra import cache
+from lra.tasks import cache
 from tests.test_cache import SPECIFICATION, toy_splits
 
 def build():

@@ -8,9 +8,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lra import cache
 from lra.errors import InputError
-from lra.tasks import PARTS, Split
+from lra.tasks import PARTS, Split, cache
 from lra.tasks import listops_generator as generator
 from lra.tasks.listops import CLOSE, MIN, VOCABULARY, Grammar, ListOps, decode, encode, evaluate
 from tests.twins import listops as twin

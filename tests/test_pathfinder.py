@@ -10,9 +10,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
-from lra import cache
 from lra.errors import InputError
-from lra.tasks import PARTS
+from lra.tasks import PARTS, cache
 from lra.tasks import pathfinder_generator as generator
 from lra.tasks import pathfinder_store as store
 from lra.tasks.pathfinder import DIFFICULTIES, Pathfinder

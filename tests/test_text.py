@@ -14,7 +14,7 @@ import pytest
 
 from lra.errors import InputError
 from lra.tasks import PARTS, text
-from lra.tasks.cached import choose, hash_key
+from lra.tasks.examples import choose, hash_key
 from lra.tasks.sources import raw_folder
 from lra.tasks.text import CHARACTERS, Text, encode_characters
 

@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from filelock import FileLock
 from tqdm import tqdm
 
-from lra.cache import cache_root
 from lra.errors import InputError, MissingDataError
+from lra.tasks.cache import cache_root
 
 ARCHIVE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
 # A folder of files to be had one by one, by the archive's name of the folder.
@@ -63,7 +63,7 @@ def released(
     Args:
         folder: its name in the archive's inner folder, `tsv_data` for one.
         names: the files that must be in it; a mirror is asked for these.
-        cache_dir: see `lra.cache.cache_root`; the files go to `raw/<folder>` in it.
+        cache_dir: see `lra.tasks.cache.cache_root`; the files go to `raw/<folder>` in it.
         archive: another place to get the archive from.
         mirror: another place to get the single files from, a URL that ends in a slash.
 

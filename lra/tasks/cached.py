@@ -6,19 +6,15 @@ machine.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lra import cache
-from lra.errors import InputError, check_integer
-from lra.tasks import Part, Split, Task
-
-_TO_IDS = bytes((byte + 1) % 256 for byte in range(256))
+from lra.errors import check_integer
+from lra.tasks import Part, Split, Task, cache
 
 
 class CachedTask(Task):
@@ -80,95 +76,3 @@ class CachedTask(Task):
 
     def _build(self) -> Iterator[tuple[Part, Split]]:
         raise NotImplementedError
-
-
-def check_labels(labels: Sequence[Any], num_classes: int, where: str) -> NDArray[np.int64]:
-    """Return labels as an array.
-
-    Raises:
-        InputError: one is not an integer of 0 to num_classes - 1.
-    """
-    for row, label in enumerate(labels):
-        if not isinstance(label, int | np.integer) or isinstance(label, bool) or not 0 <= label < num_classes:
-            raise InputError(f"{where}, row {row}: expected a label of 0 to {num_classes - 1}, found {label!r}")
-    return np.array(labels, np.int64)
-
-
-def check_rows(found: int, expected: int, where: str) -> None:
-    """Raise InputError where a published file is not whole."""
-    if found != expected:
-        raise InputError(f"{where} has {found:,} rows, expected {expected:,}: the copy is not whole, get it again")
-
-
-def check_text(text: bytes, where: str) -> str:
-    """Return a text decoded.
-
-    Raises:
-        InputError: it is empty or not UTF-8.
-    """
-    if not text:
-        raise InputError(f"{where}: the text is empty: download the file again, or remove the row")
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{where}: the text is not UTF-8 (byte 0x{text[error.start]:02x} at {error.start}): convert the file, or "
-            "download it again"
-        ) from None
-
-
-def byte_ids(text: bytes) -> bytes:
-    """Return the token ids of a text in UTF-8: byte + 1. Bytes 254 and 255 never occur, so an id fits a byte."""
-    return text.translate(_TO_IDS)
-
-
-def pack(sequences: Iterable[bytes], labels: Sequence[int] | NDArray[np.int64]) -> Split:
-    """Lay sequences one after the other; each is read once and not kept."""
-    tokens = bytearray()
-    offsets = [0]
-    for sequence in sequences:
-        tokens += sequence
-        offsets.append(len(tokens))
-    return Split(np.frombuffer(tokens, np.uint8), np.array(offsets, np.int64), np.asarray(labels, np.int64))
-
-
-def hash_key(example: bytes) -> int:
-    """Return 64 bits that depend on nothing but the example."""
-    return int.from_bytes(hashlib.sha256(example).digest()[:8], "big")
-
-
-def choose(keys: NDArray[np.uint64], labels: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
-    """Choose examples, every class by its share, the smallest keys first; examples of one key stay together.
-
-    Args:
-        keys: (N,) hashes of the examples.
-        labels: (N,) classes.
-        size: how many; where examples share a key, a few may be missing.
-
-    Returns:
-        (N,) whether it is chosen; a permutation of the examples permutes it likewise.
-    """
-    distinct, group, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    stratum = np.full(len(distinct), np.iinfo(np.int64).max)
-    np.minimum.at(stratum, group, labels)
-    # Shares rounded so that they add up.
-    quotas = np.diff(size * np.cumsum(np.bincount(stratum, counts).astype(np.int64)) // len(labels), prepend=0)
-    chosen = np.zeros(len(distinct), bool)
-    for i in range(len(distinct)):
-        if counts[i] <= quotas[stratum[i]]:
-            quotas[stratum[i]] -= counts[i]
-            chosen[i] = True
-    return chosen[group]
-
-
-def limit(keys: NDArray[np.uint64], labels: NDArray[np.int64], part: Part, size: int | None) -> NDArray[np.bool_]:
-    """Choose `size` examples of a split, or all.
-
-    Raises:
-        InputError: there are not so many.
-    """
-    if size is None:
-        return np.ones(len(labels), bool)
-    if size > len(labels):
-        raise InputError(f"task.num_{part}={size}, but the {part} split has {len(labels)} examples: ask for fewer")
-    return choose(keys, labels, size)

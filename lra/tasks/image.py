@@ -24,7 +24,9 @@ from tqdm import tqdm
 
 from lra.errors import InputError
 from lra.tasks import Part, Split
-from lra.tasks.cached import CachedTask, check_labels, check_rows, hash_key, limit
+from lra.tasks.cached import CachedTask
+from lra.tasks.checks import check_labels, check_rows
+from lra.tasks.examples import hash_key, limit
 from lra.tasks.sources import Columns, Hub, RawPart, SourceName, Tfds, choose_source
 
 HUB = Hub("uoft-cs/cifar10", "0b2714987fa478483af9968de7c934580d0bb9a2", folder_name="cifar10")

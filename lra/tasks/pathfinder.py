@@ -16,9 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from lra import cache
 from lra.errors import InputError, check_integer
-from lra.tasks import PARTS, Part, Split
+from lra.tasks import PARTS, Part, Split, cache
 from lra.tasks.cached import CachedTask
 from lra.tasks.sources import raw_folder
 

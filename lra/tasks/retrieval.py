@@ -21,7 +21,9 @@ from tqdm import tqdm
 
 from lra.errors import InputError, check_choice, check_integer
 from lra.tasks import PARTS, Part, Split, archive
-from lra.tasks.cached import CachedTask, byte_ids, check_rows, check_text, hash_key, limit, pack
+from lra.tasks.cached import CachedTask
+from lra.tasks.checks import check_rows, check_text
+from lra.tasks.examples import byte_ids, hash_key, limit, pack
 from lra.tasks.sources import fingerprint, raw_folder, read_parquet, unreadable
 
 ROWS: dict[Part, int] = {"train": 147_086, "val": 18_090, "test": 17_437}

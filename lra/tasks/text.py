@@ -23,7 +23,9 @@ from tqdm import tqdm
 
 from lra.errors import check_choice, check_integer
 from lra.tasks import Part, Split
-from lra.tasks.cached import CachedTask, byte_ids, check_labels, check_rows, check_text, choose, hash_key, limit, pack
+from lra.tasks.cached import CachedTask
+from lra.tasks.checks import check_labels, check_rows, check_text
+from lra.tasks.examples import byte_ids, choose, hash_key, limit, pack
 from lra.tasks.sources import Hub, RawPart, SourceName, choose_source
 
 HUB = Hub("stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31", folder_name="imdb")
