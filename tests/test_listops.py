@@ -10,8 +10,9 @@ import pytest
 
 from lra.errors import InputError
 from lra.tasks import PARTS, Split, cache
-from lra.tasks import listops_generator as generator
-from lra.tasks.listops import CLOSE, MIN, VOCABULARY, Grammar, ListOps, decode, encode, evaluate
+from lra.tasks.listops import generator
+from lra.tasks.listops.grammar import CLOSE, MIN, VOCABULARY, Grammar, decode, encode, evaluate
+from lra.tasks.listops.task import ListOps
 from tests.twins import listops as twin
 
 FULL = Grammar(max_depth=10, max_args=10, operator_probability=0.25, min_length=500, max_length=2000, data_seed=0)
@@ -66,7 +67,7 @@ def test_neither_threads_nor_blocks_nor_the_process_show_in_the_bytes(monkeypatc
     assert np.array_equal(one.tokens, np.concatenate([block.tokens for block in two]))
     program = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from lra import cache; from lra.tasks import listops_generator as g; from lra.tasks.listops import Grammar\n"
+        "from lra import cache; from lra.tasks import listops_generator as g; from lra.tasks.listops.task import Grammar\n"
         f"print(cache.checksum(g.generate({SMALL!r}, 5000)))"
     )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

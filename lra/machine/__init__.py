@@ -1,1 +1,1 @@
-"""What runs a training, and what it costs there: devices, processes, time, memory, operations. Knows no task and no model."""
+"""What runs a training, and what it costs there: devices, processes, time, memory. Knows no task and no model."""

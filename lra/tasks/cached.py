@@ -1,8 +1,4 @@
-"""What the tasks share: the cache entry, the majority floor, checks of raw data, and how a subset is chosen.
-
-A subset is chosen by hashes of the examples, so it does not depend on the order of the rows, and is the same on every
-machine.
-"""
+"""A task whose splits are built once and then read from the cache."""
 
 from __future__ import annotations
 

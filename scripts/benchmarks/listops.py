@@ -17,8 +17,9 @@ import numpy as np
 from benchmarks import options as read
 from benchmarks.data import batches
 from benchmarks.figures import Figure, timed
-from lra.tasks import listops_generator
-from lra.tasks.listops import Grammar, ListOps
+from lra.tasks.listops import generator as listops_generator
+from lra.tasks.listops.grammar import Grammar
+from lra.tasks.listops.task import ListOps
 
 TOP = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(TOP))  # the plain twins live with the tests
@@ -37,13 +38,13 @@ def _measure(examples: int, repeats: int) -> Iterator[Figure]:
     for name, program, note in (
         (
             "generate, compiled anew",
-            "from lra.tasks.listops import Grammar; from lra.tasks.listops_generator import generate; "
+            "from lra.tasks.listops.task import Grammar; from lra.tasks.listops.generator import generate; "
             f"generate({FULL!r}, {examples})",
             "a new process with an empty compiler cache, its start included",
         ),
         (
             "prepare, compiled anew",
-            "import os; from lra.tasks.listops import ListOps; "
+            "import os; from lra.tasks.listops.task import ListOps; "
             f"ListOps(cache_dir=os.environ['EMPTY'], {size}).prepare()",
             "the same, with checksums, and written to disk",
         ),

@@ -1,11 +1,11 @@
-"""ListOps by plain recursion: draws the trees of `lra.tasks.listops_generator` from the same streams of integers."""
+"""ListOps by plain recursion: draws the trees of `lra.tasks.listops.generator` from the same streams of integers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from statistics import median
 
-from lra.tasks.listops import Grammar
+from lra.tasks.listops.grammar import Grammar
 
 OPERATORS: dict[str, Callable[[list[int]], int]] = {
     "[MIN": min,

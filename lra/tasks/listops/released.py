@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from lra.errors import InputError
 from lra.tasks import PARTS, Part, Split
-from lra.tasks.listops import DIGIT, MIN, VOCABULARY, encode, evaluate, shorten
+from lra.tasks.listops.grammar import DIGIT, MIN, VOCABULARY, encode, evaluate, shorten
 
 # Each operator becomes one control character, which no text holds; these and the digits become ids, all else 255.
 _CONTROLS = {token.encode(): bytes([i]) for i, token in enumerate(VOCABULARY[MIN:], 1)}
@@ -47,7 +47,7 @@ def read(data_dir: Path, part: Part, max_length: int) -> Split:
             or not the source's value, or there is no row at all. The message names file and line.
     """
     # Compiling takes seconds, and is not needed where a cache entry is.
-    from lra.tasks.listops_generator import evaluate_all
+    from lra.tasks.listops.evaluator import evaluate_all
 
     path = data_dir / f"basic_{part}.tsv"
     sequences: list[bytes] = []

@@ -1,0 +1,116 @@
+"""The language of ListOps: tokens, values, and what the generator draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lra.errors import InputError, check_integer
+
+DIGIT = 1  # the id of 0; 9 has id 10
+
+
+MIN, MAX, MED, SM, CLOSE = range(11, 16)
+
+
+VOCABULARY = ("", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")  # by id; 0 is padding
+
+
+_IDS = {token: i for i, token in enumerate(VOCABULARY) if token}
+
+
+_NO_PARENTHESES = str.maketrans("()", "  ")
+
+
+def encode(source: str) -> NDArray[np.uint8]:
+    """Return the token ids of an expression in the released notation; parentheses and spaces are dropped.
+
+    Raises:
+        InputError: a token is not in the vocabulary.
+    """
+    try:
+        return np.array([_IDS[token] for token in source.translate(_NO_PARENTHESES).split()], np.uint8)
+    except KeyError as error:
+        raise InputError(f"unknown token {error} in {shorten(source)}: expected one of {' '.join(_IDS)}") from None
+
+
+def decode(tokens: Sequence[int] | NDArray[np.uint8]) -> str:
+    """Return the bracketed text of token ids, `[MAX 2 9 ]`, without parentheses.
+
+    Raises:
+        InputError: an id is not 1 to 15; padding must be cut off first.
+    """
+    ids = np.asarray(tokens).tolist()
+    if wrong := [i for i in ids if not 0 < i < len(VOCABULARY)]:
+        raise InputError(f"{wrong[0]} is not the id of a token: expected 1 to {len(VOCABULARY) - 1}, without padding")
+    return " ".join(VOCABULARY[i] for i in ids)
+
+
+def evaluate(source: str) -> int:
+    """Return the value, 0 to 9, of an expression in the released notation, or without its parentheses.
+
+    MED is numpy's median with a half cut off, SM the sum modulo 10.
+
+    Raises:
+        InputError: the expression is malformed.
+    """
+    if source.count("(") != source.count(")"):
+        raise InputError(f"{source.count('(')} opening and {source.count(')')} closing parentheses: {shorten(source)}")
+    lists: list[list[int]] = [[]]  # the innermost open list is the last; the first holds the result
+    operators: list[int] = []
+    for token in encode(source).tolist():
+        if token < MIN:
+            lists[-1].append(token - DIGIT)
+        elif token < CLOSE:
+            operators.append(token)
+            lists.append([])
+        else:
+            if not operators:
+                raise InputError(f"a ] that closes nothing: {shorten(source)}")
+            operator, values = operators.pop(), sorted(lists.pop())
+            if not values:
+                raise InputError(f"{VOCABULARY[operator]} without arguments: {shorten(source)}")
+            lists[-1].append(_apply(operator, values))
+    if operators:
+        raise InputError(f"{VOCABULARY[operators[-1]]} is never closed: {shorten(source)}")
+    if len(lists[0]) != 1:
+        raise InputError(f"expected one expression, found {len(lists[0])}: {shorten(source)}")
+    return lists[0][0]
+
+
+def _apply(operator: int, values: list[int]) -> int:
+    """Apply an operator to sorted values."""
+    if operator == MIN:
+        return values[0]
+    if operator == MAX:
+        return values[-1]
+    if operator == MED:
+        return (values[(len(values) - 1) // 2] + values[len(values) // 2]) // 2
+    return sum(values) % 10
+
+
+def shorten(source: str) -> str:
+    """Quote a source for a message, only its beginning if it is long."""
+    return repr(source if len(source) <= 60 else f"{source[:57]}...")
+
+
+class Grammar(NamedTuple):
+    """What the generator draws, and what it keeps; see `ListOps` for the meaning and the ranges."""
+
+    max_depth: int
+    max_args: int
+    operator_probability: float
+    min_length: int
+    max_length: int
+    data_seed: int
+
+    def check(self) -> None:
+        """Raise InputError for the first value out of its range."""
+        for name, least in (("max_depth", 1), ("max_args", 2), ("min_length", 0), ("data_seed", 0)):
+            check_integer(name, getattr(self, name), least)
+        check_integer("max_length", self.max_length, self.min_length + 2)
+        if not isinstance(self.operator_probability, int | float) or not 0 <= self.operator_probability <= 1:
+            raise InputError(f"operator_probability must be 0 to 1, not {self.operator_probability!r}")
