@@ -12,11 +12,10 @@ from torch import nn
 
 from lra.errors import InputError
 from lra.tasks import PARTS, cache
-from lra.tasks import pathfinder_generator as generator
-from lra.tasks import pathfinder_store as store
-from lra.tasks.pathfinder import DIFFICULTIES, Pathfinder
-from lra.tasks.pathfinder_raster import draw_marker, draw_paddle
-from lra.tasks.pathfinder_stimulus import CONTOUR_LENGTHS, RESOLUTIONS, shapes, stimulus
+from lra.tasks.pathfinder import generator, store
+from lra.tasks.pathfinder.raster import draw_marker, draw_paddle
+from lra.tasks.pathfinder.stimulus import CONTOUR_LENGTHS, RESOLUTIONS, shapes, stimulus
+from lra.tasks.pathfinder.task import DIFFICULTIES, Pathfinder
 from tests.twins import pathfinder as twin
 
 SMALL = {"resolution": 16, "difficulty": "easy", "num_train": 300, "num_val": 100, "num_test": 100}

@@ -1,4 +1,4 @@
-"""Pathfinder in plain Python: draws the images of `lra.tasks.pathfinder_generator` from the same streams of integers.
+"""Pathfinder in plain Python: draws the images of `lra.tasks.pathfinder.generator` from the same streams of integers.
 
 Whole squares are copied, grown and compared, as the published code does; nothing is tabulated. Only the look of a
 single paddle and of a marker is shared with the fast path, and that is tested against Pillow.
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lra.tasks.pathfinder_raster import draw_marker, draw_paddle
-from lra.tasks.pathfinder_stimulus import Stimulus
+from lra.tasks.pathfinder.raster import draw_marker, draw_paddle
+from lra.tasks.pathfinder.stimulus import Stimulus
 from tests.twins.listops import GAMMA, WORD, mix
 
 

@@ -99,7 +99,7 @@ class Pathfinder(CachedTask):
         }
         if self.data_dir is None:
             return {**specification, "generator": {"data_seed": self.data_seed, "num_examples": self.num_examples}}
-        from lra.tasks import pathfinder_released
+        from lra.tasks.pathfinder import released as pathfinder_released
 
         return {
             **specification,
@@ -108,7 +108,7 @@ class Pathfinder(CachedTask):
 
     def _build(self) -> Iterator[tuple[Part, Split]]:
         if self.data_dir is not None:
-            from lra.tasks import pathfinder_released
+            from lra.tasks.pathfinder import released as pathfinder_released
 
             for part in PARTS:
                 tokens, labels = pathfinder_released.read(
@@ -117,7 +117,7 @@ class Pathfinder(CachedTask):
                 yield part, self._split_of(tokens, labels)
             return
         # Compiling takes seconds, and is not needed where a cache entry is.
-        from lra.tasks.pathfinder_store import Store
+        from lra.tasks.pathfinder.store import Store
 
         digest = hashlib.sha256(json.dumps(self._specification(), sort_keys=True).encode()).hexdigest()[:12]
         folder = cache.cache_root(self.cache_dir) / self.name / f".{digest}.unfinished"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lra.errors import InputError
-from lra.tasks.pathfinder_generator import draw
+from lra.tasks.pathfinder.generator import draw
 
 logger = logging.getLogger(__name__)
 

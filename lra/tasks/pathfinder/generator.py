@@ -20,8 +20,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from lra.tasks.pathfinder_raster import FINE
-from lra.tasks.pathfinder_stimulus import (
+from lra.tasks.pathfinder.raster import FINE
+from lra.tasks.pathfinder.stimulus import (
     COLLISION,
     CONTOUR_LENGTHS,
     NUM_DIRECTIONS,

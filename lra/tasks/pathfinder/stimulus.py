@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lra.tasks.pathfinder_raster import EPSILON, FINE, Ints, disc, draw_marker, draw_paddle
+from lra.tasks.pathfinder.raster import EPSILON, FINE, Ints, disc, draw_marker, draw_paddle
 
 CONTOUR_LENGTHS = {"easy": 6, "intermediate": 9, "hard": 14}  # paddles; the archive's baseline, _9 and _14
 NUM_DIRECTIONS = 360  # a contour begins in a direction of whole degrees
