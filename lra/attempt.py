@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from lra.checkpoint import Checkpoints
 from lra.diagnostics import diagnose
 from lra.files import write_atomically
 from lra.machine.distributed import World
@@ -24,8 +23,9 @@ from lra.machine.meter import Meter
 from lra.machine.stopping import StopRequest
 from lra.record import FLOOR, LABELS, PREDICTIONS_NAME, WEIGHTS_NAME, RunRecord, Status
 from lra.tasks import Task
-from lra.trainer import Trainer
-from lra.training import DivergedError, Outcome
+from lra.training.checkpoint import Checkpoints
+from lra.training.outcome import DivergedError, Outcome
+from lra.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

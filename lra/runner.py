@@ -16,7 +16,6 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from lra.attempt import Attempt
-from lra.checkpoint import Checkpoints
 from lra.errors import InputError
 from lra.files import write_atomically
 from lra.machine.distributed import joined
@@ -25,7 +24,8 @@ from lra.machine.stopping import stoppable
 from lra.record import RECORD_NAME, RunRecord, fingerprint
 from lra.tasks import Task
 from lra.tracking import WandbMirror
-from lra.trainer import Trainer
+from lra.training.checkpoint import Checkpoints
+from lra.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 

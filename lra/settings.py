@@ -7,11 +7,11 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from lra.data import Batching
 from lra.errors import InputError, check_integer
-from lra.optimization import Optimization
 from lra.tasks import Task
-from lra.trainer import Trainer
+from lra.training.batching import Batching
+from lra.training.optimizer import Optimization
+from lra.training.trainer import Trainer
 from models.encoder import Classifier
 
 # Keys of a node that change no number: where files are, and how often they are written.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from lra.data import LENGTH_MULTIPLE, Batching, lengths
 from lra.errors import InputError
+from lra.training.batching import LENGTH_MULTIPLE, Batching, lengths
 from models.attention.softmax import SoftmaxAttention
 from tests.test_trainer import model_for
 from tests.toy import ToyTask

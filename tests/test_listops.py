@@ -67,7 +67,8 @@ def test_neither_threads_nor_blocks_nor_the_process_show_in_the_bytes(monkeypatc
     assert np.array_equal(one.tokens, np.concatenate([block.tokens for block in two]))
     program = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from lra import cache; from lra.tasks import listops_generator as g; from lra.tasks.listops.task import Grammar\n"
+        "from lra.tasks import cache; from lra.tasks.listops import generator as g\n"
+        "from lra.tasks.listops.grammar import Grammar\n"
         f"print(cache.checksum(g.generate({SMALL!r}, 5000)))"
     )
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lra.errors import InputError
-from lra.optimization import Optimization
+from lra.training.optimizer import Optimization
 
 PLAIN = {
     "learning_rate": 1e-3, "warmup_steps": 10, "weight_decay": 0.0, "adam_eps": 1e-8, "cycle_momentum": False,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lra.machine.meter import Meter
-from lra.training import Outcome
+from lra.training.outcome import Outcome
 from models.attention.softmax import SoftmaxAttention
 from models.encoder import Classifier
 from tests.test_trainer import CPU, changed

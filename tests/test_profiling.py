@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lra.machine.profiling import PARTS
-from lra.training import Outcome
+from lra.training.outcome import Outcome
 from tests.test_trainer import CPU, changed, model_for
 from tests.toy import ToyTask
 

@@ -19,10 +19,10 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from lra.data import Batching
 from lra.errors import InputError
 from lra.settings import make_trainer
 from lra.tasks import Task
+from lra.training.batching import Batching
 from tests.configurations import build_and_classify, choices, resolved, stacked
 
 LRA = "google-research/long-range-arena"

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from lra.checkpoint import Checkpoints
-from lra.data import Batching
 from lra.errors import InputError
 from lra.machine.meter import Meter
 from lra.machine.stopping import StoppedError, StopRequest, stoppable
-from lra.training import Outcome, random_state, set_random_state
+from lra.training.batching import Batching
+from lra.training.checkpoint import Checkpoints, random_state, set_random_state
+from lra.training.outcome import Outcome
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
 from tests.test_trainer import CPU, changed, model_for, numbers
 from tests.toy import ToyTask
@@ -113,7 +113,7 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path):
 
 def test_a_checkpoint_of_other_code_is_used_with_a_word(tmp_path, caplog, monkeypatch):
     Checkpoints(tmp_path, "key", 0).save(3, {"step": 3})
-    monkeypatch.setattr("lra.checkpoint.current_commit", lambda: "other")
+    monkeypatch.setattr("lra.training.checkpoint.current_commit", lambda: "other")
     assert Checkpoints(tmp_path, "key", 0).load(CPU) == {"step": 3}
     assert "the code is now other" in caplog.text
 

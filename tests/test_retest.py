@@ -21,7 +21,7 @@ from lra.machine.stopping import StoppedError, StopRequest
 from lra.retest import Tasks, count_common, load_model, retest
 from lra.retest_record import RETESTS_NAME, Retest, read_retests, write_retests
 from lra.tasks import Split
-from lra.trainer import Trainer
+from lra.training.trainer import Trainer
 from run import train
 from scripts import report
 from scripts import retest as script

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lra.compilation import wanted
-from lra.data import Batching
 from lra.errors import InputError
 from lra.machine.meter import Meter
-from lra.optimization import Optimization
-from lra.trainer import Trainer
-from lra.training import DivergedError, Outcome
+from lra.training.batching import Batching
+from lra.training.compilation import wanted
+from lra.training.optimizer import Optimization
+from lra.training.outcome import DivergedError, Outcome
+from lra.training.trainer import Trainer
 from models.attention.softmax import SoftmaxAttention
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
 from models.encoder import Classifier
@@ -171,7 +171,7 @@ class Scripted(nn.Module):
 def test_a_run_that_will_be_long_on_a_cpu_says_so_after_three_steps(monkeypatch, caplog):
     fit(changed(steps=6))
     assert "hours on this CPU" not in caplog.text
-    monkeypatch.setattr("lra.trainer.LONG_ON_CPU_SECONDS", 0)
+    monkeypatch.setattr("lra.training.trainer.LONG_ON_CPU_SECONDS", 0)
     fit(changed(steps=6))
     assert re.search(r"A step takes \d+\.\d s: 6 of them about 0\.0 hours on this CPU", caplog.text)
 
@@ -179,7 +179,7 @@ def test_a_run_that_will_be_long_on_a_cpu_says_so_after_three_steps(monkeypatch,
 def test_a_long_evaluation_shows_how_far_it_is(monkeypatch, capsys):
     fit(changed(steps=1, warmup_steps=0))
     assert "validation:" not in capsys.readouterr().err
-    monkeypatch.setattr("lra.trainer.QUIET_SECONDS", 0)
+    monkeypatch.setattr("lra.training.trainer.QUIET_SECONDS", 0)
     fit(changed(steps=1, warmup_steps=0, eval_batch_size=50))
     shown = capsys.readouterr().err
     batches = -(-len(ToyTask().split("val").labels) // 50)

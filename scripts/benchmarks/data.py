@@ -19,9 +19,9 @@ from benchmarks import options as read
 from benchmarks.core import Progress
 from benchmarks.figures import Figure, timed
 from lra.configuration import compose_config
-from lra.data import Batching
 from lra.errors import InputError
 from lra.tasks import Split, Task
+from lra.training.batching import Batching
 from models.attention.softmax import SoftmaxAttention
 from models.encoder import Classifier
 
@@ -89,7 +89,7 @@ def batches(name: str, task: Task, repeats: int) -> Iterator[Figure]:
 
     unit, note = f"{name} examples/s", f"batches of {BATCH_SIZE} at the published length, one process"
     yield Figure(f"{name}: DataLoader over a list", index.size / timed(load, repeats), unit, note)
-    yield Figure(f"{name}: lra.data", index.size / timed(gather, repeats), unit, note)
+    yield Figure(f"{name}: lra.training.batching", index.size / timed(gather, repeats), unit, note)
 
 
 def example(split: Split, inputs: int, n: int) -> tuple[list[torch.Tensor], int]:

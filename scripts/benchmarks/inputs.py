@@ -15,10 +15,10 @@ from torch import Tensor
 
 from benchmarks.subjects import HEAD_DIM, HEADS
 from lra.configuration import compose_config, to_plain
-from lra.data import Batching
 from lra.errors import InputError
 from lra.record import WEIGHTS_NAME
 from lra.tasks import Task
+from lra.training.batching import Batching
 from models.attention import Attention
 from models.attention.softmax import SoftmaxAttention
 from models.encoder import Classifier

@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks import options as read
 from benchmarks.data import batches
 from benchmarks.figures import Figure, timed
-from lra.tasks.listops import generator as listops_generator
+from lra.tasks.listops import generator
 from lra.tasks.listops.grammar import Grammar
 from lra.tasks.listops.task import ListOps
 
@@ -52,14 +52,12 @@ def _measure(examples: int, repeats: int) -> Iterator[Figure]:
         yield Figure(name, timed(partial(fresh_process, program), repeats), "s", note)
     from tests.twins import listops as twin
 
-    yield Figure(
-        "generate", timed(lambda: listops_generator.generate(FULL, examples), repeats), "s", "compiled already"
-    )
-    one_thread = timed(lambda: listops_generator.generate(FULL, examples, num_threads=1), repeats)
+    yield Figure("generate", timed(lambda: generator.generate(FULL, examples), repeats), "s", "compiled already")
+    one_thread = timed(lambda: generator.generate(FULL, examples, num_threads=1), repeats)
     yield Figure("generate, one thread", one_thread, "s", "compiled already")
 
     sample = 8000
-    needed = examples / (len(listops_generator.draw(FULL, 0, sample).labels) / sample)
+    needed = examples / (len(generator.draw(FULL, 0, sample).labels) / sample)
     note = f"one core; {sample:,} candidates were timed, and scaled to the {needed:,.0f} that are needed"
     twin_seconds = timed(lambda: recursive_twin(twin, sample), repeats)
     yield Figure("the recursive twin", twin_seconds * needed / sample, "s", note)

@@ -19,8 +19,8 @@ from benchmarks.core import Progress, Row
 from benchmarks.rendering import table
 from lra.configuration import backbones, compose_config, to_plain
 from lra.machine.memory import is_out_of_memory, limit_memory
-from lra.micro_batch import largest_micro_batch
 from lra.tasks import Task
+from lra.training.micro_batch import largest_micro_batch
 from models.encoder import Classifier
 
 TASKS = ("text", "listops", "retrieval", "pathfinder", "image")

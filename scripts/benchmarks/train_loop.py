@@ -21,7 +21,7 @@ from lra.configuration import compose_config, to_plain
 from lra.machine.meter import Meter
 from lra.settings import make_trainer
 from lra.tasks import Task
-from lra.training import Outcome
+from lra.training.outcome import Outcome
 from models.encoder import Classifier
 
 TARGET_PER_CENT = 2.0

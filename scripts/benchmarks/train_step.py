@@ -23,12 +23,12 @@ from benchmarks.core import Progress, Row
 from benchmarks.subjects import factory
 from benchmarks.transcriptions import transcription
 from lra.configuration import compose_config, to_plain
-from lra.data import Batch, Batching
 from lra.errors import InputError
-from lra.evaluation import compute_logits
 from lra.machine.memory import is_out_of_memory, limit_memory
 from lra.statistics import student_interval
 from lra.tasks import Task
+from lra.training.batching import Batch, Batching
+from lra.training.objectives import compute_logits
 from models.encoder import Classifier
 
 METHODS = ("softmax", "skeinformer", "nystromformer", "linformer", "performer")

@@ -9,14 +9,8 @@ from numpy.typing import NDArray
 from lra.tasks.listops.grammar import CLOSE, DIGIT, MAX, MED, MIN
 
 _bytes = types.Array(types.uint8, 1, "C")
-
-
 _ints = types.Array(types.int64, 1, "C")
-
-
 _frozen_bytes = types.Array(types.uint8, 1, "C", readonly=True)
-
-
 _frozen_ints = types.Array(types.int64, 1, "C", readonly=True)
 
 

@@ -11,17 +11,9 @@ from numpy.typing import NDArray
 from lra.errors import InputError, check_integer
 
 DIGIT = 1  # the id of 0; 9 has id 10
-
-
 MIN, MAX, MED, SM, CLOSE = range(11, 16)
-
-
 VOCABULARY = ("", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")  # by id; 0 is padding
-
-
 _IDS = {token: i for i, token in enumerate(VOCABULARY) if token}
-
-
 _NO_PARENTHESES = str.maketrans("()", "  ")
 
 

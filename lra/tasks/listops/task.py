@@ -102,9 +102,9 @@ class ListOps(CachedTask):
         }
         if self.data_dir is None:
             return {**specification, "generator": {**self.grammar._asdict(), "num_examples": self.num_examples}}
-        from lra.tasks.listops import released as listops_released
+        from lra.tasks.listops import released
 
-        return {**specification, "max_length": self.max_len, "files": listops_released.fingerprint(self.data_dir)}
+        return {**specification, "max_length": self.max_len, "files": released.fingerprint(self.data_dir)}
 
     def _build(self) -> Iterator[tuple[Part, Split]]:
         for part, split in self._generated() if self.data_dir is None else self._released(self.data_dir):
@@ -123,10 +123,10 @@ class ListOps(CachedTask):
             first = last
 
     def _released(self, data_dir: Path) -> Iterator[tuple[Part, Split]]:
-        from lra.tasks.listops import released as listops_released
+        from lra.tasks.listops import released
 
         for part in PARTS:
-            yield part, listops_released.read(data_dir, part, self.max_len)
+            yield part, released.read(data_dir, part, self.max_len)
 
 
 def _without_brackets(split: Split) -> Split:

@@ -8,7 +8,7 @@ contour, the distractors of 32x32 are brighter than the contours, every image is
 
 What differs: every image has a stream of integers of its own, where the published code draws from one unseeded
 generator; probabilities have 16 bits; a marker beside the image's edge is cut there, not filtered anew. All shapes are
-tabulated (`pathfinder_stimulus`) and a rejection touches only the places concerned, which is what makes it fast; the
+tabulated (`stimulus.py`) and a rejection touches only the places concerned, which is what makes it fast; the
 distribution stays as it was.
 """
 

@@ -35,7 +35,7 @@ class Pathfinder(CachedTask):
             `$LRA_DATA/pathfinder` if there is one, else to generate.
         resolution: 32, 64, 128 or 256; 16 is generated only, and nobody else's.
         difficulty: easy, intermediate or hard: contours of 6, 9 or 14 paddles.
-        split: how released images are divided, see `pathfinder_released.divide`: `canonical`, or as LRA (`lra`) or S4
+        split: how released images are divided, see `released.divide`: `canonical`, or as LRA (`lra`) or S4
             (`s4`) did. Generated images are divided by their numbers, which is `canonical` too.
         data_seed: of the generator; no part of the model's seed.
         num_train: generated training images; released ones are all used, 80 % to train.
@@ -99,21 +99,19 @@ class Pathfinder(CachedTask):
         }
         if self.data_dir is None:
             return {**specification, "generator": {"data_seed": self.data_seed, "num_examples": self.num_examples}}
-        from lra.tasks.pathfinder import released as pathfinder_released
+        from lra.tasks.pathfinder import released
 
         return {
             **specification,
-            **pathfinder_released.fingerprint(self.data_dir, self.resolution, self.difficulty, self.division),
+            **released.fingerprint(self.data_dir, self.resolution, self.difficulty, self.division),
         }
 
     def _build(self) -> Iterator[tuple[Part, Split]]:
         if self.data_dir is not None:
-            from lra.tasks.pathfinder import released as pathfinder_released
+            from lra.tasks.pathfinder import released
 
             for part in PARTS:
-                tokens, labels = pathfinder_released.read(
-                    self.data_dir, self.resolution, self.difficulty, self.division, part
-                )
+                tokens, labels = released.read(self.data_dir, self.resolution, self.difficulty, self.division, part)
                 yield part, self._split_of(tokens, labels)
             return
         # Compiling takes seconds, and is not needed where a cache entry is.

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lra import compilation
-from lra.data import lengths
-from lra.evaluation import compute_logits
 from lra.machine.memory import is_out_of_memory
-from lra.micro_batch import largest_micro_batch
 from lra.tasks import Split
-from lra.training import Training
+from lra.training import compilation
+from lra.training.batching import lengths
+from lra.training.micro_batch import largest_micro_batch
+from lra.training.objectives import compute_logits
+from lra.training.progress import Training
 
 log = logging.getLogger(__name__)
 

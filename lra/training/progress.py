@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-import random
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lra.data import Batching
-from lra.evaluation import Evaluation
 from lra.machine.distributed import World
 from lra.machine.meter import Meter
 from lra.machine.profiling import Mark, unmarked
+from lra.training.batching import Batching
+from lra.training.checkpoint import random_state, set_random_state
+from lra.training.evaluation import Evaluation
+from lra.training.outcome import DivergedError, Outcome
 
 # fp16's gradients overflow now and then, and the scale is halved; where that ends here, no scale would do.
 LEAST_SCALE = 2.0**-10
-
-
-class DivergedError(ArithmeticError):
-    """The loss is no longer a finite number."""
-
-
-@dataclass
-class Outcome:
-    """What training produced so far; it is filled as training goes on, so that a failure leaves what there was.
-
-    Accuracies are fractions. `val_accuracy` and `test_accuracy` belong to the weights of `best_step`, the evaluation
-    with the highest validation accuracy (the first, if several share it); the `last_` ones to the weights of the last
-    step, `steps`. `micro_batch` is how many examples a forward pass had, `compile_seconds` what compiling took and
-    `wall_seconds` what earlier attempts took,
-    `started` when this one began, and `resumptions` says at which step, when and with which commit interrupted ones
-    were taken up.
-    """
-
-    steps: int = 0
-    stopped_early: bool = False
-    best_step: int | None = None
-    val_accuracy: float | None = None
-    test_accuracy: float | None = None
-    last_val_accuracy: float | None = None
-    last_test_accuracy: float | None = None
-    micro_batch: int | None = None
-    compile_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
-    resumptions: list[dict[str, Any]] = field(default_factory=list)
-    cost: dict[str, Any] = field(default_factory=dict)
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    weights: dict[str, Tensor] = field(default_factory=dict)
-    predictions: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
-
-    def elapsed(self) -> float:
-        """Return the seconds of this attempt and the earlier ones."""
-        return self.wall_seconds + time.perf_counter() - self.started
 
 
 class Window:
@@ -207,26 +168,3 @@ class Training:
             getattr(self, name).load_state_dict(state[name])
         self.last_rate = state["last_rate"]
         set_random_state(state["random"][self.world.rank], self.device)
-
-
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of every generator of random numbers, as containers of tensors and plain values."""
-    version, words, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - what others may draw from
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        "python": [version, list(words), gauss],
-        "numpy": [torch.from_numpy(np.array(keys, dtype=np.int64)), int(position), int(has_gauss), float(cached)],
-    }
-
-
-def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Set every generator of random numbers."""
-    torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] is not None and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"].cpu(), device)
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state(("MT19937", keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002

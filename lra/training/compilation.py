@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lra.data import LENGTH_MULTIPLE, Batching, lengths
-from lra.evaluation import compute_logits
 from lra.tasks import Split
+from lra.training.batching import LENGTH_MULTIPLE, Batching, lengths
+from lra.training.objectives import compute_logits
 
 MODES = (False, True, "auto")
 # Lengths that batches are padded to: fewer cost padding, more cost minutes of compilation.
@@ -51,7 +51,7 @@ def compiled(
         sizes: examples in a forward pass.
         max_len: of the task.
         device: where the model is.
-        precision: as in `lra.evaluation`.
+        precision: as in `lra.training.evaluation`.
 
     Returns:
         The compiled model, and the seconds that it took.

@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lra.data import Batch
 from lra.machine.distributed import World
 from lra.machine.memory import is_out_of_memory
 from lra.machine.stopping import StopRequest
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+from lra.training.batching import Batch
+from lra.training.objectives import compute_logits
 
 
 class Evaluation(NamedTuple):
@@ -76,14 +75,6 @@ def evaluate(
         model.train(was_training)
     found = world.sum(predictions).cpu().numpy()
     return Evaluation(world.sum(loss).item() / len(found), float((found == labels).mean()), found)
-
-
-def compute_logits(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Tensor:
-    """Run a batch through the model; (B, num_classes) in float32."""
-    dtype = PRECISIONS[precision]
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        logits = model(batch.tokens.to(device, non_blocking=True), batch.mask.to(device, non_blocking=True))
-    return logits.float()
 
 
 def _in_parts(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Tensor:

@@ -16,20 +16,22 @@ from torch import nn
 from torch.amp import GradScaler
 from tqdm import tqdm
 
-from lra import compilation
-from lra.checkpoint import Checkpoints
-from lra.data import Batching
 from lra.errors import InputError, check_integer
-from lra.evaluation import PRECISIONS, Evaluation, evaluate
 from lra.machine.distributed import World
 from lra.machine.environment import current_commit, now
 from lra.machine.meter import Meter
 from lra.machine.profiling import profiled
 from lra.machine.stopping import StoppedError, StopRequest
-from lra.optimization import Optimization
-from lra.stepping import Stepper
 from lra.tasks import Split, Task
-from lra.training import Choice, Outcome, Training, Window
+from lra.training import compilation
+from lra.training.batching import Batching
+from lra.training.checkpoint import Checkpoints
+from lra.training.evaluation import Evaluation, evaluate
+from lra.training.objectives import PRECISIONS
+from lra.training.optimizer import Optimization
+from lra.training.outcome import Outcome
+from lra.training.progress import Choice, Training, Window
+from lra.training.stepper import Stepper
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +211,7 @@ class Trainer:
         world: World | None = None,
         name: str = "evaluation",
     ) -> Evaluation:
-        """Pass once over every example of a split; see `lra.evaluation.evaluate`. A long pass shows how far it is."""
+        """Pass once over every example of a split; see `lra.training.evaluation.evaluate`. A long pass shows how far it is."""
         batches = self.batching.evaluation(split, self.eval_batch_size, max_len)
         count = -(-len(split.labels) // self.eval_batch_size)
         leads = world is None or world.leads

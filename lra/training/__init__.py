@@ -1,0 +1,1 @@
+"""One loop: a model, a task, steps, evaluations."""
