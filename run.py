@@ -28,7 +28,7 @@ from lra.machine.devices import claimed_device
 from lra.machine.distributed import leads
 from lra.machine.environment import now
 from lra.machine.stopping import StoppedError
-from lra.missing import forget_missing, note_missing
+from lra.records.missing_data import forget_missing, note_missing
 from lra.runner import run
 from lra.settings import identify, make_model, make_trainer
 from lra.summary import summarize

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from lra.record import RunRecord
+    from lra.records.record import RunRecord
 
 __all__ = ["leaderboard", "load_records"]
 
@@ -34,7 +34,7 @@ def load_records(results_dir: str | Path = "results") -> list[RunRecord]:
     """
     from pathlib import Path
 
-    from lra import collected
+    from lra.records import collection as collected
 
     return collected.load_records(Path(results_dir))
 

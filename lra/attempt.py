@@ -21,7 +21,7 @@ from lra.machine.flops import count_flops
 from lra.machine.memory import is_out_of_memory
 from lra.machine.meter import Meter
 from lra.machine.stopping import StopRequest
-from lra.record import FLOOR, LABELS, PREDICTIONS_NAME, WEIGHTS_NAME, RunRecord, Status
+from lra.records.record import FLOOR, LABELS, PREDICTIONS_NAME, WEIGHTS_NAME, RunRecord, Status
 from lra.tasks import Task
 from lra.training.checkpoint import Checkpoints
 from lra.training.outcome import DivergedError, Outcome

@@ -14,9 +14,9 @@ import pandas as pd
 from lra.experiments import Experiment
 from lra.layout import MINUS, TIMES, each
 from lra.published import METRICS, Metric, Model, PaperTable, find_model, printed
-from lra.record import RunRecord
+from lra.records.record import BASELINE, RunRecord, accuracy_of
 from lra.statistics import sampling_half_width
-from lra.tables import BASELINE, accuracy_of, cell, leaderboard
+from lra.tables import cell, leaderboard
 
 PUBLISHED_SCALE = "full"
 AVERAGE = "avg"

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lra.collected import load_packed
 from lra.costs import COSTS as LETTERS
 from lra.costs import cost_frame, machine_of
 from lra.errors import InputError
 from lra.layout import each
 from lra.plots import COLOURS, GREY, LOOK, End, name_ends, save
-from lra.record import RunRecord
-from lra.tables import BASELINE, TASK_TITLES, accuracy_of, comparable, floors, label, leaderboard, tested
+from lra.records.collection import load_packed
+from lra.records.record import BASELINE, RunRecord, accuracy_of, tested
+from lra.tables import TASK_TITLES, comparable, floors, label, leaderboard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

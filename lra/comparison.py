@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lra.collected import load_packed
 from lra.errors import InputError
 from lra.layout import TO, Report, Table, each
-from lra.packed import Packed
-from lra.record import LABELS, RunRecord
-from lra.tables import TABLE_COLUMNS, data_name, label, leaderboard, scale_order, tested
+from lra.records.arrays import Packed
+from lra.records.collection import load_packed
+from lra.records.record import LABELS, RunRecord, tested
+from lra.tables import TABLE_COLUMNS, data_name, label, leaderboard, scale_order
 
 LEVEL = 0.05
 Right = Mapping[int, NDArray[np.bool_]]  # by seed, whether each test example was classified rightly

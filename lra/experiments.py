@@ -12,7 +12,7 @@ import yaml
 
 from lra.errors import InputError
 from lra.layout import Report, Table
-from lra.record import RunRecord
+from lra.records.record import RunRecord
 from lra.tables import STATUS_TEXT, scale_order
 
 NO_DATA = "no data"

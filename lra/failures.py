@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from lra.layout import Report, Table
-from lra.record import RunRecord
+from lra.records.record import RunRecord
 from lra.tables import STATUS_TEXT, scale_order
 
 COLUMNS = ["scale", "protocol", "task", "attn", "seed", "device", "status", "steps", "reason", "key", "command"]

@@ -18,14 +18,14 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lra.collected import load_packed
 from lra.errors import InputError
 from lra.families import FAMILIES, family_of
 from lra.files import write_atomically
 from lra.page_rows import Line, measured_lines, published_lines
 from lra.plots import REFERENCES
-from lra.record import RunRecord
-from lra.tables import CELL_LEGEND, accuracy_of, scale_order, tested
+from lra.records.collection import load_packed
+from lra.records.record import RunRecord, accuracy_of, tested
+from lra.tables import CELL_LEGEND, scale_order
 
 ASSETS = files("lra") / "page_assets"
 NAME = "leaderboard.html"

@@ -11,7 +11,7 @@ from lra.beside import PUBLISHED_SCALE
 from lra.costs import machine_of
 from lra.layout import each
 from lra.published import METRICS, find_model, load_models, load_numbers, load_tables, printed
-from lra.record import RunRecord
+from lra.records.record import RunRecord
 from lra.tables import TABLE_COLUMNS, TASK_TITLES, comparable, floors, label, leaderboard
 
 MISSING = "\N{EN DASH}"

@@ -17,8 +17,8 @@ from lra.beside import AVERAGE, PUBLISHED_SCALE, Row, match
 from lra.experiments import Experiment
 from lra.layout import Report, Table, each
 from lra.published import METRICS, Metric, Model, PaperTable, printed
-from lra.record import RunRecord
-from lra.tables import BASELINE, CELL_LEGEND, TASK_TITLES, caption, cell, floors, label, leaderboard, scale_order
+from lra.records.record import BASELINE, RunRecord
+from lra.tables import CELL_LEGEND, TASK_TITLES, caption, cell, floors, label, leaderboard, scale_order
 
 # Of the frame: a published number is of the published size, whatever the scale of the row's own value.
 COLUMNS = {

@@ -11,7 +11,7 @@ import pandas as pd
 
 from lra.errors import InputError
 from lra.layout import each
-from lra.record import RunRecord
+from lra.records.record import RunRecord
 
 FOLDER = Path("published")
 # What papers print does not depend on where somebody keeps results: a folder without its own has the checkout's.

@@ -12,7 +12,7 @@ from lra.beside import AVERAGE, Row, match
 from lra.experiments import Experiment
 from lra.layout import MINUS, Report, Table
 from lra.published import METRICS, Model, PaperTable
-from lra.record import RunRecord
+from lra.records.record import RunRecord
 from lra.statistics import NORMAL_QUANTILE
 from lra.tables import TASK_TITLES, data_name, floors, scale_order
 

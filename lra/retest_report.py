@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from lra.layout import Report, Table, each
-from lra.record import RunRecord
-from lra.retest_record import Retest
+from lra.records.record import RunRecord
+from lra.records.retest_record import Retest
 from lra.statistics import sampling_half_width
 from lra.tables import data_name, label, leaderboard, scale_order
 

@@ -21,9 +21,9 @@ from lra.files import write_atomically
 from lra.machine.distributed import joined
 from lra.machine.environment import current_commit, describe_environment, now
 from lra.machine.stopping import stoppable
-from lra.record import RECORD_NAME, RunRecord, fingerprint
+from lra.records.record import RECORD_NAME, RunRecord, fingerprint
+from lra.records.wandb_mirror import WandbMirror
 from lra.tasks import Task
-from lra.tracking import WandbMirror
 from lra.training.checkpoint import Checkpoints
 from lra.training.trainer import Trainer
 

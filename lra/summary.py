@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lra.record import FLOOR, PREDICTIONS_NAME, RECORD_NAME, WEIGHTS, RunRecord
+from lra.records.record import FLOOR, PREDICTIONS_NAME, RECORD_NAME, WEIGHTS, RunRecord
 from lra.statistics import sampling_half_width
 
 

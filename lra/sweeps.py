@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from lra.record import RECORD_NAME, RunRecord
+from lra.records.record import RECORD_NAME, RunRecord
 
 
 def describe_sweep(results_dir: Path, since: str) -> str:

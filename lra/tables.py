@@ -9,14 +9,12 @@ from typing import Any
 import pandas as pd
 
 from lra.layout import Report, Table, each, write
-from lra.record import RunRecord
-from lra.retest_record import Retest
+from lra.records.record import BASELINE, RunRecord, accuracy_of, tested
+from lra.records.retest_record import Retest
 from lra.statistics import bootstrap_interval
 
 # Runs on different data, or on different kinds of machine, never share a table.
 TABLE_COLUMNS = ["scale", "protocol", "device"]
-# The name of a record that is no attention mechanism's begins with this; it stands beneath the table.
-BASELINE = "baseline_"
 STATUS_TEXT = {"out_of_memory": "out of memory"}
 SCALES = ("full", "mini", "smoke")
 TASK_TITLES = {
@@ -32,19 +30,6 @@ CELL_LEGEND = (
     f"the test set; one seed shows that error alone]. Learned: runs above {100 * LEARNED:.0f} % on Pathfinder and "
     "Path-X, where the others stay at chance."
 )
-
-
-def tested(record: RunRecord) -> str:
-    """Say which weights the run's protocol tests: `best` or `last`."""
-    protocol = record.config.get("protocol")
-    return protocol.get("tested", "best") if isinstance(protocol, dict) else "best"
-
-
-def accuracy_of(record: RunRecord) -> float | None:
-    """Return the test accuracy that the run's protocol asks for, a fraction; None if the run did not end ok."""
-    if record.status != "ok":
-        return None
-    return record.last_test_accuracy if tested(record) == "last" else record.test_accuracy
 
 
 def data_name(record: RunRecord | Retest) -> str:

@@ -18,9 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from lra.collected import load_records
 from lra.layout import Report, Table, write
-from lra.record import RunRecord
+from lra.records.collection import load_records
+from lra.records.record import RunRecord
 from lra.tables import STATUS_TEXT
 
 SECONDS = 10.0

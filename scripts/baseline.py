@@ -23,10 +23,10 @@ from lra.arguments import help_if_asked
 from lra.configuration import CONFIGS
 from lra.errors import InputError
 from lra.machine.devices import claimed_device
+from lra.records.record import BASELINE
 from lra.runner import run
 from lra.settings import identify, make_trainer
 from lra.summary import summarize
-from lra.tables import BASELINE
 from lra.tasks import Task
 from models.baselines.cnn import SmallCNN
 from models.baselines.ngrams import NgramClassifier

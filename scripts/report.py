@@ -29,8 +29,6 @@ from pathlib import Path
 
 from lra.arguments import help_if_asked, parse
 from lra.charts import board, write_figures
-from lra.chosen import FILTERS, chosen
-from lra.collected import collect, import_records, load_measured, load_records, load_retests, unfinished
 from lra.comparison import compare_report
 from lra.configuration import CONFIGS
 from lra.costs import cost_report
@@ -39,14 +37,24 @@ from lra.experiments import choose, coverage, load_experiments
 from lra.failures import failure_report
 from lra.files import write_atomically
 from lra.layout import FORMATS, Report, write
-from lra.missing import load_missing
-from lra.online import load_online
 from lra.page import write_page
 from lra.papers import paper_report
 from lra.plots import save
 from lra.published import load_models, load_tables
 from lra.ranks import rank_report
-from lra.record import RunRecord
+from lra.records.collection import (
+    FILTERS,
+    chosen,
+    collect,
+    import_records,
+    load_measured,
+    load_records,
+    load_retests,
+    unfinished,
+)
+from lra.records.missing_data import load_missing
+from lra.records.record import RunRecord
+from lra.records.wandb_mirror import load_online
 from lra.retest_report import retest_report
 from lra.tables import comparable, leaderboard_report
 from lra.watch import watch

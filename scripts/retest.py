@@ -23,18 +23,16 @@ from typing import Any
 import yaml
 
 from lra.arguments import help_if_asked, parse
-from lra.chosen import FILTERS, chosen
-from lra.collected import load_records
 from lra.configuration import CONFIGS
 from lra.errors import InputError
 from lra.layout import write
 from lra.machine.devices import claimed_device
 from lra.machine.stopping import stoppable
-from lra.record import RunRecord
+from lra.records.collection import FILTERS, chosen, load_records
+from lra.records.record import BASELINE, RunRecord
+from lra.records.retest_record import Retest
 from lra.retest import Tasks, retest
-from lra.retest_record import Retest
 from lra.retest_report import retest_report
-from lra.tables import BASELINE
 
 CHANGE = "task."
 OPTIONS = {**dict.fromkeys((*FILTERS, "key", "cache_dir"), ""), "device": "auto", "results_dir": "results"}

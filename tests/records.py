@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lra.record import RunRecord, fingerprint
+from lra.records.record import RunRecord, fingerprint
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "published"
 GENERATED = {"source": "generated", "variant": "brackets", "sizes": {"test": 10000}, "sha256": {"test": "ab" * 32}}

@@ -6,8 +6,8 @@ import shutil
 
 import pytest
 
-from lra.collected import load_records
 from lra.page import write_page
+from lra.records.collection import load_records
 from tests.shown import shown
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from lra.errors import InputError
 from lra.experiments import Experiment, choose, coverage, load_experiments
 from lra.layout import write
-from lra.missing import forget_missing, load_missing, note_missing
+from lra.records.missing_data import forget_missing, load_missing, note_missing
 from tests.configurations import CONFIGS, choices, composed, resolved
 from tests.records import record
 

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from lra.collected import load_records
 from lra.errors import InputError
 from lra.page import page
 from lra.page_rows import measured_lines, published_lines
+from lra.records.collection import load_records
 from scripts import report
 from tests.records import record, with_published
 from tests.shown import ATTACK, shown

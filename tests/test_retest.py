@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from lra import retest as module
-from lra.collected import collect, import_records, load_records, load_retests
 from lra.errors import InputError
 from lra.machine.stopping import StoppedError, StopRequest
+from lra.records.collection import collect, import_records, load_records, load_retests
+from lra.records.retest_record import RETESTS_NAME, Retest, read_retests, write_retests
 from lra.retest import Tasks, count_common, load_model, retest
-from lra.retest_record import RETESTS_NAME, Retest, read_retests, write_retests
 from lra.tasks import Split
 from lra.training.trainer import Trainer
 from run import train

@@ -15,10 +15,10 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from lra import record
 from lra.errors import InputError
 from lra.files import write_atomically
-from lra.record import RunRecord
+from lra.records import record
+from lra.records.record import RunRecord
 from lra.runner import run
 from tests.test_trainer import TRAINER, model_for
 from tests.toy import ToyTask
@@ -256,7 +256,7 @@ def test_what_a_run_writes_does_not_make_its_code_another(tmp_path, monkeypatch)
     def git(*words):
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True)
 
-    for name in ("lra/record.py", "results/rows.jsonl"):
+    for name in ("lra/records/record.py", "results/rows.jsonl"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("1")
     git("init", "-q")

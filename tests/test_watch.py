@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lra.record import fingerprint
+from lra.records.record import fingerprint
 from lra.watch import watch_report
 from scripts import report
 from tests.records import record, saved

@@ -16,7 +16,7 @@ from torch import Tensor
 from benchmarks.subjects import HEAD_DIM, HEADS
 from lra.configuration import compose_config, to_plain
 from lra.errors import InputError
-from lra.record import WEIGHTS_NAME
+from lra.records.record import WEIGHTS_NAME
 from lra.tasks import Task
 from lra.training.batching import Batching
 from models.attention import Attention

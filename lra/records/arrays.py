@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lra.errors import InputError
 from lra.files import write_atomically
 from lra.layout import each
-from lra.record import FLOOR, PREDICTIONS_NAME, WEIGHTS, RunRecord
+from lra.records.record import FLOOR, PREDICTIONS_NAME, WEIGHTS, RunRecord
 
 log = logging.getLogger(__name__)
 

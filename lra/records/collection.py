@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
 from lra.errors import InputError
 from lra.files import write_atomically
-from lra.packed import Packed
-from lra.record import FINAL_STATUSES, RECORD_NAME, RunRecord, fingerprint
-from lra.retest_record import RETESTS_NAME, REWRITTEN, Retest, read_retests, write_retests
+from lra.records.arrays import Packed
+from lra.records.record import RECORD_NAME, RunRecord, _altered, check_values
+from lra.records.retest_record import RETESTS_NAME, REWRITTEN, Retest, read_retests, write_retests
 
 log = logging.getLogger(__name__)
 
@@ -239,36 +239,17 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     return enumerate(StringIO(text), start=1)
 
 
-def check_values(record: RunRecord) -> None:
-    """Refuse what would stop every table.
+FILTERS = ("task", "attn", "protocol", "scale", "device")
+
+
+def chosen(records: Sequence[RunRecord], options: Mapping[str, str], configs: Path) -> list[RunRecord]:
+    """Take the records that the options name; "" is any.
 
     Raises:
-        ValueError: the record says something impossible, or lacks what tables need.
+        InputError: no configuration and no record has such a name.
     """
-    try:
-        accuracies = [record.val_accuracy, record.test_accuracy, record.last_test_accuracy, *record.floors.values()]
-        possible = all(value is None or 0 <= value <= 1 for value in accuracies)
-        described = record.data["sizes"]["test"] > 0 and all(
-            isinstance(text, str)
-            for text in (record.data["source"], record.data["variant"], record.data["sha256"]["test"])
-        )
-        named = isinstance(record.seed, int) and isinstance(record.config["attn"], dict)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"it lacks or misstates what tables need: {error!r}") from error
-    if not possible or not described or not named:
-        raise ValueError("it has an accuracy that is no fraction, or data without size or name")
-    if record.status not in (*FINAL_STATUSES, "failed", "interrupted"):
-        raise ValueError(f"its status is {record.status!r}")
-
-
-def _altered(record: RunRecord) -> str:
-    """Say in what a record contradicts its own configuration; "" if in nothing."""
-    without_seed = {name: value for name, value in record.config.items() if name != "seed"}
-    if fingerprint(record.config) != record.key or fingerprint(without_seed) != record.group:
-        return f"its configuration was altered: it hashes to {fingerprint(record.config)}, not to its key"
-    config = record.config
-    names = [config["task"]["name"], config["attn"]["name"], config["protocol"]["name"], config["scale"]]
-    told = [record.task, record.attn, record.protocol, record.scale, record.seed, record.data]
-    if told != [*names, config["seed"], config["prepared"]]:
-        return "its task, attn, protocol, scale, seed or data are not those of its configuration"
-    return ""
+    for name in FILTERS:
+        known = {path.stem for path in (configs / name).glob("*.yaml")} | {getattr(run, name) for run in records}
+        if options[name] and options[name] not in known:
+            raise InputError(f"There is no {name}={options[name]}. Choose from {', '.join(sorted(known))}.")
+    return [run for run in records if all(options[name] in ("", getattr(run, name)) for name in FILTERS)]

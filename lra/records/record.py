@@ -122,3 +122,55 @@ class RunRecord:
 def fingerprint(values: dict[str, Any]) -> str:
     """Hash plain values to ten hexadecimal digits, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+
+
+# The name of a record that is no attention mechanism's begins with this; it stands beneath the table.
+BASELINE = "baseline_"
+
+
+def tested(record: RunRecord) -> str:
+    """Say which weights the run's protocol tests: `best` or `last`."""
+    protocol = record.config.get("protocol")
+    return protocol.get("tested", "best") if isinstance(protocol, dict) else "best"
+
+
+def accuracy_of(record: RunRecord) -> float | None:
+    """Return the test accuracy that the run's protocol asks for, a fraction; None if the run did not end ok."""
+    if record.status != "ok":
+        return None
+    return record.last_test_accuracy if tested(record) == "last" else record.test_accuracy
+
+
+def check_values(record: RunRecord) -> None:
+    """Refuse what would stop every table.
+
+    Raises:
+        ValueError: the record says something impossible, or lacks what tables need.
+    """
+    try:
+        accuracies = [record.val_accuracy, record.test_accuracy, record.last_test_accuracy, *record.floors.values()]
+        possible = all(value is None or 0 <= value <= 1 for value in accuracies)
+        described = record.data["sizes"]["test"] > 0 and all(
+            isinstance(text, str)
+            for text in (record.data["source"], record.data["variant"], record.data["sha256"]["test"])
+        )
+        named = isinstance(record.seed, int) and isinstance(record.config["attn"], dict)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"it lacks or misstates what tables need: {error!r}") from error
+    if not possible or not described or not named:
+        raise ValueError("it has an accuracy that is no fraction, or data without size or name")
+    if record.status not in (*FINAL_STATUSES, "failed", "interrupted"):
+        raise ValueError(f"its status is {record.status!r}")
+
+
+def _altered(record: RunRecord) -> str:
+    """Say in what a record contradicts its own configuration; "" if in nothing."""
+    without_seed = {name: value for name, value in record.config.items() if name != "seed"}
+    if fingerprint(record.config) != record.key or fingerprint(without_seed) != record.group:
+        return f"its configuration was altered: it hashes to {fingerprint(record.config)}, not to its key"
+    config = record.config
+    names = [config["task"]["name"], config["attn"]["name"], config["protocol"]["name"], config["scale"]]
+    told = [record.task, record.attn, record.protocol, record.scale, record.seed, record.data]
+    if told != [*names, config["seed"], config["prepared"]]:
+        return "its task, attn, protocol, scale, seed or data are not those of its configuration"
+    return ""
