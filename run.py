@@ -29,9 +29,9 @@ from lra.machine.distributed import leads
 from lra.machine.environment import now
 from lra.machine.stopping import StoppedError
 from lra.records.missing_data import forget_missing, note_missing
-from lra.runner import run
-from lra.settings import identify, make_model, make_trainer
-from lra.summary import summarize
+from lra.runs.factory import identify, make_model, make_trainer
+from lra.runs.run import run
+from lra.runs.summary import summarize
 from lra.sweeps import describe_sweep
 from models.attention import Attention
 

@@ -24,9 +24,9 @@ from lra.configuration import CONFIGS
 from lra.errors import InputError
 from lra.machine.devices import claimed_device
 from lra.records.record import BASELINE
-from lra.runner import run
-from lra.settings import identify, make_trainer
-from lra.summary import summarize
+from lra.runs.factory import identify, make_trainer
+from lra.runs.run import run
+from lra.runs.summary import summarize
 from lra.tasks import Task
 from models.baselines.cnn import SmallCNN
 from models.baselines.ngrams import NgramClassifier

@@ -31,8 +31,8 @@ from lra.machine.stopping import stoppable
 from lra.records.collection import FILTERS, chosen, load_records
 from lra.records.record import BASELINE, RunRecord
 from lra.records.retest_record import Retest
-from lra.retest import Tasks, retest
 from lra.retest_report import retest_report
+from lra.runs.retest import Tasks, retest
 
 CHANGE = "task."
 OPTIONS = {**dict.fromkeys((*FILTERS, "key", "cache_dir"), ""), "device": "auto", "results_dir": "results"}

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lra.configuration import CONFIGS
-from lra.settings import make_model, make_trainer
+from lra.runs.factory import make_model, make_trainer
 
 
 def choices(group: str) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lra.diagnostics import diagnose
+from lra.runs.diagnostics import diagnose
 from models.attention import Attention
 from models.attention.fsat_r import FSATReconstructedAttention
 from models.attention.softmax import SoftmaxAttention

@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from lra.errors import InputError
-from lra.settings import make_trainer
+from lra.runs.factory import make_trainer
 from lra.tasks import Task
 from lra.training.batching import Batching
 from tests.configurations import build_and_classify, choices, resolved, stacked

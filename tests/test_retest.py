@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from lra import retest as module
 from lra.errors import InputError
 from lra.machine.stopping import StoppedError, StopRequest
 from lra.records.collection import collect, import_records, load_records, load_retests
 from lra.records.retest_record import RETESTS_NAME, Retest, read_retests, write_retests
-from lra.retest import Tasks, count_common, load_model, retest
+from lra.runs import retest as module
+from lra.runs.retest import Tasks, count_common, load_model, retest
 from lra.tasks import Split
 from lra.training.trainer import Trainer
 from run import train

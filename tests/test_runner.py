@@ -19,7 +19,7 @@ from lra.errors import InputError
 from lra.files import write_atomically
 from lra.records import record
 from lra.records.record import RunRecord
-from lra.runner import run
+from lra.runs.run import run
 from tests.test_trainer import TRAINER, model_for
 from tests.toy import ToyTask
 
@@ -72,7 +72,7 @@ def test_operations_that_cannot_be_counted_are_no_failure(tmp_path, monkeypatch,
     def refuse(*_):
         raise NotImplementedError("no such kernel")
 
-    monkeypatch.setattr("lra.attempt.count_flops", refuse)
+    monkeypatch.setattr("lra.runs.attempt.count_flops", refuse)
     record, _ = train(tmp_path, seed=1)
     assert (record.status, record.forward_flops) == ("ok", None)
     assert "could not be examined: no such kernel" in caplog.text

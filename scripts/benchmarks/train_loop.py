@@ -19,7 +19,7 @@ from torch import nn
 from benchmarks.core import Row
 from lra.configuration import compose_config, to_plain
 from lra.machine.meter import Meter
-from lra.settings import make_trainer
+from lra.runs.factory import make_trainer
 from lra.tasks import Task
 from lra.training.outcome import Outcome
 from models.encoder import Classifier

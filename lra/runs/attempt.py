@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from lra.diagnostics import diagnose
 from lra.files import write_atomically
 from lra.machine.distributed import World
 from lra.machine.flops import count_flops
@@ -22,6 +21,7 @@ from lra.machine.memory import is_out_of_memory
 from lra.machine.meter import Meter
 from lra.machine.stopping import StopRequest
 from lra.records.record import FLOOR, LABELS, PREDICTIONS_NAME, WEIGHTS_NAME, RunRecord, Status
+from lra.runs.diagnostics import diagnose
 from lra.tasks import Task
 from lra.training.checkpoint import Checkpoints
 from lra.training.outcome import DivergedError, Outcome
@@ -38,7 +38,7 @@ class Attempt:
 
     Attributes:
         record: says what the run is; what it produces is put in.
-        task, build_model, trainer, device, folder: as in `lra.runner.run`.
+        task, build_model, trainer, device, folder: as in `lra.runs.run.run`.
         checkpoints: where to go on from.
         world: the processes that train together; the first one writes.
         mirror: is told every point of the curve.

@@ -15,7 +15,6 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from lra.attempt import Attempt
 from lra.errors import InputError
 from lra.files import write_atomically
 from lra.machine.distributed import joined
@@ -23,6 +22,7 @@ from lra.machine.environment import current_commit, describe_environment, now
 from lra.machine.stopping import stoppable
 from lra.records.record import RECORD_NAME, RunRecord, fingerprint
 from lra.records.wandb_mirror import WandbMirror
+from lra.runs.attempt import Attempt
 from lra.tasks import Task
 from lra.training.checkpoint import Checkpoints
 from lra.training.trainer import Trainer

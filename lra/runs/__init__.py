@@ -1,0 +1,1 @@
+"""Doing one run: from a configuration to a record."""
