@@ -55,7 +55,7 @@ def leaderboard(
     Raises:
         InputError: there is no such folder.
     """
-    from lra import tables
+    from lra.reports import leaderboard as tables
 
     wanted = {"task": task, "attn": attn, "protocol": protocol, "scale": scale, "device": device}
     found = records if isinstance(records, list) else load_records(records)

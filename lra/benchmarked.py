@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lra.beside import Row, published_row
-from lra.layout import Table, each
 from lra.machine.flops import TOLERANCE
 from lra.published import METRICS, Model, PaperTable, find_model
+from lra.reports.report import Table, each
 
 # Speed-ups are over stored scores, which is what the papers' Transformer is.
 REFERENCE = "softmax_materialised"

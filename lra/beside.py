@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from lra.experiments import Experiment
-from lra.layout import MINUS, TIMES, each
 from lra.published import METRICS, Metric, Model, PaperTable, find_model, printed
 from lra.records.record import BASELINE, RunRecord, accuracy_of
+from lra.reports.experiments import Experiment
+from lra.reports.leaderboard import cell, leaderboard
+from lra.reports.report import MINUS, TIMES, each
 from lra.statistics import sampling_half_width
-from lra.tables import cell, leaderboard
 
 PUBLISHED_SCALE = "full"
 AVERAGE = "avg"

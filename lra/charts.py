@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lra.costs import COSTS as LETTERS
-from lra.costs import cost_frame, machine_of
 from lra.errors import InputError
-from lra.layout import each
 from lra.plots import COLOURS, GREY, LOOK, End, name_ends, save
 from lra.records.collection import load_packed
 from lra.records.record import BASELINE, RunRecord, accuracy_of, tested
-from lra.tables import TASK_TITLES, comparable, floors, label, leaderboard
+from lra.reports.costs import COSTS as LETTERS
+from lra.reports.costs import cost_frame, machine_of
+from lra.reports.leaderboard import floors, leaderboard
+from lra.reports.names import TASK_TITLES, comparable, label
+from lra.reports.report import each
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

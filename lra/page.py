@@ -25,7 +25,8 @@ from lra.page_rows import Line, measured_lines, published_lines
 from lra.plots import REFERENCES
 from lra.records.collection import load_packed
 from lra.records.record import RunRecord, accuracy_of, tested
-from lra.tables import CELL_LEGEND, scale_order
+from lra.reports.leaderboard import CELL_LEGEND
+from lra.reports.names import scale_order
 
 ASSETS = files("lra") / "page_assets"
 NAME = "leaderboard.html"

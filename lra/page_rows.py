@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lra.beside import PUBLISHED_SCALE
-from lra.costs import machine_of
-from lra.layout import each
 from lra.published import METRICS, find_model, load_models, load_numbers, load_tables, printed
 from lra.records.record import RunRecord
-from lra.tables import TABLE_COLUMNS, TASK_TITLES, comparable, floors, label, leaderboard
+from lra.reports.costs import machine_of
+from lra.reports.leaderboard import floors, leaderboard
+from lra.reports.names import TABLE_COLUMNS, TASK_TITLES, comparable, label
+from lra.reports.report import each
 
 MISSING = "\N{EN DASH}"
 NAN = math.nan

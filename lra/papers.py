@@ -14,11 +14,12 @@ import pandas as pd
 
 from lra.benchmarked import SOURCES, benchmarked, sections
 from lra.beside import AVERAGE, PUBLISHED_SCALE, Row, match
-from lra.experiments import Experiment
-from lra.layout import Report, Table, each
 from lra.published import METRICS, Metric, Model, PaperTable, printed
 from lra.records.record import BASELINE, RunRecord
-from lra.tables import CELL_LEGEND, TASK_TITLES, caption, cell, floors, label, leaderboard, scale_order
+from lra.reports.experiments import Experiment
+from lra.reports.leaderboard import CELL_LEGEND, cell, floors, leaderboard
+from lra.reports.names import TASK_TITLES, caption, label, scale_order
+from lra.reports.report import Report, Table, each
 
 # Of the frame: a published number is of the published size, whatever the scale of the row's own value.
 COLUMNS = {

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lra.errors import InputError
-from lra.layout import each
 from lra.records.record import RunRecord
+from lra.reports.report import each
 
 FOLDER = Path("published")
 # What papers print does not depend on where somebody keeps results: a folder without its own has the checkout's.

@@ -9,12 +9,13 @@ from typing import Any
 import pandas as pd
 
 from lra.beside import AVERAGE, Row, match
-from lra.experiments import Experiment
-from lra.layout import MINUS, Report, Table
 from lra.published import METRICS, Model, PaperTable
 from lra.records.record import RunRecord
+from lra.reports.experiments import Experiment
+from lra.reports.leaderboard import floors
+from lra.reports.names import TASK_TITLES, data_name, scale_order
+from lra.reports.report import MINUS, Report, Table
 from lra.statistics import NORMAL_QUANTILE
-from lra.tables import TASK_TITLES, data_name, floors, scale_order
 
 LEAST = 4  # below it the interval of a correlation is not defined
 HEAD = (

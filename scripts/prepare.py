@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lra.arguments import help_if_asked
 from lra.configuration import CONFIGS
 from lra.errors import InputError
-from lra.layout import markdown
+from lra.reports.report import markdown
 from lra.tasks import Task
 from lra.tasks.preview import HEAD, plot, rows
 

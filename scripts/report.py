@@ -29,14 +29,9 @@ from pathlib import Path
 
 from lra.arguments import help_if_asked, parse
 from lra.charts import board, write_figures
-from lra.comparison import compare_report
 from lra.configuration import CONFIGS
-from lra.costs import cost_report
 from lra.errors import InputError
-from lra.experiments import choose, coverage, load_experiments
-from lra.failures import failure_report
 from lra.files import write_atomically
-from lra.layout import FORMATS, Report, write
 from lra.page import write_page
 from lra.papers import paper_report
 from lra.plots import save
@@ -55,9 +50,16 @@ from lra.records.collection import (
 from lra.records.missing_data import load_missing
 from lra.records.record import RunRecord
 from lra.records.wandb_mirror import load_online
-from lra.retest_report import retest_report
-from lra.tables import comparable, leaderboard_report
-from lra.watch import watch
+from lra.reports.comparison import compare_report
+from lra.reports.costs import cost_report
+from lra.reports.coverage import coverage
+from lra.reports.experiments import choose, load_experiments
+from lra.reports.failures import failure_report
+from lra.reports.leaderboard import leaderboard_report
+from lra.reports.names import comparable
+from lra.reports.report import FORMATS, Report, write
+from lra.reports.retests import retest_report
+from lra.reports.watch import watch
 
 OPTIONS = ("format", "table", "experiment", "a", "b", "from", "wandb", "once", *FILTERS)
 VERBS = (

@@ -25,13 +25,13 @@ import yaml
 from lra.arguments import help_if_asked, parse
 from lra.configuration import CONFIGS
 from lra.errors import InputError
-from lra.layout import write
 from lra.machine.devices import claimed_device
 from lra.machine.stopping import stoppable
 from lra.records.collection import FILTERS, chosen, load_records
 from lra.records.record import BASELINE, RunRecord
 from lra.records.retest_record import Retest
-from lra.retest_report import retest_report
+from lra.reports.report import write
+from lra.reports.retests import retest_report
 from lra.runs.retest import Tasks, retest
 
 CHANGE = "task."

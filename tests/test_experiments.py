@@ -15,9 +15,10 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from lra.errors import InputError
-from lra.experiments import Experiment, choose, coverage, load_experiments
-from lra.layout import write
 from lra.records.missing_data import forget_missing, load_missing, note_missing
+from lra.reports.coverage import coverage
+from lra.reports.experiments import Experiment, choose, load_experiments
+from lra.reports.report import write
 from tests.configurations import CONFIGS, choices, composed, resolved
 from tests.records import record
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lra.layout import write
 from lra.papers import paper_report
 from lra.published import METRICS, find_model, load_models, load_numbers, load_tables
+from lra.reports.report import write
 from tests.configurations import CONFIGS, choices
 from tests.records import GENERATED, record
 from tests.test_experiments import EXPERIMENTS

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lra.layout import write
 from lra.ranks import rank_report, spearman
+from lra.reports.report import write
 from tests.records import GENERATED, record
 from tests.test_experiments import EXPERIMENTS
 from tests.test_published import MODELS, TABLES

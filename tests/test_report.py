@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lra.comparison import compare, compare_report, holm, mcnemar
 from lra.errors import InputError
 from lra.records.arrays import Packed
 from lra.records.collection import collect, import_records, load_measured, load_records, unfinished
 from lra.records.record import FLOOR, LABELS
 from lra.records.wandb_mirror import WandbMirror, load_online, to_record
+from lra.reports.comparison import compare, compare_report, holm, mcnemar
 from scripts import report
 from tests.records import GENERATED, record, saved, sound, with_published
 from tests.wandb_file import read

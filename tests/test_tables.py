@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from lra.arguments import parse
-from lra.costs import cost_frame
 from lra.errors import InputError
-from lra.failures import failure_report
-from lra.layout import Report, Table, write
+from lra.reports.costs import cost_frame
+from lra.reports.failures import failure_report
+from lra.reports.leaderboard import leaderboard, leaderboard_report, render, to_frame
+from lra.reports.report import Report, Table, write
 from lra.statistics import DRAWS, NORMAL_QUANTILE, STUDENT_QUANTILES, bootstrap_interval, sampling_half_width
-from lra.tables import leaderboard, leaderboard_report, render, to_frame
 from tests.records import GENERATED, record
 
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lra.records.record import fingerprint
-from lra.watch import watch_report
+from lra.reports.watch import watch_report
 from scripts import report
 from tests.records import record, saved
 

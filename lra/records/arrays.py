@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from lra.errors import InputError
 from lra.files import write_atomically
-from lra.layout import each
 from lra.records.record import FLOOR, PREDICTIONS_NAME, WEIGHTS, RunRecord
+from lra.reports.report import each
 
 log = logging.getLogger(__name__)
 

@@ -211,7 +211,7 @@ class Trainer:
         world: World | None = None,
         name: str = "evaluation",
     ) -> Evaluation:
-        """Pass once over every example of a split; see `lra.training.evaluation.evaluate`. A long pass shows how far it is."""
+        """Pass once over every example of a split; see `evaluate`. A long pass shows how far it is."""
         batches = self.batching.evaluation(split, self.eval_batch_size, max_len)
         count = -(-len(split.labels) // self.eval_batch_size)
         leads = world is None or world.leads

@@ -18,11 +18,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lra.errors import InputError
-from lra.layout import TO, Report, Table, each
 from lra.records.arrays import Packed
 from lra.records.collection import load_packed
 from lra.records.record import LABELS, RunRecord, tested
-from lra.tables import TABLE_COLUMNS, data_name, label, leaderboard, scale_order
+from lra.reports.leaderboard import leaderboard
+from lra.reports.names import TABLE_COLUMNS, data_name, label, scale_order
+from lra.reports.report import TO, Report, Table, each
 
 LEVEL = 0.05
 Right = Mapping[int, NDArray[np.bool_]]  # by seed, whether each test example was classified rightly

@@ -8,11 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from lra.layout import Report, Table, each
 from lra.records.record import RunRecord
 from lra.records.retest_record import Retest
+from lra.reports.leaderboard import leaderboard
+from lra.reports.names import data_name, label, scale_order
+from lra.reports.report import Report, Table, each
 from lra.statistics import sampling_half_width
-from lra.tables import data_name, label, leaderboard, scale_order
 
 PLACE = ["scale", "protocol", "device", "task", "data"]
 HEAD = ("attn", "seed", "on its own %", "on these %")

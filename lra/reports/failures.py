@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from lra.layout import Report, Table
 from lra.records.record import RunRecord
-from lra.tables import STATUS_TEXT, scale_order
+from lra.reports.names import STATUS_TEXT, scale_order
+from lra.reports.report import Report, Table
 
 COLUMNS = ["scale", "protocol", "task", "attn", "seed", "device", "status", "steps", "reason", "key", "command"]
 LONGEST_REASON = 90

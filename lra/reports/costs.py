@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lra.layout import Report, Table, each
 from lra.records.record import RunRecord, accuracy_of, tested
-from lra.tables import STATUS_TEXT, TABLE_COLUMNS, data_name, label, scale_order
+from lra.reports.names import STATUS_TEXT, TABLE_COLUMNS, data_name, label, scale_order
+from lra.reports.report import Report, Table, each
 
 PLACE = [*TABLE_COLUMNS, "task", "data", "device_name"]
 COSTS = {"ms_per_step": "t", "peak_memory_bytes": "m", "training_flops": "f"}

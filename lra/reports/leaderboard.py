@@ -8,20 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from lra.layout import Report, Table, each, write
 from lra.records.record import BASELINE, RunRecord, accuracy_of, tested
-from lra.records.retest_record import Retest
+from lra.reports.names import STATUS_TEXT, TABLE_COLUMNS, caption, comparable, data_name, label, scale_order
+from lra.reports.report import Report, Table, each, write
 from lra.statistics import bootstrap_interval
 
-# Runs on different data, or on different kinds of machine, never share a table.
-TABLE_COLUMNS = ["scale", "protocol", "device"]
-STATUS_TEXT = {"out_of_memory": "out of memory"}
-SCALES = ("full", "mini", "smoke")
-TASK_TITLES = {
-    "listops": "ListOps", "text": "Text", "retrieval": "Retrieval", "image": "Image", "pathfinder": "Pathfinder",
-    "pathx": "Path-X", "avg": "Average",
-}  # fmt: skip
-TESTED = {"best": "the weights with the best validation accuracy", "last": "the weights of the last step"}
 # On these tasks a run learns, or stays at chance: their cells say how many runs were above this accuracy.
 LEARNED, LEARNING_TASKS = 0.6, ("pathfinder", "pathx")
 SHOWN_SETTINGS = 3
@@ -30,16 +21,6 @@ CELL_LEGEND = (
     f"the test set; one seed shows that error alone]. Learned: runs above {100 * LEARNED:.0f} % on Pathfinder and "
     "Path-X, where the others stay at chance."
 )
-
-
-def data_name(record: RunRecord | Retest) -> str:
-    """Tell data sets apart: source, variant and the checksum of the test split."""
-    return f"{record.data['source']}, {record.data['variant']}, {record.data['sha256']['test'][:8]}"
-
-
-def scale_order(scale: str) -> tuple[int, str]:
-    """Sort scales from the published size down."""
-    return (SCALES.index(scale) if scale in SCALES else len(SCALES)), scale
 
 
 def to_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
@@ -89,14 +70,6 @@ def _summary(runs: Sequence[RunRecord], firsts: Sequence[RunRecord]) -> dict[str
     }
 
 
-def comparable(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:
-    """Divide records into what one board may show: by scale, protocol and kind of device."""
-    found: dict[tuple[str, str, str], list[RunRecord]] = {}
-    for run in records:
-        found.setdefault((run.scale, run.protocol, run.device), []).append(run)
-    return found
-
-
 def leaderboard_report(records: Sequence[RunRecord]) -> Report:
     """Lay the leaderboard out: a table for each scale, protocol and kind of device, floors beneath."""
     if not records:
@@ -115,11 +88,6 @@ def leaderboard_report(records: Sequence[RunRecord]) -> Report:
 def render(records: Sequence[RunRecord]) -> str:
     """Print the leaderboard as Markdown."""
     return write(leaderboard_report(records), "markdown")
-
-
-def caption(which: Iterable[str]) -> str:
-    """Say whose accuracy a table has."""
-    return f"Tested: {' or '.join(TESTED[name] for name in sorted(set(which)))}."
 
 
 def cell(row: Any) -> str:
@@ -164,12 +132,6 @@ def _grid(rows: pd.DataFrame, records: Sequence[RunRecord]) -> tuple[list[str], 
         for name in dict.fromkeys(beneath["name"])
     ]
     return ["attn", *heads], lines + floor_lines
-
-
-def label(attn: str, settings: str) -> str:
-    """Name a row."""
-    name = f"baseline: {attn.removeprefix(BASELINE)}" if attn.startswith(BASELINE) else attn
-    return f"{name} [{settings}]" if settings else name
 
 
 def _settings(run: RunRecord, others: Sequence[RunRecord]) -> str:

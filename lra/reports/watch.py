@@ -18,10 +18,10 @@ from typing import Any
 
 import pandas as pd
 
-from lra.layout import Report, Table, write
 from lra.records.collection import load_records
 from lra.records.record import RunRecord
-from lra.tables import STATUS_TEXT
+from lra.reports.names import STATUS_TEXT
+from lra.reports.report import Report, Table, write
 
 SECONDS = 10.0
 LATEST = 10
