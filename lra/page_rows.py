@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lra.beside import PUBLISHED_SCALE
-from lra.published import METRICS, find_model, load_models, load_numbers, load_tables, printed
+from lra.papers.matching import PUBLISHED_SCALE
+from lra.papers.published import METRICS, find_model, load_models, load_numbers, load_tables, printed
 from lra.records.record import RunRecord
 from lra.reports.costs import machine_of
 from lra.reports.leaderboard import floors, leaderboard

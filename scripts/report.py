@@ -33,10 +33,10 @@ from lra.configuration import CONFIGS
 from lra.errors import InputError
 from lra.files import write_atomically
 from lra.page import write_page
-from lra.papers import paper_report
+from lra.papers.published import load_models, load_tables
+from lra.papers.ranks import rank_report
+from lra.papers.tables import paper_report
 from lra.plots import save
-from lra.published import load_models, load_tables
-from lra.ranks import rank_report
 from lra.records.collection import (
     FILTERS,
     chosen,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lra.papers import paper_report
-from lra.published import METRICS, find_model, load_models, load_numbers, load_tables
+from lra.papers.published import METRICS, find_model, load_models, load_numbers, load_tables
+from lra.papers.tables import paper_report
 from lra.reports.report import write
 from tests.configurations import CONFIGS, choices
 from tests.records import GENERATED, record

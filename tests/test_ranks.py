@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lra.ranks import rank_report, spearman
+from lra.papers.ranks import rank_report, spearman
 from lra.reports.report import write
 from tests.records import GENERATED, record
 from tests.test_experiments import EXPERIMENTS

@@ -169,7 +169,6 @@ TABLE_3 = {
         "forms the pilots' scores twice: for the probabilities, and in the fused call that reuses them",
     ),
 }
-TOLERANCE = 0.03  # of counted and analytical coefficients, relative: what does not grow with n d p is in the counts
 
 
 def leading_terms(build: Callable[[int, int], Attention], length: int, budget: int) -> LeadingTerms:

@@ -12,7 +12,8 @@ from benchmarks.core import Progress, Row
 from benchmarks.rendering import number, table
 from benchmarks.subjects import HEAD_DIM, HEADS
 from lra.configuration import backbones, compose_config, to_plain
-from lra.machine.flops import TABLE_3, TOLERANCE, LeadingTerms, count_flops, leading_terms
+from lra.machine.flops import TABLE_3, LeadingTerms, count_flops, leading_terms
+from lra.papers.matching_costs import TOLERANCE
 from models.attention import Attention
 from models.encoder import Classifier
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lra.beside import Row, published_row
-from lra.machine.flops import TOLERANCE
-from lra.published import METRICS, Model, PaperTable, find_model
+from lra.papers.matching import Row, published_row
+from lra.papers.published import METRICS, Model, PaperTable, find_model
 from lra.reports.report import Table, each
 
 # Speed-ups are over stored scores, which is what the papers' Transformer is.
@@ -95,7 +94,7 @@ def benchmarked(table: PaperTable, models: Mapping[tuple[str, str, str], Model],
         folder: of the files of `scripts/benchmark.py`.
 
     Returns:
-        Rows as of `lra.beside.match`, without a scale: `keys` names the file behind the number.
+        Rows as of `lra.papers.matching.match`, without a scale: `keys` names the file behind the number.
     """
     found = []
     for metric in filter(SOURCES.__contains__, table.metrics):
@@ -137,3 +136,6 @@ def _section(metric: str, file: str, rows: Sequence[Row]) -> Table:
         head, lines = head[:-1], [line[:-1] for line in lines]
     title = f"{METRICS[metric].title}, on {rows[0]['device']}"
     return Table(title[0].upper() + title[1:], head, lines, [f"Ours: {SOURCES[metric].about} ({file})."])
+
+
+TOLERANCE = 0.03  # of counted and analytical coefficients, relative: what does not grow with n d p is in the counts

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lra.benchmarked import SOURCES, benchmarked, sections
-from lra.beside import AVERAGE, PUBLISHED_SCALE, Row, match
-from lra.published import METRICS, Metric, Model, PaperTable, printed
+from lra.papers.matching import AVERAGE, PUBLISHED_SCALE, Row, match
+from lra.papers.matching_costs import SOURCES, benchmarked, sections
+from lra.papers.published import METRICS, Metric, Model, PaperTable, printed
 from lra.records.record import BASELINE, RunRecord
 from lra.reports.experiments import Experiment
 from lra.reports.leaderboard import CELL_LEGEND, cell, floors, leaderboard

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from lra.beside import AVERAGE, Row, match
-from lra.published import METRICS, Model, PaperTable
+from lra.papers.matching import AVERAGE, Row, match
+from lra.papers.published import METRICS, Model, PaperTable
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
 from lra.reports.leaderboard import floors

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from lra.published import METRICS, Metric, Model, PaperTable, find_model, printed
+from lra.papers.published import METRICS, Metric, Model, PaperTable, find_model, printed
 from lra.records.record import BASELINE, RunRecord, accuracy_of
 from lra.reports.experiments import Experiment
 from lra.reports.leaderboard import cell, leaderboard

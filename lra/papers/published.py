@@ -15,7 +15,7 @@ from lra.reports.report import each
 
 FOLDER = Path("published")
 # What papers print does not depend on where somebody keeps results: a folder without its own has the checkout's.
-OURS = Path(__file__).parent.parent / "results"
+OURS = Path(__file__).parents[2] / "results"
 STATUS_TEXT = {"fail": "FAIL", "not_reported": "not reported"}
 
 
