@@ -28,15 +28,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lra.arguments import help_if_asked, parse
-from lra.charts import board, write_figures
 from lra.configuration import CONFIGS
 from lra.errors import InputError
+from lra.figures.page.page import write_page
+from lra.figures.runs import board, write_figures
+from lra.figures.style import save
 from lra.files import write_atomically
-from lra.page import write_page
 from lra.papers.published import load_models, load_tables
 from lra.papers.ranks import rank_report
 from lra.papers.tables import paper_report
-from lra.plots import save
 from lra.records.collection import (
     FILTERS,
     chosen,

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from lra.page import write_page
+from lra.figures.page.page import write_page
 from lra.records.collection import load_records
 from tests.shown import shown
 

@@ -8,8 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from lra import charts, plots
 from lra.errors import InputError
+from lra.figures import benchmarks as plots
+from lra.figures import runs as charts
 from tests.records import record, saved
 
 RUNS = [

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from lra.errors import InputError
-from lra.page import page
-from lra.page_rows import measured_lines, published_lines
+from lra.figures.page.page import page
+from lra.figures.page.rows import measured_lines, published_lines
 from lra.records.collection import load_records
 from scripts import report
 from tests.records import record, with_published

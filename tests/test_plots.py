@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lra import plots
 from lra.families import FAMILIES, OTHERS, family_of
+from lra.figures import benchmarks as plots
 from tests.configurations import choices
 
 ENVIRONMENT = {"device_name": "a machine", "num_threads": 2}

@@ -1,4 +1,4 @@
-"""What was measured, to look at: every table in one file, and the figures of `lra.plots`."""
+"""What was measured, to look at: every table in one file, and the figures of `lra.figures.benchmarks`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.core import Row
 from benchmarks.targets import TARGETS
-from lra import plots
 from lra.errors import InputError
+from lra.figures import benchmarks as plots
 from lra.files import write_atomically
 
 

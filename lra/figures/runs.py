@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lra.errors import InputError
-from lra.plots import COLOURS, GREY, LOOK, End, name_ends, save
+from lra.figures.style import COLOURS, GREY, LOOK, End, name_ends, save
 from lra.records.collection import load_packed
 from lra.records.record import BASELINE, RunRecord, accuracy_of, tested
 from lra.reports.costs import COSTS as LETTERS

@@ -20,15 +20,15 @@ from typing import Any
 
 from lra.errors import InputError
 from lra.families import FAMILIES, family_of
+from lra.figures.benchmarks import REFERENCES
+from lra.figures.page.rows import Line, measured_lines, published_lines
 from lra.files import write_atomically
-from lra.page_rows import Line, measured_lines, published_lines
-from lra.plots import REFERENCES
 from lra.records.collection import load_packed
 from lra.records.record import RunRecord, accuracy_of, tested
 from lra.reports.leaderboard import CELL_LEGEND
 from lra.reports.names import scale_order
 
-ASSETS = files("lra") / "page_assets"
+ASSETS = files("lra.figures.page") / "assets"
 NAME = "leaderboard.html"
 CURVES = ("step", "train_loss", "val_loss", "train_accuracy", "val_accuracy")
 MEASURES = ("steps", "best_step", "train_seconds", "ms_per_step", "peak_memory_bytes", "num_params")

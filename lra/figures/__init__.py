@@ -1,0 +1,1 @@
+"""Figures and a page, of the numbers that the tables have."""
