@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
-from benchmarks import report
-from benchmarks.core import Row
-from benchmarks.targets import TARGETS
 
 from lra.arguments import help_if_asked, parse_several
+from lra.benchmarks import report
+from lra.benchmarks.targets import TARGETS
+from lra.benchmarks.timing import Row
 from lra.errors import InputError
 from lra.machine.environment import current_commit, describe_environment, now
 

@@ -16,13 +16,18 @@ TOP = Path(__file__).parent.parent
 sys.path.insert(0, str(TOP / "scripts"))
 
 import benchmark  # noqa: E402
-from benchmarks import approximation, lengths, rendering, sweep  # noqa: E402
-from benchmarks.core import interleave, milliseconds, seconds_of  # noqa: E402
-from benchmarks.roofline import Rates  # noqa: E402
-from benchmarks.subjects import factory  # noqa: E402
-from benchmarks.targets import TARGETS  # noqa: E402
-from benchmarks.transcriptions import transcription  # noqa: E402
 
+from lra.benchmarks import (
+    approximation,  # noqa: E402
+    lengths,  # noqa: E402
+    rendering,  # noqa: E402
+)
+from lra.benchmarks import length_cases as sweep  # noqa: E402
+from lra.benchmarks.roofline import Rates  # noqa: E402
+from lra.benchmarks.subjects import factory  # noqa: E402
+from lra.benchmarks.targets import TARGETS  # noqa: E402
+from lra.benchmarks.timing import interleave, milliseconds, seconds_of  # noqa: E402
+from lra.benchmarks.transcriptions import transcription  # noqa: E402
 from lra.errors import InputError  # noqa: E402
 from lra.machine.memory import peak_of  # noqa: E402
 
@@ -91,7 +96,7 @@ def test_memory_that_ends_is_a_row():
 
 SWEEP_WITHOUT_PREDICTION = """
 import json, sys
-from benchmarks import sweep
+from lra.benchmarks import length_cases as sweep
 sweep.History.objection = lambda self, n: ""
 for row in sweep.sweep("attention", "softmax_materialised", json.loads(sys.argv[1])):
     print(json.dumps(row))
@@ -266,7 +271,7 @@ def test_the_largest_batch_is_less_than_wanted_where_memory_is_short(task, attn,
 
 def test_the_limit_of_memory_is_torchs_to_report():
     code = (
-        "import torch; from benchmarks.core import limit_memory\n"
+        "import torch; from lra.benchmarks.timing import limit_memory\n"
         "limit_memory(2**28, torch.device('cpu'))\n"
         "try: torch.ones(2**30)\n"
         "except RuntimeError as error: print('cannot' if \"can't allocate\" in str(error) else error)"

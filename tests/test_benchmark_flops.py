@@ -6,7 +6,8 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from lra.machine.flops import TABLE_3, WorkCounter, leading_terms
+from lra.benchmarks.flops import TABLE_3, leading_terms
+from lra.machine.flops import WorkCounter
 from lra.papers.matching_costs import TOLERANCE
 from models.attention.softmax import SoftmaxAttention
 from tests.configurations import stacked

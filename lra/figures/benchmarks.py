@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
-
-
 REFERENCES = {"softmax": ("fused softmax", "-"), "softmax_materialised": ("stored scores", ":")}
 METHODS_SHOWN = ("skeinformer", "informer_padding_mask", "linformer", "nystromformer", "performer", "bigbird", "vmean")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,8 +19,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
-
-from models.attention import Attention
 
 aten = torch.ops.aten
 
@@ -135,62 +133,3 @@ EXPONENTIALS: dict[Any, Callable[..., int]] = {
     aten._scaled_dot_product_efficient_attention: _scores,
     aten._scaled_dot_product_efficient_attention_backward: _scores_backward,
 }
-
-
-class LeadingTerms(NamedTuple):
-    """Multiply-adds of a head's forward pass: `quadratic` n^2 p + `linear` n d p + ..., n tokens, budget d, width p."""
-
-    quadratic: float
-    linear: float
-
-
-class Published(NamedTuple):
-    """A row of Table 3 of arXiv 2112.05359, and why our algorithm has another coefficient, where it has."""
-
-    terms: LeadingTerms
-    reason: str = ""
-
-
-# "Leading terms of the floating point operations", Q, K and V given; d = 256 and p = 32 there.
-TABLE_3 = {
-    "softmax": Published(LeadingTerms(2, 0)),
-    "softmax_materialised": Published(LeadingTerms(2, 0)),
-    "bigbird": Published(LeadingTerms(0, 5)),
-    "performer": Published(
-        LeadingTerms(0, 3), "four products of n, d and p: features of queries, of keys, their sum with V, the output"
-    ),
-    "nystromformer": Published(LeadingTerms(0, 4)),
-    "linformer": Published(LeadingTerms(0, 4)),
-    "informer_padding_mask": Published(
-        LeadingTerms(0, 3), "up to n = 32 d it scores all keys and keeps d of them, which is faster than gathering"
-    ),
-    "skeinformer": Published(
-        LeadingTerms(0, 4),
-        "forms the pilots' scores twice: for the probabilities, and in the fused call that reuses them",
-    ),
-}
-
-
-def leading_terms(build: Callable[[int, int], Attention], length: int, budget: int) -> LeadingTerms:
-    """Fit the leading terms to counts at three lengths and two budgets.
-
-    With f(n, d) = a n^2 p + b n d p + c n + g(d), a is a second difference in n and b a mixed difference.
-
-    Args:
-        build: makes a mechanism from a length and a budget.
-        length: the shortest, n; the others are 2 n and 3 n.
-        budget: the smaller, d; the other is 2 d.
-    """
-
-    def count(times: int, d: int) -> float:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            module = build(times * length, d)
-            heads, p = module.num_heads, module.head_dim
-            q, k, v = (torch.empty(1, heads, times * length, p) for _ in range(3))
-            with WorkCounter() as counter, torch.no_grad():
-                module(q, k, v, torch.ones(1, times * length, dtype=torch.bool))
-        return counter.flops / 2 / heads / p
-
-    one, two, three = (count(times, budget) for times in (1, 2, 3))
-    mixed = (count(2, 2 * budget) - count(1, 2 * budget)) - (two - one)
-    return LeadingTerms((three - 2 * two + one) / (2 * length**2), mixed / (length * budget))

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 
-from benchmarks.core import Progress, Row
-from benchmarks.subjects import factory
-from benchmarks.transcriptions import transcription
+from lra.benchmarks.subjects import factory
+from lra.benchmarks.timing import Progress, Row
+from lra.benchmarks.transcriptions import transcription
 from lra.configuration import compose_config, to_plain
 from lra.errors import InputError
 from lra.machine.memory import is_out_of_memory, limit_memory

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from benchmarks import options as read
-from benchmarks import train_loop, train_start, train_step
-from benchmarks.core import Progress, Row
-from benchmarks.rendering import number, table
+from lra.benchmarks import options as read
+from lra.benchmarks import train_loop, train_start, train_step
+from lra.benchmarks.rendering import number, table
+from lra.benchmarks.timing import Progress, Row
 
 PARTS = ("loop", "start", "step")
 OPTIONS = {"parts": "all", "repeats": "5", "steps": "100", "tasks": "all", "attn": "all", "memory_gib": "12"}

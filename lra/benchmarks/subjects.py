@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
-from benchmarks.core import Parts
-from benchmarks.transcriptions import transcription
+from lra.benchmarks.timing import Parts
+from lra.benchmarks.transcriptions import transcription
 from lra.configuration import compose_config
 from models.attention import Attention
 from models.encoder import Classifier

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.core import Row
-from benchmarks.targets import TARGETS
+from lra.benchmarks.targets import TARGETS
+from lra.benchmarks.timing import Row
 from lra.errors import InputError
 from lra.figures import benchmarks as plots
 from lra.files import write_atomically

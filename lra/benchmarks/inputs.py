@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor
 
-from benchmarks.subjects import HEAD_DIM, HEADS
+from lra.benchmarks.subjects import HEAD_DIM, HEADS
 from lra.configuration import compose_config, to_plain
 from lra.errors import InputError
 from lra.records.record import WEIGHTS_NAME

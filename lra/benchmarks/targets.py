@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks import approximation, data, figures, flops, lengths, listops, max_batch, train
-from benchmarks.core import Row
+from lra.benchmarks import approximation, data, flops, lengths, listops, max_batch, train
+from lra.benchmarks import quantities as figures
+from lra.benchmarks.timing import Row
 
 Options = Mapping[str, str]
 

@@ -1,6 +1,6 @@
 """One backbone at ascending lengths, in a process of its own, so that its peak of memory is its own.
 
-Run by `lengths.py` as `python -m benchmarks.sweep TARGET BACKBONE OPTIONS`, the options as JSON; prints a line of JSON
+Run by `lengths.py` as `python -m lra.benchmarks.length_cases TARGET BACKBONE OPTIONS`, the options as JSON; prints a line of JSON
 for each length and direction.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.core import Parts, Row, interleave, milliseconds, seconds_of
-from benchmarks.subjects import FUSED, HEAD_DIM, HEADS, SUBJECTS, contenders
+from lra.benchmarks.subjects import FUSED, HEAD_DIM, HEADS, SUBJECTS, contenders
+from lra.benchmarks.timing import Parts, Row, interleave, milliseconds, seconds_of
 from lra.machine.flops import WorkCounter
 from lra.machine.memory import is_out_of_memory, limit_memory, peak_of
 from lra.statistics import extrapolate

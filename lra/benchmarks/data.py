@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
-from benchmarks import options as read
-from benchmarks.core import Progress
-from benchmarks.figures import Figure, timed
+from lra.benchmarks import options as read
+from lra.benchmarks.quantities import Figure, timed
+from lra.benchmarks.timing import Progress
 from lra.configuration import compose_config
 from lra.errors import InputError
 from lra.tasks import Split, Task

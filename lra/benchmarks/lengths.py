@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from benchmarks import options as read
-from benchmarks.core import Progress, Row
-from benchmarks.rendering import mebibytes, number, table
-from benchmarks.roofline import Rates, measure_rates
-from benchmarks.subjects import FUSED, MATERIALISED, SUBJECTS
-from benchmarks.sweep import traffic
+from lra.benchmarks import options as read
+from lra.benchmarks.length_cases import traffic
+from lra.benchmarks.rendering import mebibytes, number, table
+from lra.benchmarks.roofline import Rates, measure_rates
+from lra.benchmarks.subjects import FUSED, MATERIALISED, SUBJECTS
+from lra.benchmarks.timing import Progress, Row
 from lra.configuration import backbones
 from lra.statistics import crossing, fit_exponent
 
@@ -60,7 +60,7 @@ def _rows(target: str, names: Sequence[str], given: dict[str, Any]) -> Iterator[
 
 def in_a_process(target: str, name: str, given: dict[str, Any], progress: Progress) -> Iterator[Row]:
     """Measure one backbone in a fresh process; if that dies, the length it died at has its reason for a status."""
-    words = [sys.executable, "-m", "benchmarks.sweep", target, name, json.dumps(given)]
+    words = [sys.executable, "-m", "lra.benchmarks.length_cases", target, name, json.dumps(given)]
     done: set[int] = set()
     with subprocess.Popen(words, cwd=SCRIPTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import options as read
-from benchmarks.data import batches
-from benchmarks.figures import Figure, timed
+from lra.benchmarks import options as read
+from lra.benchmarks.data import batches
+from lra.benchmarks.quantities import Figure, timed
 from lra.tasks.listops import generator
 from lra.tasks.listops.grammar import Grammar
 from lra.tasks.listops.task import ListOps

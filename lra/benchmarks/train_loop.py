@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import nn
 
-from benchmarks.core import Row
+from lra.benchmarks.timing import Row
 from lra.configuration import compose_config, to_plain
 from lra.machine.meter import Meter
 from lra.runs.factory import make_trainer

@@ -1,6 +1,6 @@
 """The largest batch that fits, for every task and method at the published size: the "bz" of arXiv 2112.05359, Table 2.
 
-Each case has a process of its own, whose memory is limited: run as `python -m benchmarks.max_batch TASK BACKBONE ...`.
+Each case has a process of its own, whose memory is limited: run as `python -m lra.benchmarks.max_batch TASK BACKBONE ...`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from hydra.utils import instantiate
 
-from benchmarks import options as read
-from benchmarks.core import Progress, Row
-from benchmarks.rendering import table
+from lra.benchmarks import options as read
+from lra.benchmarks.rendering import table
+from lra.benchmarks.timing import Progress, Row
 from lra.configuration import backbones, compose_config, to_plain
 from lra.machine.memory import is_out_of_memory, limit_memory
 from lra.tasks import Task
@@ -51,7 +51,7 @@ def _rows(cases: Sequence[tuple[str, str]], given: Sequence[str]) -> Iterator[Ro
     for task, name in cases:
         progress.say(f"{task}, {name}")
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.max_batch", task, name, *given],
+            [sys.executable, "-m", "lra.benchmarks.max_batch", task, name, *given],
             cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False,
         )  # fmt: skip
         progress.done += 1

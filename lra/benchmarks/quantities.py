@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.core import Row
-from benchmarks.rendering import number, table
+from lra.benchmarks.rendering import number, table
+from lra.benchmarks.timing import Row
 
 
 @dataclass

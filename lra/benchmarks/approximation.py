@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks import options as read
-from benchmarks.core import Progress, Row
-from benchmarks.inputs import Captured, Source, entropy, gaussian, peaked, text_task
-from benchmarks.rendering import number, table
-from benchmarks.subjects import factory
+from lra.benchmarks import options as read
+from lra.benchmarks.inputs import Captured, Source, entropy, gaussian, peaked, text_task
+from lra.benchmarks.rendering import number, table
+from lra.benchmarks.subjects import factory
+from lra.benchmarks.timing import Progress, Row
 from lra.configuration import backbones
 from lra.statistics import student_interval
 from models.attention import Attention

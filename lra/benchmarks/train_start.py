@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.core import Row
+from lra.benchmarks.timing import Row
 
 TOP = Path(__file__).resolve().parent.parent.parent
 TARGET_SECONDS = 5.0
@@ -41,7 +41,7 @@ def first_step(command: str) -> float:
         words = [*command.split(), f"results_dir={folder}", "wandb.mode=disabled", "device=cpu"]
         start = time.time()
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.train_start", *words], cwd=TOP, capture_output=True, text=True,
+            [sys.executable, "-m", "lra.benchmarks.train_start", *words], cwd=TOP, capture_output=True, text=True,
             check=False, env={**os.environ, "PYTHONPATH": str(TOP / "scripts")},
         )  # fmt: skip
         try:
