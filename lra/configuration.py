@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+from lra.files import ROOT
+
+CONFIGS = ROOT / "configs"
 
 
 def compose_config(*overrides: str) -> DictConfig:

@@ -1,10 +1,12 @@
-"""A file is written whole or not at all."""
+"""Where the checkout is, and how a file is written: whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent  # of the checkout
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

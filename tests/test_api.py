@@ -5,15 +5,13 @@ from __future__ import annotations
 import doctest
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import lra
 from lra.errors import InputError
-from tests.records import record, saved
-
-ROOT = Path(__file__).parent.parent
+from lra.files import ROOT
+from tests.helpers.records import record, saved
 
 
 def test_importing_it_loads_neither_torch_nor_pandas():

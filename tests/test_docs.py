@@ -9,18 +9,17 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from lra.files import ROOT
 from models.attention import Attention
 from models.attention.softmax import SoftmaxAttention
 from scripts import report
-from tests.shown import shown
+from tests.helpers.shown import shown
 
-ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`((?:python|pip|torchrun|make) [^`]+)`")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import json
 import tempfile
-from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+from lra.files import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
 SLOW = ("your_attention.ipynb",)
 PATHS = [
     pytest.param(path, id=path.name, marks=[pytest.mark.slow] * (path.name in SLOW))

@@ -1,7 +1,7 @@
 """One backbone at ascending lengths, in a process of its own, so that its peak of memory is its own.
 
-Run by `lengths.py` as `python -m lra.benchmarks.length_cases TARGET BACKBONE OPTIONS`, the options as JSON; prints a line of JSON
-for each length and direction.
+Run by `lengths.py` as `python -m lra.benchmarks.length_cases TARGET BACKBONE OPTIONS`, the options as JSON; prints a
+line of JSON for each length and direction.
 """
 
 from __future__ import annotations

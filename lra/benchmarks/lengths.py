@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +19,9 @@ from lra.benchmarks.roofline import Rates, measure_rates
 from lra.benchmarks.subjects import FUSED, MATERIALISED, SUBJECTS
 from lra.benchmarks.timing import Progress, Row
 from lra.configuration import backbones
+from lra.files import ROOT
 from lra.statistics import crossing, fit_exponent
 
-SCRIPTS = Path(__file__).resolve().parent.parent
 COMMON = {"attn": "all", "budget": "256", "repeats": "5", "device": "cpu", "memory_gib": "4", "case_seconds": "20"}
 OPTIONS = {
     # One sequence, so that the longest case of fused softmax takes seconds; a batch of many tokens shows no more.
@@ -62,7 +61,7 @@ def in_a_process(target: str, name: str, given: dict[str, Any], progress: Progre
     """Measure one backbone in a fresh process; if that dies, the length it died at has its reason for a status."""
     words = [sys.executable, "-m", "lra.benchmarks.length_cases", target, name, json.dumps(given)]
     done: set[int] = set()
-    with subprocess.Popen(words, cwd=SCRIPTS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stderr is not None
         for line in child.stdout:

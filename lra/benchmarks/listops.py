@@ -9,20 +9,18 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lra.benchmarks import listops_by_recursion
 from lra.benchmarks import options as read
 from lra.benchmarks.data import batches
 from lra.benchmarks.quantities import Figure, timed
+from lra.files import ROOT
 from lra.tasks.listops import generator
 from lra.tasks.listops.grammar import Grammar
 from lra.tasks.listops.task import ListOps
-
-TOP = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(TOP))  # the plain twins live with the tests
 
 OPTIONS = {"examples": "100000", "repeats": "3"}
 FULL = Grammar(max_depth=10, max_args=10, operator_probability=0.25, min_length=500, max_length=2000, data_seed=0)
@@ -50,7 +48,6 @@ def _measure(examples: int, repeats: int) -> Iterator[Figure]:
         ),
     ):
         yield Figure(name, timed(partial(fresh_process, program), repeats), "s", note)
-    from tests.twins import listops as twin
 
     yield Figure("generate", timed(lambda: generator.generate(FULL, examples), repeats), "s", "compiled already")
     one_thread = timed(lambda: generator.generate(FULL, examples, num_threads=1), repeats)
@@ -59,7 +56,7 @@ def _measure(examples: int, repeats: int) -> Iterator[Figure]:
     sample = 8000
     needed = examples / (len(generator.draw(FULL, 0, sample).labels) / sample)
     note = f"one core; {sample:,} candidates were timed, and scaled to the {needed:,.0f} that are needed"
-    twin_seconds = timed(lambda: recursive_twin(twin, sample), repeats)
+    twin_seconds = timed(lambda: recursive_twin(sample), repeats)
     yield Figure("the recursive twin", twin_seconds * needed / sample, "s", note)
     random_seconds = timed(lambda: recursion_with_random(sample), repeats)
     yield Figure("recursion in the manner of LRA", random_seconds * needed / sample, "s", note)
@@ -71,15 +68,17 @@ def fresh_process(program: str) -> None:
     """Run a program in a new interpreter, with no compiled code and an empty folder to use."""
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as empty:
         environment = {**os.environ, "NUMBA_CACHE_DIR": cache, "EMPTY": empty}
-        subprocess.run([sys.executable, "-c", program], cwd=TOP, env=environment, stderr=subprocess.DEVNULL, check=True)
+        subprocess.run(
+            [sys.executable, "-c", program], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL, check=True
+        )
 
 
-def recursive_twin(twin: Any, num_candidates: int) -> None:
-    """Draw, write and evaluate as the tests' twin of the generator does."""
+def recursive_twin(num_candidates: int) -> None:
+    """Draw, write and evaluate by plain recursion."""
     for candidate in range(num_candidates):
-        tree = twin.draw(FULL, candidate)
-        if FULL.min_length < len(twin.words(tree)) < FULL.max_length:
-            twin.value(tree)
+        tree = listops_by_recursion.draw(FULL, candidate)
+        if FULL.min_length < len(listops_by_recursion.words(tree)) < FULL.max_length:
+            listops_by_recursion.value(tree)
 
 
 def recursion_with_random(num_candidates: int) -> None:

@@ -1,6 +1,6 @@
 """The largest batch that fits, for every task and method at the published size: the "bz" of arXiv 2112.05359, Table 2.
 
-Each case has a process of its own, whose memory is limited: run as `python -m lra.benchmarks.max_batch TASK BACKBONE ...`.
+Each case has a process of its own, whose memory is limited: `python -m lra.benchmarks.max_batch TASK BACKBONE ..`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
@@ -18,6 +17,7 @@ from lra.benchmarks import options as read
 from lra.benchmarks.rendering import table
 from lra.benchmarks.timing import Progress, Row
 from lra.configuration import backbones, compose_config, to_plain
+from lra.files import ROOT
 from lra.machine.memory import is_out_of_memory, limit_memory
 from lra.tasks import Task
 from lra.training.micro_batch import largest_micro_batch
@@ -52,7 +52,7 @@ def _rows(cases: Sequence[tuple[str, str]], given: Sequence[str]) -> Iterator[Ro
         progress.say(f"{task}, {name}")
         done = subprocess.run(
             [sys.executable, "-m", "lra.benchmarks.max_batch", task, name, *given],
-            cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False,
+            cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         progress.done += 1
         about = {

@@ -12,14 +12,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from lra.benchmarks.timing import Row
+from lra.files import ROOT
 
-TOP = Path(__file__).resolve().parent.parent.parent
 TARGET_SECONDS = 5.0
 
 
@@ -41,8 +40,8 @@ def first_step(command: str) -> float:
         words = [*command.split(), f"results_dir={folder}", "wandb.mode=disabled", "device=cpu"]
         start = time.time()
         done = subprocess.run(
-            [sys.executable, "-m", "lra.benchmarks.train_start", *words], cwd=TOP, capture_output=True, text=True,
-            check=False, env={**os.environ, "PYTHONPATH": str(TOP / "scripts")},
+            [sys.executable, "-m", "lra.benchmarks.train_start", *words], cwd=ROOT, capture_output=True, text=True,
+            check=False,
         )  # fmt: skip
         try:
             return float(done.stdout.split("first step at ")[1].split()[0]) - start
@@ -59,6 +58,5 @@ if __name__ == "__main__":
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     register_optimizer_step_post_hook(_leave)
-    sys.argv[0] = str(TOP / "run.py")
-    sys.path.insert(0, str(TOP))
+    sys.argv[0] = str(ROOT / "run.py")
     runpy.run_path(sys.argv[0], run_name="__main__")

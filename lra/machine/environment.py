@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from lra.files import ROOT
+
 CODE = ("lra", "models", "configs", "scripts")
 
 
@@ -40,10 +42,9 @@ def current_commit() -> str | None:
     What is under `results/` is no code: a benchmark that writes there leaves the next one clean. A new file is, where
     it can run: a mechanism that is not committed yet.
     """
-    top = Path(__file__).parents[2]
     try:
         commit, changed, added = (
-            subprocess.run(["git", *words], cwd=top, capture_output=True, text=True, check=True).stdout.strip()
+            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
             for words in (
                 ["rev-parse", "HEAD"],
                 ["status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results"],

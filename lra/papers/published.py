@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lra.errors import InputError
+from lra.files import ROOT
 from lra.records.record import RunRecord
 from lra.reports.report import each
 
 FOLDER = Path("published")
 # What papers print does not depend on where somebody keeps results: a folder without its own has the checkout's.
-OURS = Path(__file__).parents[2] / "results"
+OURS = ROOT / "results"
 STATUS_TEXT = {"fail": "FAIL", "not_reported": "not reported"}
 
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from lra.benchmarks.listops_by_recursion import GAMMA, WORD, mix
 from lra.tasks.pathfinder.raster import draw_marker, draw_paddle
 from lra.tasks.pathfinder.stimulus import Stimulus
-from tests.twins.listops import GAMMA, WORD, mix
 
 
 class Stream:

@@ -1,0 +1,336 @@
+"""The protocols against their sources, row by row, and in every combination with tasks and backbones.
+
+`data/hyperparameters.csv` holds those rows of the released configurations and of the code's own constants that have a
+counterpart here; every row must have one in the mappings below. Rows without one (numbers of validation batches,
+checkpoints, unused vocabulary, accumulation) and those that a protocol says it does not follow were left out of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import math
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from lra.errors import InputError
+from lra.files import ROOT
+from lra.runs.factory import make_trainer
+from lra.tasks import Task
+from lra.training.batching import Batching
+from tests.helpers.configurations import build_and_classify, choices, resolved, stacked
+
+LRA = "google-research/long-range-arena"
+NYSTROMFORMER = "mlpen/Nystromformer LRA/code"
+YOSO = "mlpen/YOSO LRA"
+SKEINFORMER = "pkuzengqi/Skeinformer"
+PAPER = "Skeinformer paper (NAACL 2022) appendix A.1"
+PROTOCOLS = {
+    LRA: "lra", NYSTROMFORMER: "nystromformer", YOSO: "nystromformer", SKEINFORMER: "skeinformer", PAPER: "skeinformer",
+}  # fmt: skip
+TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
+
+# Which backbones a source's own name stands for.
+BACKBONES = {
+    "bigbird": ["bigbird"], "linear_transformer": ["linear_transformer"], "linformer": ["linformer"],
+    "local": ["local_block"], "longformer": ["longformer"], "performer": ["performer", "performer_relu"],
+    "reformer": ["reformer"], "sinkhorn": ["sinkhorn"], "sinkhorn_transformer": ["sinkhorn"],
+    "sparse_transformer": ["sparse_fixed"], "synthesizer": ["synthesizer_factorized", "synthesizer_random"],
+    "transformer": ["softmax", "softmax_materialised"],
+    "nystrom-64": ["nystromformer"], "linformer-256": ["linformer"], "reformer-2": ["reformer"],
+    "performer-256": ["performer"], "yoso-v1-32": ["yoso"],
+    "skeinformer": ["skeinformer"], "skein_uniform": ["skeinformer_uniform"], "skein_nonorm": ["skeinformer_no_norm"],
+    "skein_simplenorm": ["skeinformer_simple_norm"], "skein_nopilot": ["skeinformer_no_pilot"],
+    "base": ["vmean"], "all models": ["vmean"],
+}  # fmt: skip
+
+
+class Run:
+    """What a command line makes: its resolved configuration and its task."""
+
+    def __init__(self, **names: str) -> None:
+        self.names = names
+        cfg = stacked(**names)
+        self.cfg = resolved(cfg)
+        self.task: Task = instantiate(cfg.task)(cache_dir=Path("unused"))
+
+    def __getitem__(self, key: str) -> Any:
+        return OmegaConf.select(OmegaConf.create(self.cfg), key)
+
+    @property
+    def max_len(self) -> int:
+        return self["model.num_positions"] or self.task.max_len
+
+    def attention(self) -> Any:
+        cfg = stacked(**self.names)
+        return instantiate(cfg.attn)(num_heads=2, head_dim=32, max_len=self.max_len, dropout=0.0)
+
+    def own(self, attn: str, key: str) -> Any:
+        return Run(**{**self.names, "attn": attn})[f"attn.{key}"]
+
+
+run = cache(Run)
+
+
+def optimizer_of(r: Run) -> str:
+    return "AdamW betas ({}; {}) eps 1e-6".format(*r["optimizer.adam_betas"]) if r["optimizer.adam_eps"] == 1e-6 else ""
+
+
+def lras_constant(r: Run) -> float:
+    """LRA's schedules are not normalised: with the inverse square root, the constant is no peak."""
+    unnormalised = r["optimizer.schedule"] == "inverse_sqrt"
+    return r["optimizer.learning_rate"] * (math.sqrt(r["optimizer.warmup_steps"]) if unnormalised else 1)
+
+
+Counterpart = str | Callable[[Run], Any]
+COMMON: dict[str, Counterpart] = {
+    "batch_size": "trainer.batch_size",
+    "num_train_steps": "trainer.steps",
+    "weight_decay": "optimizer.weight_decay",
+    "warmup": "optimizer.warmup_steps",
+    "num_heads": "model.num_heads",
+    "num_layers": "model.depth",
+    "pooling_mode": lambda r: r["model.pooling"].upper(),
+    "learn_pos_emb": lambda r: r["model.positions"] == "learned",
+}
+FROM_LRA: dict[str, Counterpart] = {
+    **COMMON,
+    "eval_frequency": "trainer.eval_every",
+    "learning_rate": lras_constant,
+    "factors": lambda r: (
+        "constant * linear_warmup * "
+        + {"inverse_sqrt": "rsqrt_decay", "cosine": "cosine_decay"}[r["optimizer.schedule"]]
+    ),
+    "steps_per_cycle": "trainer.steps",
+    "max_length": "task.max_length",
+    "classifier_pool": COMMON["pooling_mode"],
+    "emb_dim": "model.dim",
+    "qkv_dim": lambda r: r["model.num_heads"] * r["model.head_dim"],
+    "mlp_dim": "model.mlp_dim",
+    "dropout_rate": "model.dropout",
+    "attention_dropout_rate": "model.attention_dropout",
+    "grad_clip_norm": "optimizer.clip_norm",
+    "block_size": "attn.block_size",
+    "low_rank_features": "attn.proj_len",
+    "k": lambda r: r.own("synthesizer_factorized", "rank"),
+    "model_kwargs.attention_fn_cls": lambda r: r.own("performer", "kernel"),
+    "model_kwargs.attention_fn_kwargs.nb_features": lambda r: r.own("performer", "num_features"),
+    "optimizer": lambda r: (
+        "Adam beta1={} beta2={} eps=1e-9".format(*r["optimizer.adam_betas"])
+        if r["optimizer.adam_eps"] == 1e-9
+        else None
+    ),
+    "padding_mask": lambda r: "token id > 0" if r["data.mask_zero"] else None,
+    "head": lambda r: (
+        "concat of the two pooled vectors; MLP mlp_dim then mlp_dim/2"
+        if (r["model.pair_features"], r["model.head_depth"]) == ("concat", 3)
+        else None
+    ),
+    "peak_learning_rate": "optimizer.learning_rate",
+    "max_learning_rate_reached": lambda r: (
+        r["optimizer.learning_rate"] * r["trainer.steps"] / r["optimizer.warmup_steps"]
+    ),
+}
+FROM_MLPEN: dict[str, Counterpart] = {
+    **COMMON,
+    "embedding_dim": "model.dim",
+    "transformer_dim": "model.dim",
+    "dim": "model.dim",
+    "transformer_hidden_dim": "model.mlp_dim",
+    "hidden_dim": "model.mlp_dim",
+    "head_dim": "model.head_dim",
+    "num_head": "model.num_heads",
+    "max_seq_len": lambda r: r.max_len,
+    "dropout_prob": "model.dropout",
+    "attention_dropout": "model.attention_dropout",
+    "num_classes": lambda r: r.task.num_classes,
+    "learning_rate": "optimizer.learning_rate",
+    "lr_decay": lambda r: "linear" if r["optimizer.schedule"] == "one_cycle" else None,
+    "eval_frequency": "trainer.eval_every",
+    "patience": "trainer.patience",
+    "optimizer": optimizer_of,
+    "schedule": lambda r: (
+        "OneCycleLR linear; pct_start = warmup/num_train_steps"
+        if r["optimizer.schedule"] == "one_cycle" and r["optimizer.cycle_momentum"]
+        else None
+    ),
+    "gradient_clipping": lambda r: r["optimizer.clip_norm"] or "none",
+    "mask": lambda r: "token id != 0" if r["data.mask_zero"] else None,
+    "pooling": lambda r: (
+        "sum of masked outputs divided by the padded length"
+        if (r["model.pooling"], r["model.padding_in_mean"]) == ("mean", "zeros")
+        else None
+    ),
+    "max_length": lambda r: f"{r['task.max_length']} padded to {r['data.padded_length']}",
+    "num_landmarks": "attn.num_landmarks",
+    "conv_kernel_size": "attn.conv_size",
+    "linformer_k": "attn.proj_len",
+    "num_hash": "attn.num_hashes",
+    "rp_dim": "attn.num_features",
+    "hash_code_len": lambda r: r.attention().num_bits,
+    "use_fast_hash": lambda r: r["attn.hashing"] == "hadamard",
+    "n2_backward": lambda r: r["attn.backward"] == "lower_bound",
+    "nb_features": "attn.num_samples",
+    "num_random_blocks": "attn.num_random_blocks",
+    "block_size": "attn.block_size",
+}
+FROM_PAPER: dict[str, Counterpart] = {
+    "skeinformer_features": lambda r: r.own("skeinformer", "num_samples"),
+    "linformer_k": lambda r: r.own("linformer", "proj_len"),
+    "nystrom_landmarks": lambda r: r.own("nystromformer", "num_landmarks"),
+    "performer_features": lambda r: r.own("performer", "num_features"),
+    "bigbird_random_blocks": lambda r: r.own("bigbird", "num_random_blocks"),
+    "bigbird_block_size": lambda r: r.own("bigbird", "block_size"),
+}
+MAPPINGS = {LRA: FROM_LRA, NYSTROMFORMER: FROM_MLPEN, YOSO: FROM_MLPEN, SKEINFORMER: FROM_MLPEN, PAPER: FROM_PAPER}
+
+
+def parsed(text: str, parameter: str) -> Any:
+    constants = {"None": None, "True": True, "False": False}
+    if text in constants:
+        return constants[text]
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return 2 ** math.ceil(math.log2(number)) if parameter == "max_seq_len" else number  # rounded up at run time
+
+
+def published() -> dict[tuple[str, str, str], dict[str, Any]]:
+    """By source, task and scope: values by parameter. A scope of LRA's has the base's, but for what it overrides."""
+    with (ROOT / "tests" / "data" / "hyperparameters.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    values: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for row in rows:
+        parameter = row["parameter"].removeprefix("model.")
+        for task in TASKS[:5] if row["task"] == "all" else [row["task"]]:
+            own = values.setdefault((row["source"], task, row["scope"]), {})
+            if parameter != "(none)":
+                own[parameter] = parsed(row["value"], parameter)
+    return {
+        (source, task, scope): {**values[source, task, "base"], **own} if source == LRA else own
+        for (source, task, scope), own in values.items()
+    }
+
+
+PUBLISHED = published()
+
+
+@pytest.mark.parametrize(("source", "task", "scope"), PUBLISHED, ids=lambda name: name.split("/")[-1])
+def test_a_protocol_is_what_its_source_released(source, task, scope):
+    for attn in BACKBONES[scope]:
+        made = run(task=task, attn=attn, protocol=PROTOCOLS[source])
+        for parameter, expected in PUBLISHED[source, task, scope].items():
+            counterpart = MAPPINGS[source][parameter]
+            value = made[counterpart] if isinstance(counterpart, str) else counterpart(made)
+            if isinstance(expected, float):
+                assert value == pytest.approx(expected, rel=2e-3), parameter  # derived rates have few digits
+            else:
+                assert value == expected, parameter
+
+
+def test_every_task_of_every_source_is_compared():
+    for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER):
+        assert {task for other, task, _ in PUBLISHED if other == source} >= set(TASKS[:5])
+    own = [path for path in choices("protocol_attn") if path.startswith("lra_")]
+    named = {attn for source, _, scope in PUBLISHED if source == LRA for attn in BACKBONES[scope]}
+    assert {f"lra_{attn}" for attn in named - {"vmean"}} == set(own)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "brackets", "validation", "text_length", "tested", "version"),
+    [
+        ("skeinformer", False, "test", 4000, "last", 2),
+        ("nystromformer", False, "test", 1000, "best", 1),
+        ("lra", True, "test", 1000, "last", 1),
+        ("controlled", True, "split", 4000, "best", 1),
+    ],
+)
+def test_a_protocol_has_the_data_of_its_code(protocol, brackets, validation, text_length, tested, version):
+    listops, text = (run(task=task, protocol=protocol) for task in ("listops", "text"))
+    assert listops["task.brackets"] is brackets
+    assert (text["task.validation"], text["task.max_length"]) == (validation, text_length)
+    assert listops["protocol"] == {"name": protocol, "version": version, "tested": tested}
+    assert run(task="retrieval", protocol=protocol)["task.text"] == "raw"
+
+
+@pytest.mark.parametrize("scale", ["mini", "smoke"])
+@pytest.mark.parametrize("protocol", choices("protocol"))
+@pytest.mark.parametrize("task", choices("task"))
+def test_the_small_scales_have_no_quirk_of_the_data(task, protocol, scale):
+    made = run(task=task, protocol=protocol, scale=scale)
+    assert made["data"] == {"padding": "batch", "padded_length": None, "bucket_batches": 32, "mask_zero": False}
+    assert made["model.padding_in_mean"] == "none"
+    assert made["model.num_positions"] is None
+    assert made["protocol.tested"] == "best"
+    assert made["task"].get("brackets", True) is True
+    assert made["task"].get("validation", "split") == "split"
+
+
+def test_the_default_at_mini_is_what_it_was_before_there_were_options():
+    made = run(task="listops", attn="skeinformer", scale="mini")
+    assert made["optimizer"] == {
+        "schedule": "one_cycle", "learning_rate": 1e-3, "warmup_steps": 400, "weight_decay": 0.0,
+        "adam_betas": [0.9, 0.999], "adam_eps": 1e-6, "cycle_momentum": True, "clip_norm": None,
+    }  # fmt: skip
+    assert made["model"] == {
+        "dim": 64, "depth": 2, "num_heads": 2, "head_dim": 32, "mlp_dim": 128, "dropout": 0.1, "attention_dropout": 0.1,
+        "embedding_std": 0.02, "positions": "learned", "num_positions": None, "pooling": "mean",
+        "padding_in_mean": "none", "pair_features": "nli", "head_depth": 2, "real_valued": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("task", choices("task"))
+def test_what_depends_on_the_padding_has_always_as_much(task):
+    for protocol in choices("protocol"):
+        made = run(task=task, protocol=protocol)
+        assert made["model.padding_in_mean"] != "rows" or made["data.padding"] == "max"
+        Batching(**made["data"])
+        assert (made["data.padded_length"] or made.task.max_len) <= made.max_len
+
+
+def test_the_controlled_protocol_gives_every_backbone_the_same():
+    for task in choices("task"):
+        alike = [{**run(task=task, attn=attn, protocol="controlled").cfg, "attn": None} for attn in ("softmax", "yoso")]
+        assert alike[0] == alike[1]
+    assert not [name for name in choices("protocol_attn") if name.startswith("controlled_")]
+
+
+# Every file of protocol_attn with the tasks in turn; the rest, and the full size, are slow.
+IN_TURN = [
+    (task, name.partition("_")[2], name.partition("_")[0])
+    for place, name in enumerate(choices("protocol_attn"))
+    for task in (TASKS[place % 5], TASKS[(place + 3) % 5])
+]
+
+
+@pytest.mark.parametrize(("task", "attn", "protocol"), IN_TURN)
+def test_a_backbone_changed_by_a_protocol_builds(task, attn, protocol, tmp_path):
+    build_and_classify(stacked(task=task, attn=attn, protocol=protocol, scale="smoke"), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", ["smoke", "full"])
+@pytest.mark.parametrize("protocol", choices("protocol"))
+@pytest.mark.parametrize("attn", choices("attn"))
+@pytest.mark.parametrize("task", TASKS)
+def test_every_combination_builds(task, attn, protocol, scale, tmp_path):
+    if (task, attn, scale) == ("pathx", "synthesizer_random", "full"):
+        pytest.skip("4 GB of learned weights")
+    build_and_classify(stacked(task=task, attn=attn, protocol=protocol, scale=scale), tmp_path)
+
+
+def test_a_padded_length_without_effect_is_refused():
+    made = copy.deepcopy(run(task="listops", protocol="controlled").cfg)
+    make_trainer(made)
+    made["data"]["padded_length"] = 4096
+    with pytest.raises(InputError, match="data.padded_length=4096 pads nothing with data.padding=batch"):
+        make_trainer(made)
+    make_trainer({**made, "data": {**made["data"], "padding": "max"}})
+    make_trainer({**made, "model": {**made["model"], "padding_in_mean": "zeros"}})

@@ -1,0 +1,68 @@
+"""The figures of the benchmarks: the same rows give the same bytes, and odd rows give figures too."""
+
+from __future__ import annotations
+
+import pytest
+
+from lra.families import FAMILIES, OTHERS, family_of
+from lra.figures import benchmarks as plots
+from tests.helpers.configurations import choices
+
+ENVIRONMENT = {"device_name": "a machine", "num_threads": 2}
+
+
+def scaling_rows():
+    rows = []
+    for name, start, power in (("softmax", 1, 2), ("skeinformer", 3, 1), ("yoso_e", 2, 2), ("none", 0.1, 1)):
+        for n in (512, 1024, 2048):
+            ms = start * (n / 512) ** power
+            rows.append(
+                {
+                    "backbone": name, "n": n, "direction": "both", "status": "ok", "ms": ms,
+                    "ms_quartiles": [ms, 1.1 * ms], "ratio_to_fused": ms / (n / 512) ** 2,
+                    "peak_bytes": 0 if name == "none" else int(1e6 * ms), "batch": 1, "budget": 256,
+                    "environment": ENVIRONMENT,
+                }
+            )  # fmt: skip
+    return [*rows, {"backbone": "yoso_e", "n": 4096, "direction": "both", "status": "out of memory"}]
+
+
+def error_rows():
+    return [
+        {
+            "input": "gaussian", "backbone": name, "n": 512, "budget": d, "entropy_nats": 5.7,
+            "spectral_error": error / d, "spectral_error_half_width": 0.1, "status": "ok",
+        }
+        for name, error in (("skeinformer", 3.0), ("vmean", 0.0))
+        for d in (8, 16)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("target", "rows", "names"),
+    [
+        ("attention", scaling_rows(), ["time", "memory", "efficiency-length"]),
+        ("approximation", error_rows(), ["methods", "ablations"]),
+    ],
+)
+def test_the_same_rows_give_the_same_bytes(target, rows, names, tmp_path):
+    made = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        paths = plots.draw(target, rows, folder, "cpu")
+        assert [path.name for path in paths] == [f"cpu-{name}.{kind}" for name in names for kind in ("svg", "png")]
+        made.append([path.read_bytes() for path in paths])
+    assert made[0] == made[1]
+
+
+def test_what_has_no_figure_makes_none(tmp_path):
+    assert plots.draw("listops", [{"status": "ok"}], tmp_path, "cpu") == []
+    assert plots.draw("attention", [{"status": "out of memory", "direction": "both"}], tmp_path, "cpu") == []
+
+
+def test_every_backbone_has_a_family_and_a_colour():
+    members = {}
+    for name in choices("attn"):
+        members.setdefault(family_of(name), []).append(name)
+    assert members[OTHERS] == ["softmax", "softmax_materialised"]
+    assert set(members) == set(FAMILIES)
+    assert max(map(len, members.values())) <= len(plots.COLOURS)

@@ -1,0 +1,42 @@
+"""A results folder with something of everything to show: scales, protocols, failures, curves, benchmarks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.helpers.records import record, saved, with_published
+
+ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+ACCURACIES = {"softmax": 0.44, "skeinformer": 0.40, "performer": 0.38, "nystromformer": 0.41, "vmean": 0.37}
+ENVIRONMENT = {"device_name": "A machine", "num_threads": 2, "torch": "2.13.0"}
+
+
+def shown(results_dir: Path) -> Path:
+    """Fill the folder; names and errors hold what a page must not run."""
+    common = {"environment": ENVIRONMENT, "command": "python run.py scale=mini", "num_params": 81610, "steps": 3}
+    records = [
+        record(
+            attn, seed, accuracy + 0.01 * seed, task=task, ms_per_step=45.0 - 7 * place,
+            peak_memory_bytes=(500 - 40 * place) << 20, **common,
+        )
+        for place, (attn, accuracy) in enumerate(ACCURACIES.items())
+        for task in ("listops", "pathfinder")
+        for seed in (0, 1, 2)
+    ]  # fmt: skip
+    records += [
+        record("bigbird", 0, None, status="diverged", error=f"Error: {ATTACK}", **common),
+        record(ATTACK.replace("/", "_"), 0, 0.2, group="attack", **{**common, "command": ATTACK}),
+        record("skeinformer", 0, 0.38, scale="full", device="cuda", group="full", **common),
+    ]
+    saved(with_published(results_dir), *records)
+    folder = results_dir / "benchmarks"
+    folder.mkdir()
+    rows = [
+        {"status": "ok", "direction": "both", "backbone": attn, "n": n, "ms": n**power / 1e3,
+         "peak_bytes": n**power * 50, "environment": ENVIRONMENT}
+        for attn, power in (("softmax", 2), ("skeinformer", 1.1))
+        for n in (256, 512, 1024, 2048)
+    ]  # fmt: skip
+    (folder / "cpu-attention.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return results_dir

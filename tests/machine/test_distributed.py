@@ -1,0 +1,77 @@
+"""Several processes that train together agree with one alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lra.files import ROOT
+from lra.machine.distributed import World
+
+
+def test_a_batch_is_dealt_out_whole():
+    index = np.arange(11)
+    shares = [World(rank, 3).share(index) for rank in range(3)]
+    assert [len(share) for share in shares] == [4, 4, 3]
+    assert sorted(np.concatenate(shares)) == list(index)
+
+
+def train(folder: Path, num_processes: int, *words: str) -> subprocess.CompletedProcess:
+    launcher = [] if num_processes == 1 else ["-m", "torch.distributed.run", f"--nproc_per_node={num_processes}"]
+    environment = {**os.environ, "LRA_CACHE": str(folder.parent / "cache"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *launcher, "run.py", "scale=smoke", "device=cpu", "wandb.mode=disabled", *words,
+         f"results_dir={folder}"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def outcome(folder: Path) -> tuple[dict, list[dict]]:
+    (path,) = folder.glob("runs/*/*/*/record.json")
+    lines = (path.parent / "metrics.jsonl").read_text().splitlines()
+    return json.loads(path.read_text()), [json.loads(line) for line in lines]
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_does_up_to_rounding(tmp_path):
+    # 21 examples are shared unevenly; without dropout there are no draws.
+    words = ("attn=softmax", "model.dropout=0", "model.attention_dropout=0", "trainer.batch_size=21",
+             "trainer.micro_batch=6", "optimizer.clip_norm=0.5", "data.bucket_batches=2")  # fmt: skip
+    alone, together = (train(tmp_path / str(n), n, *words) for n in (1, 2))
+    assert alone.returncode == together.returncode == 0, together.stderr
+    (one, curve), (two, other) = outcome(tmp_path / "1"), outcome(tmp_path / "2")
+    assert [point["step"] for point in curve] == [point["step"] for point in other]
+    for a, b in zip(curve, other, strict=True):
+        for name in ("train_loss", "val_loss"):
+            assert a[name] == pytest.approx(b[name], rel=1e-4)
+        assert a["learning_rate"] == b["learning_rate"]
+    assert one["test_accuracy"] == pytest.approx(two["test_accuracy"], abs=0.01)
+    assert (one["num_processes"], two["num_processes"]) == (1, 2)
+    assert one["key"] != two["key"]
+    assert together.stdout.count("test accuracy") == 1
+    again = train(tmp_path / "2", 2, *words)
+    assert again.returncode == 0
+    assert "finished already" in again.stdout + again.stderr
+
+
+@pytest.mark.slow
+def test_the_draws_of_an_evaluation_do_not_depend_on_the_number_of_processes(tmp_path):
+    words = ("attn=skeinformer", "trainer.steps=4", "trainer.eval_every=4", "optimizer.warmup_steps=2",
+             "model.dropout=0", "trainer.batch_size=16", "optimizer.learning_rate=1e-12")  # fmt: skip
+    for n in (1, 2):
+        assert train(tmp_path / str(n), n, *words).returncode == 0
+    (_, curve), (_, other) = outcome(tmp_path / "1"), outcome(tmp_path / "2")
+    assert curve[0]["val_loss"] == pytest.approx(other[0]["val_loss"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_more_processes_than_examples_are_refused(tmp_path):
+    done = train(tmp_path / "x", 2, "attn=vmean", "trainer.batch_size=1")
+    assert done.returncode != 0
+    assert "2 processes cannot share batches of trainer.batch_size=1" in done.stderr

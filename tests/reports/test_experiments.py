@@ -1,0 +1,132 @@
+"""Sets of runs: what Hydra makes of their files, and how much of them there is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from lra.errors import InputError
+from lra.files import ROOT
+from lra.records.missing_data import forget_missing, load_missing, note_missing
+from lra.reports.coverage import coverage
+from lra.reports.experiments import Experiment, choose
+from lra.reports.report import write
+from tests.helpers.configurations import CONFIGS, EXPERIMENTS, choices, composed, resolved
+from tests.helpers.records import record
+
+
+def jobs(name: str, *overrides: str) -> list[list[str]]:
+    """The command lines that Hydra makes of an experiment."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("config", overrides=[f"experiment={name}"], return_hydra_config=True)
+    assert cfg.hydra.mode == RunMode.MULTIRUN
+    params = [f"{key}={value}" for key, value in OmegaConf.to_container(cfg.hydra.sweeper.params).items()]
+    parsed = OverridesParser.create().parse_overrides([*params, f"experiment={name}", *overrides])
+    (batch,) = BasicSweeper.split_arguments(parsed, None)
+    return batch
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_is_the_sweep_that_hydra_makes(name):
+    experiment = EXPERIMENTS[name]
+    found = jobs(name)
+    assert len(found) == len(experiment.tasks) * len(experiment.attns) * len(experiment.seeds)
+    assert all(f"protocol={experiment.protocol}" in job for job in found)
+    assert set(experiment.tasks) <= set(choices("task"))
+    assert set(experiment.attns) <= set(choices("attn"))
+    assert len(set(experiment.attns)) == len(experiment.attns)
+    assert experiment.protocol in choices("protocol")
+    text = (CONFIGS / "experiment" / f"{name}.yaml").read_text()
+    assert all(f"# {word}" in text for word in ("Expected:", f"  python run.py experiment={name}"))
+    assert "Hours:" in text
+
+
+def test_our_own_comparison_has_every_mechanism():
+    assert set(EXPERIMENTS["controlled"].attns) == set(choices("attn"))
+    assert len(EXPERIMENTS["controlled"].seeds) >= 3
+
+
+def test_the_command_line_wins_over_the_experiment():
+    found = jobs("skeinformer_table1", "seed=7", "task=listops,text", "attn=vmean", "trainer.steps=5")
+    assert len(found) == 2
+    assert all({"seed=7", "attn=vmean", "trainer.steps=5", "protocol=skeinformer"} <= set(job) for job in found)
+
+
+def test_the_experiment_is_no_part_of_a_run():
+    overrides = ("task=text", "attn=linformer", "protocol=lra")
+    assert resolved(composed("experiment=lra_table1", *overrides)) == resolved(composed(*overrides))
+
+
+def test_an_unknown_experiment_lists_the_others():
+    with pytest.raises(InputError, match="no experiment 'lra'. Choose from controlled, fsat_r_lra"):
+        choose(EXPERIMENTS, "lra")
+
+
+def test_coverage_tells_what_ended_what_failed_and_what_had_no_data():
+    experiment = Experiment("mine", "skeinformer", ("listops", "text"), ("softmax", "vmean", "none"), (0, 1))
+    records = [
+        record("softmax", 0, 0.4),
+        record("softmax", 1, None, status="out_of_memory"),
+        record("softmax", 5, 0.4),
+        record("vmean", 0, 0.4, protocol="lra"),
+    ]
+    begun = {"task": {"name": "listops"}, "attn": {"name": "vmean"}, "protocol": {"name": "skeinformer"}}
+    report = coverage(
+        [experiment], records,
+        unfinished=[{**begun, "scale": "mini", "seed": 0}],
+        missing={("text", "skeinformer", "mini"): "put train.parquet into a folder"},
+    )  # fmt: skip
+    summary, table = report.tables
+    assert summary.rows == [
+        ["mine", "skeinformer", "full", "0", "12", "0", ""],
+        ["mine", "skeinformer", "mini", "1", "12", "2", "text"],
+    ]
+    assert table.rows == [
+        ["softmax", "1/2, 1 out of memory", "no data"],
+        ["vmean", "0/2, 1 unfinished", "no data"],
+        ["none", "", "no data"],
+    ]
+    assert "No data for text, protocol=skeinformer, scale=mini: put train.parquet" in write(report, "markdown")
+    mini = report.frame[report.frame["scale"] == "mini"].set_index(["task", "attn"])
+    assert mini.loc[("listops", "softmax"), "keys"] == "listops-softmax-0 listops-softmax-1 listops-softmax-5"
+    assert mini["no_data"].sum() == 3
+
+
+def test_notes_of_missing_data_come_and_go(tmp_path):
+    note_missing(tmp_path, "text", "lra", "full", "no files")
+    assert load_missing(tmp_path) == {("text", "lra", "full"): "no files"}
+    forget_missing(tmp_path, "text", "lra", "full")
+    forget_missing(tmp_path, "text", "lra", "full")
+    assert load_missing(tmp_path) == {}
+
+
+@pytest.mark.slow
+def test_one_command_runs_an_experiment(tmp_path):
+    top = ROOT
+    command = [sys.executable, "run.py", "experiment=skeinformer_table1", "scale=smoke", "seed=0", "task=listops"]
+    subprocess.run(
+        [*command, "attn=vmean,skeinformer_uniform", f"results_dir={tmp_path}", "wandb.mode=disabled"],
+        cwd=top, env={**os.environ, "LRA_CACHE": str(tmp_path / "cache")}, check=True, capture_output=True,
+    )  # fmt: skip
+    assert len(list(tmp_path.glob("runs/listops/*/*/record.json"))) == 2
+
+
+def test_runs_of_no_experiment_are_listed_where_that_is_asked_for():
+    one = Experiment("one", "skeinformer", ("listops",), ("softmax",), (0,))
+    runs = [record("softmax", 0, 0.4), record("softmax", 0, 0.4, task="text"), record("mine", 0, 0.4, scale="full"),
+            record("mine", 1, None, status="diverged", scale="full")]  # fmt: skip
+    assert "Runs of no experiment" not in write(coverage([one], runs), "markdown")
+    table = coverage([one], runs, others=True).tables[-1]
+    assert table.title == "Runs of no experiment"
+    assert table.rows == [
+        ["full", "skeinformer", "mine", "listops", "1", "1"],
+        ["mini", "skeinformer", "softmax", "text", "1", "0"],
+    ]

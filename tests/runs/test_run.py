@@ -1,0 +1,274 @@
+"""One run from configuration to record: keys, folders, failures, skipping."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from torch import nn
+
+from lra.errors import InputError
+from lra.files import write_atomically
+from lra.machine import environment
+from lra.records.record import RunRecord
+from lra.runs.run import run
+from tests.helpers.toy import ToyTask
+from tests.helpers.training import TRAINER, model_for
+
+SHORT = dataclasses.replace(TRAINER, steps=6, eval_every=3)
+CONFIG: dict[str, Any] = {
+    "task": {"name": "toy", "version": 1},
+    "attn": {"name": "softmax", "version": 1},
+    "protocol": {"name": "plain", "version": 1},
+    "scale": "smoke",
+    "seed": 0,
+}
+
+
+def train(results_dir: Path, build=None, mode="disabled", **changes) -> tuple[RunRecord, Path]:
+    return run(
+        {**CONFIG, **changes},
+        task=ToyTask(),
+        build_model=build or (lambda: model_for(ToyTask())),
+        trainer=SHORT,
+        device=torch.device("cpu"),
+        results_dir=results_dir,
+        checkpoint_seconds=0,
+        profile=False,
+        command="python run.py",
+        wandb={"mode": mode, "project": "lra", "entity": None},
+    )
+
+
+def test_a_run_leaves_a_whole_record_and_its_curve(tmp_path):
+    record, folder = train(tmp_path)
+    assert folder == tmp_path / "runs" / "toy" / "softmax" / record.key
+    assert record == RunRecord.read(folder / "record.json")
+    num_params = sum(weight.numel() for weight in model_for(ToyTask()).parameters())
+    assert (record.status, record.steps, record.num_params, record.batch_size) == ("ok", 6, num_params, 32)
+    assert 0 <= record.test_accuracy <= 1
+    assert record.floors["majority"] > 0
+    assert record.environment["num_threads"] == torch.get_num_threads()
+    assert record.peak_memory_bytes > 10**5
+    assert record.ms_per_step > 0
+    curve = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [point["step"] for point in curve] == [3, 6]
+    assert curve[record.best_step // 3 - 1]["val_accuracy"] == record.val_accuracy
+    weights = torch.load(folder / "weights.pt", weights_only=True)
+    model_for(ToyTask()).load_state_dict(weights)
+
+
+def test_operations_that_cannot_be_counted_are_no_failure(tmp_path, monkeypatch, caplog):
+    assert train(tmp_path)[0].training_flops == 3 * train(tmp_path)[0].forward_flops > 0
+
+    def refuse(*_):
+        raise NotImplementedError("no such kernel")
+
+    monkeypatch.setattr("lra.runs.attempt.count_flops", refuse)
+    record, _ = train(tmp_path, seed=1)
+    assert (record.status, record.forward_flops) == ("ok", None)
+    assert "could not be examined: no such kernel" in caplog.text
+
+
+def test_every_field_of_the_contract_is_in_the_file(tmp_path):
+    _, folder = train(tmp_path)
+    names = (
+        "task attn protocol scale seed status test_accuracy val_accuracy last_test_accuracy train_seconds ms_per_step "
+        "peak_memory_bytes num_params device commit config data environment floors key group date command schema"
+    )
+    assert set(names.split()) <= set(json.loads((folder / "record.json").read_text()))
+
+
+def test_two_empty_folders_give_the_same_metrics_bit_for_bit(tmp_path):
+    def outcome(folder):
+        record, place = train(tmp_path / folder)
+        curve = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+        for point in curve:
+            del point["train_seconds"]
+        return record.key, record.test_accuracy, record.last_test_accuracy, curve
+
+    assert outcome("a") == outcome("b")
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path):
+    first, _ = train(tmp_path)
+    again, _ = train(tmp_path, build=lambda: pytest.fail("it trained again"))
+    assert again == first
+
+
+def test_the_key_follows_what_determines_the_numbers(tmp_path):
+    keys = [
+        train(tmp_path, **changes)[0]
+        for changes in ({}, {"seed": 1}, {"attn": {"name": "softmax", "version": 2}}, {"scale": "mini"})
+    ]
+    assert len({record.key for record in keys}) == 4
+    assert keys[0].group == keys[1].group
+    assert len({record.group for record in keys}) == 3
+
+
+class Fails(nn.Module):
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.error = error
+
+    def forward(self, tokens, mask):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("shapes do not match"), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
+)
+def test_a_failure_leaves_a_record_with_its_traceback(tmp_path, error, status):
+    expected = type(error) if status in ("failed", "interrupted") else None
+    if expected:
+        with pytest.raises(expected):
+            train(tmp_path, build=lambda: Fails(error))
+    else:
+        train(tmp_path, build=lambda: Fails(error))
+    (path,) = tmp_path.glob("runs/*/*/*/record.json")
+    record = RunRecord.read(path)
+    assert record.status == status
+    assert "in forward" in record.error
+    assert record.test_accuracy is None
+    assert record.is_final == (expected is None)
+    if not record.is_final:  # what is no result is tried again
+        assert train(tmp_path)[0].status == "ok"
+
+
+def test_divergence_is_a_result(tmp_path):
+    class Nan(Fails):
+        def forward(self, tokens, mask):
+            return self.weight.expand(len(tokens), 3) * torch.nan
+
+    record, _ = train(tmp_path, build=lambda: Nan(ValueError()))
+    assert record.status == "diverged"
+    assert "training loss is nan at step 1" in record.error
+
+
+def test_a_folder_of_another_configuration_is_refused_and_kept(tmp_path):
+    _, folder = train(tmp_path)
+    (folder / "config.json").write_text("{}")
+    before = (folder / "record.json").read_bytes()
+    with pytest.raises(InputError, match="holds another configuration"):
+        train(tmp_path)
+    assert (folder / "record.json").read_bytes() == before
+
+
+def test_a_corrupt_record_is_named_and_kept(tmp_path):
+    _, folder = train(tmp_path)
+    (folder / "record.json").write_text('{"schema": 1')
+    with pytest.raises(InputError, match=r"record\.json is no readable record.*Move it away"):
+        train(tmp_path)
+    assert (folder / "record.json").read_text() == '{"schema": 1'
+
+
+def test_a_run_that_another_process_trains_is_refused(tmp_path):
+    _, folder = train(tmp_path)
+    (folder / "record.json").unlink()
+    with (
+        FileLock(folder / ".lock"),
+        pytest.raises(InputError, match=f"is training this very run .*: process {os.getpid()} on"),
+    ):
+        train(tmp_path)
+
+
+def test_a_results_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written: Not a directory. .*results_dir="):
+        train(tmp_path / "file")
+
+
+def test_wandb_may_fail_without_stopping_the_run(tmp_path, monkeypatch, caplog):
+    import wandb
+
+    monkeypatch.setattr(wandb, "init", lambda **_: (_ for _ in ()).throw(RuntimeError("no room")))
+    record, _ = train(tmp_path, mode="offline")
+    assert record.status == "ok"
+    assert [entry.getMessage() for entry in caplog.records if "wandb failed" in entry.getMessage()] == [
+        "wandb failed (no room); the run goes on, and its record on disk is complete."
+    ]
+    with pytest.raises(InputError, match="wandb.mode must be one of online, offline, disabled. Got 'of'"):
+        train(tmp_path, mode="of", seed=7)
+
+
+def test_wandb_is_told_what_the_record_holds_and_is_always_finished(tmp_path, monkeypatch):
+    import wandb
+
+    class Run:
+        def __init__(self):
+            self.summary, self.points, self.exit_code = {}, [], None
+
+        def log(self, values, step, commit):
+            self.points.append((step, values))
+            if len(self.points) == 2 and failing:
+                raise RuntimeError("disk full")
+
+        def finish(self, exit_code):
+            self.exit_code = exit_code
+
+    for failing in (False, True):
+        fake, options = Run(), {}
+        monkeypatch.setattr(wandb, "init", lambda fake=fake, options=options, **given: options.update(given) or fake)
+        record, folder = train(tmp_path / str(failing), mode="offline")
+        assert (options["id"], options["group"], options["dir"]) == (record.key, record.group, folder)
+        assert [step for step, _ in fake.points] == [3, 6]
+        assert fake.exit_code is not None
+        if not failing:
+            assert fake.summary["test_accuracy"] == record.test_accuracy
+            assert fake.exit_code == 0
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    write_atomically(path, "old")
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_of_another_schema_is_refused(tmp_path):
+    _, folder = train(tmp_path)
+    path = folder / "record.json"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(ValueError, match="its schema is 2, and this program reads 1"):
+        RunRecord.read(path)
+
+
+def test_what_a_run_writes_does_not_make_its_code_another(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True)
+
+    for name in ("lra/code.py", "results/rows.jsonl"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    (tmp_path / "results" / "rows.jsonl").write_text("2")
+    (tmp_path / "notes.txt").write_text("no code")
+    assert re.fullmatch("[0-9a-f]{40}", environment.current_commit())
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.py").write_text("1")
+    assert environment.current_commit().endswith("-dirty")
+    (tmp_path / "models" / "mine.py").unlink()
+    (tmp_path / "lra" / "code.py").write_text("2")
+    assert environment.current_commit().endswith("-dirty")

@@ -1,0 +1,201 @@
+"""Retrieval: the released files with their printed bytes, the smaller set of the same kind, and wrong files."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lra.errors import InputError
+from lra.files import ROOT
+from lra.tasks import PARTS, archive, retrieval
+from lra.tasks.retrieval import Retrieval
+
+AAN = ROOT.parent / "shared" / "data" / "aan"
+needs_aan = pytest.mark.skipif(not AAN.is_dir(), reason=f"no data in {AAN}")
+
+SIZES = {"train": 30, "val": 6, "test": 8}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(retrieval, "ROWS", SIZES)
+    monkeypatch.delenv("LRA_DATA", raising=False)
+
+
+def paper(number: int) -> bytes:
+    """Text with quotes, a tab, a line's end and letters that are not ASCII, as papers have them."""
+    return f'"Paper" {number}\tdoesn\'t\nna\u00efve \u2013 end'.encode()
+
+
+def row(i: int) -> list[bytes]:
+    return [b"%.1f" % (i % 2), b"P%02d" % i, b"Q%02d" % i, str(paper(i)).encode(), str(paper(100 + i)).encode()]
+
+
+def write_released(folder: Path, rows=None) -> Path:
+    """Write the released layout; `rows` takes the place of the training rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    first = 0
+    for part, name in (("train", "train"), ("val", "eval"), ("test", "test")):
+        made = [row(i) for i in range(first, first + SIZES[part])]
+        made = rows if rows is not None and part == "train" else made
+        (folder / f"new_aan_pairs.{name}.tsv").write_bytes(b"".join(b"\t".join(fields) + b"\n" for fields in made))
+        first += SIZES[part]
+    return folder
+
+
+def write_mini(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"A{i:02d}-1" for i in range(20)]
+    table = pa.table({"id": names, "text": [paper(i).decode() for i in range(20)]})
+    pq.write_table(table, folder / "papers.parquet")
+    for part, name in (("train", "train"), ("val", "eval"), ("test", "test")):
+        pairs = [(i % 2, names[i % 20], names[(7 * i + 3) % 20]) for i in range(SIZES[part])]
+        (folder / f"pairs.{name}.tsv").write_text("".join(f"{label}.0\t{a}\t{b}\n" for label, a, b in pairs))
+    return folder
+
+
+def made(tmp_path: Path, **options) -> Retrieval:
+    task = Retrieval(cache_dir=tmp_path / "cache", **{"data_dir": tmp_path / "aan", **options})
+    task.prepare()
+    return task
+
+
+def texts(split) -> list[bytes]:
+    return [bytes(split.tokens[a:b] - 1) for a, b in pairwise(split.offsets)]
+
+
+def test_raw_texts_keep_their_prefix_quotes_and_escapes(tmp_path):
+    write_released(tmp_path / "aan")
+    task = made(tmp_path)
+    assert (task.vocab_size, task.max_len, task.num_inputs, task.num_classes) == (257, 4000, 2, 2)
+    assert task.describe()["sizes"] == SIZES
+    assert (task.describe()["source"], task.describe()["variant"]) == ("released", "raw 4000")
+    train = task.split("train")
+    assert texts(train) == [field for i in range(30) for field in row(i)[3:]]
+    assert texts(train)[0].startswith(b"b'\"Paper\" 0\\tdoesn\\'t\\nna\\xc3")
+    assert train.labels.tolist() == [i % 2 for i in range(30)]
+    assert task.floors() == {"majority": 0.5}
+
+
+def test_decoded_texts_are_what_was_printed(tmp_path):
+    write_released(tmp_path / "aan")
+    task = made(tmp_path, text="decoded")
+    assert task.describe()["variant"] == "decoded 4000"
+    assert texts(task.split("test")) == [text for i in range(36, 44) for text in (paper(i), paper(100 + i))]
+
+
+def test_texts_are_cut_to_the_length(tmp_path):
+    write_released(tmp_path / "aan")
+    task = made(tmp_path, max_length=9)
+    assert {len(text) for text in texts(task.split("val"))} == {9}
+
+
+def test_limits_take_both_classes_and_whole_pairs_in_every_order(tmp_path):
+    write_released(tmp_path / "aan")
+    write_released(tmp_path / "two" / "aan", [row(i) for i in reversed(range(30))])
+    options = {"num_train": 10, "num_val": 2, "num_test": 4}
+    one, two = made(tmp_path, **options), made(tmp_path / "two", **options)
+    assert one.describe()["sizes"] == {"train": 10, "val": 2, "test": 4}
+    assert np.bincount(one.split("train").labels).tolist() == [5, 5]
+    pairs, others = (
+        {(a, b) for a, b in zip(t[::2], t[1::2], strict=True)}
+        for t in map(texts, (one.split("train"), two.split("train")))
+    )
+    assert len(pairs) == 10
+    assert pairs == others <= {tuple(row(i)[3:]) for i in range(30)}
+
+
+def test_the_smaller_set_never_passes_for_the_released_one(tmp_path):
+    write_mini(tmp_path / "aan")
+    task = made(tmp_path)
+    assert (task.describe()["source"], task.describe()["variant"]) == ("aan-mini", "plain 4000")
+    assert texts(task.split("train"))[:4] == [paper(0), paper(3), paper(1), paper(10)]
+    assert task.describe()["sizes"] == SIZES
+
+
+@needs_aan
+def test_the_smaller_set_itself(tmp_path):
+    task = made(tmp_path, data_dir=AAN, max_length=100)
+    assert task.describe()["sizes"] == {"train": 16_540, "val": 2_067, "test": 2_069}
+    assert [int(task.split(part).labels.sum()) for part in PARTS] == [8_270, 1_051, 1_017]
+
+
+def test_without_files_they_are_downloaded(tmp_path, monkeypatch):
+    def released(folder, names, *, cache_dir):
+        assert (folder, cache_dir) == ("tsv_data", tmp_path / "cache")
+        assert names == [f"new_aan_pairs.{name}.tsv" for name in ("train", "eval", "test")]
+        return write_released(tmp_path / "downloaded")
+
+    monkeypatch.setattr(archive, "released", released)
+    assert made(tmp_path, data_dir=None).describe()["source"] == "released"
+    (tmp_path / "downloaded" / archive.ORIGIN).write_text('{"origin": "http://elsewhere/", "mirror": true}')
+    assert made(tmp_path, data_dir=None).describe()["source"] == "mirror"
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row(i) for i in range(29)], "new_aan_pairs.train.tsv has 29 rows, expected 30"),
+        ([row(0), row(1)[:4]], "new_aan_pairs.train.tsv, line 2: expected label, id, id, text, text.* 4 fields"),
+        ([[b"label", *row(0)[1:]]], "line 1: expected a label of 0.0 or 1.0, found b'label'"),
+        ([[*row(0)[:4], b""]] * 30, "line 1: the text is empty"),
+        ([[*row(0)[:4], b"caf\xe9"]] * 30, "line 1: the text is not UTF-8 .byte 0xe9 at 3"),
+    ],
+)
+def test_a_wrong_released_file_is_named_and_nothing_is_left(tmp_path, rows, message):
+    write_released(tmp_path / "aan", rows)
+    with pytest.raises(InputError, match=message):
+        made(tmp_path)
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+@pytest.mark.parametrize("field", [b"plain", b"'text'", b"b'open", b"__import__('os')"])
+def test_only_printed_bytes_can_be_decoded(tmp_path, field):
+    write_released(tmp_path / "aan", [[*row(0)[:4], field]] * 30)
+    with pytest.raises(InputError, match="line 1: expected a text as Python prints bytes.*task.text=raw"):
+        made(tmp_path, text="decoded")
+
+
+def cut(path: Path, num_bytes: int) -> None:
+    path.write_bytes(path.read_bytes()[:-num_bytes])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: cut(f / "pairs.test.tsv", 1), "pairs.test.tsv, line 8: .*is cut short"),
+        (lambda f: (f / "pairs.test.tsv").write_bytes(b""), "pairs.test.tsv has no rows"),
+        (
+            lambda f: (f / "pairs.eval.tsv").write_bytes(b"1.0\tA00-1\tX\n"),
+            "line 1: .*papers.parquet has no paper b'X'",
+        ),
+        (lambda f: (f / "pairs.eval.tsv").unlink(), "cannot read .*pairs.eval.tsv .*holds pairs.test.tsv, pairs.train"),
+        (lambda f: cut(f / "papers.parquet", 30), "cannot read .*papers.parquet"),
+        (lambda f: (f / "papers.parquet").unlink(), "cannot read .*new_aan_pairs.train.tsv .*holds pairs"),
+    ],
+)
+def test_a_wrong_file_of_the_smaller_set_is_named(tmp_path, spoil, message):
+    spoil(write_mini(tmp_path / "aan"))
+    with pytest.raises(InputError, match=message):
+        made(tmp_path)
+    assert not list((tmp_path / "cache").rglob("*.arrow"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"text": "plain"}, "task.text must be one of raw, decoded"),
+        ({"max_length": 10_001}, "task.max_length must be an integer, at most 10000"),
+        ({"num_val": 7}, "task.num_val=7, but the val split has 6"),
+    ],
+)
+def test_a_wrong_argument_is_named(tmp_path, options, message):
+    write_released(tmp_path / "aan")
+    with pytest.raises(InputError, match=message):
+        made(tmp_path, **options)
