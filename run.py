@@ -28,8 +28,9 @@ from lra.errors import InputError, MissingDataError
 from lra.gpus import claimed_device
 from lra.missing import forget_missing, note_missing
 from lra.record import now
+from lra.records.identity import identify
 from lra.runner import run
-from lra.settings import identify, make_model, make_trainer
+from lra.settings import make_model, make_trainer
 from lra.stopping import StoppedError
 from lra.summary import summarize
 from lra.sweeps import describe_sweep

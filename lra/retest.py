@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from lra.errors import InputError
 from lra.record import WEIGHTS_NAME, RunRecord, current_commit, describe_environment, now
+from lra.records.identity import ADDED
 from lra.retest_record import RETESTS_NAME, REWRITTEN, Retest, key_of, read_retests, write_retests
-from lra.settings import ADDED, make_model, make_trainer
+from lra.settings import make_model, make_trainer
 from lra.stopping import StopRequest
 from lra.tables import BASELINE
 from lra.tasks import Split, Task

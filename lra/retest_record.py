@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lra.errors import InputError
-from lra.record import fingerprint, write_atomically
+from lra.record import write_atomically
+from lra.records.identity import fingerprint
 
 SCHEMA = 1
 RETESTS_NAME = "retests.jsonl"

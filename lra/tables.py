@@ -11,6 +11,7 @@ import pandas as pd
 from lra.intervals import mean_interval
 from lra.layout import Report, Table, each, write
 from lra.record import RunRecord
+from lra.records.identity import hashed
 from lra.retest_record import Retest
 
 # Runs on different data, or on different kinds of machine, never share a table.
@@ -190,12 +191,12 @@ def label(attn: str, settings: str) -> str:
 def _settings(run: RunRecord, others: Sequence[RunRecord]) -> str:
     """Name the settings in which a run differs from others of the same name, task, data, scale, protocol and device."""
     alike = [
-        _flat(other.config)
+        _flat(hashed(other.config))
         for other in others
         if (other.attn, other.task, data_name(other)) == (run.attn, run.task, data_name(run))
         and all(getattr(other, name) == getattr(run, name) for name in TABLE_COLUMNS)
     ]
-    mine = _flat({name: value for name, value in run.config.items() if name not in ("seed", "prepared")})
+    mine = _flat({name: value for name, value in hashed(run.config).items() if name not in ("seed", "prepared")})
     differing = [f"{name}={mine[name]}" for name in mine if any(other.get(name) != mine[name] for other in alike)]
     if len(alike) > 1 and not differing:  # in something that only the others have
         return run.group

@@ -22,8 +22,9 @@ from torch import nn
 from lra.arguments import help_if_asked
 from lra.errors import InputError
 from lra.gpus import claimed_device
+from lra.records.identity import identify
 from lra.runner import run
-from lra.settings import identify, make_trainer
+from lra.settings import make_trainer
 from lra.summary import summarize
 from lra.tables import BASELINE
 from lra.tasks import Task

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lra.record import RunRecord, fingerprint
+from lra.record import RunRecord
+from lra.records.identity import run_group, run_key
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "published"
 GENERATED = {"source": "generated", "variant": "brackets", "sizes": {"test": 10000}, "sha256": {"test": "ab" * 32}}
@@ -36,8 +37,8 @@ def sound(attn: str, seed: int, accuracy: float, **more: Any) -> RunRecord:
         "task": {"name": run.task}, "attn": {"name": attn}, "scale": run.scale, "seed": seed, "prepared": run.data,
         "protocol": {"name": run.protocol, **run.config.get("protocol", {})}, "device": run.device,
     }  # fmt: skip
-    run.key = fingerprint(run.config)
-    run.group = fingerprint({name: value for name, value in run.config.items() if name != "seed"})
+    run.key = run_key(run.config)
+    run.group = run_group(run.config)
     return run
 
 
