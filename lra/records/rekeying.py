@@ -30,8 +30,8 @@ def rekey(results_dir: Path) -> dict[str, str]:
         The new key of each run that had another, by the old one.
 
     Raises:
-        InputError: two runs would have one key, a key is not of its configuration, or a file cannot be read (and
-            nothing was changed); a run is under way, or a file cannot be written.
+        InputError: two runs would have one key, a key is not of its configuration, or a record cannot be read, and
+            nothing was changed; or a run is under way, or a file of its folder cannot be read or written.
     """
     reading, retests = read_to_rewrite(results_dir)
     collected = [(record.key, record.config) for record in reading.records.values()]
