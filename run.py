@@ -28,8 +28,9 @@ from lra.machine.devices import claimed_device
 from lra.machine.distributed import leads
 from lra.machine.environment import now
 from lra.machine.stopping import StoppedError
+from lra.records.identity import identify
 from lra.records.missing_data import forget_missing, note_missing
-from lra.runs.factory import identify, make_model, make_trainer
+from lra.runs.factory import make_model, make_trainer
 from lra.runs.run import run
 from lra.runs.summary import summarize
 from lra.sweeps import describe_sweep

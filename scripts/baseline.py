@@ -23,8 +23,9 @@ from lra.arguments import help_if_asked
 from lra.configuration import CONFIGS
 from lra.errors import InputError
 from lra.machine.devices import claimed_device
+from lra.records.identity import identify
 from lra.records.record import BASELINE
-from lra.runs.factory import identify, make_trainer
+from lra.runs.factory import make_trainer
 from lra.runs.run import run
 from lra.runs.summary import summarize
 from lra.tasks import Task

@@ -1,1 +1,1 @@
-"""What runs leave: records, curves, predictions."""
+"""What runs leave on disk, and what identifies a run."""

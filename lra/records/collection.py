@@ -162,31 +162,50 @@ def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
 
 def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Sequence[Path]) -> tuple[Path, int, int]:
     path = results_dir / MEASURED
-    all_records = _read_lines(path)
-    mine, damaged = read_retests([results_dir / RETESTS])
-    if damaged := [*all_records.refused, *damaged]:
-        raise InputError(f"{damaged[0]} {REWRITTEN}")
+    all_records, mine = read_to_rewrite(results_dir)
     for key, record in new.records.items():
         if record.is_final:
             all_records.add(record, f"{new.folders.get(key, 'A new record')}", new.folders.get(key))
     all_retests, refused = read_retests([results_dir / RETESTS, *retests])
     all_records.refused += new.refused + refused
     all_records.report()
-    chosen = sorted(all_records.records.values(), key=_order)
+    together = Packed.load(path.parent)
+    together.merge(packed)
+    for key, folder in all_records.folders.items():
+        together.add_run(all_records.records[key], folder)
+    kept = [one for one in all_retests.values() if one.key in mine or one.run in all_records.records]
+    write_measured(results_dir, all_records.records.values(), together, kept)
+    return path, len(all_records.records), len(all_records.refused)
+
+
+def read_to_rewrite(results_dir: Path) -> tuple[Reading, dict[str, Retest]]:
+    """Read the collected records and retests, both by key, before their files are written anew.
+
+    Raises:
+        InputError: a line cannot be read, and would be lost.
+    """
+    records, (retests, damaged) = _read_lines(results_dir / MEASURED), read_retests([results_dir / RETESTS])
+    if damaged := [*records.refused, *damaged]:
+        raise InputError(f"{damaged[0]} {REWRITTEN}")
+    return records, retests
+
+
+def write_measured(results_dir: Path, records: Iterable[RunRecord], packed: Packed, retests: Sequence[Retest]) -> None:
+    """Write `measured/` anew, each file whole or not at all; the records come last.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    path, ordered = results_dir / MEASURED, sorted(records, key=_order)
     try:
-        together = Packed.load(path.parent)
-        together.merge(packed)
-        for key, folder in all_records.folders.items():
-            together.add_run(all_records.records[key], folder)
-        together.save(path.parent, chosen)
-        write_atomically(path, "".join(json.dumps(record.as_dict()) + "\n" for record in chosen))
-        if kept := [one for one in all_retests.values() if one.key in mine or one.run in all_records.records]:
-            write_retests(results_dir / RETESTS, kept)
+        packed.save(path.parent, ordered)
+        if retests:
+            write_retests(results_dir / RETESTS, retests)
+        write_atomically(path, "".join(json.dumps(record.as_dict()) + "\n" for record in ordered))
     except OSError as error:
         raise InputError(
             f"{path.parent} cannot be written: {error.strerror or error}. Choose another folder with results_dir=."
         ) from error
-    return path, len(chosen), len(all_records.refused)
 
 
 def _own_retests(results_dir: Path) -> list[Path]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from lra.files import write_atomically
+from lra.records.identity import fingerprint, run_group, run_key
 
 SCHEMA = 1
 RECORD_NAME, WEIGHTS_NAME, PREDICTIONS_NAME = "record.json", "weights.pt", "predictions.npz"
@@ -119,11 +119,6 @@ class RunRecord:
             raise ValueError(f"{path} is no readable record: {error}") from error
 
 
-def fingerprint(values: dict[str, Any]) -> str:
-    """Hash plain values to ten hexadecimal digits, whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
-
-
 # The name of a record that is no attention mechanism's begins with this; it stands beneath the table.
 BASELINE = "baseline_"
 
@@ -165,10 +160,11 @@ def check_values(record: RunRecord) -> None:
 
 def _altered(record: RunRecord) -> str:
     """Say in what a record contradicts its own configuration; "" if in nothing."""
-    without_seed = {name: value for name, value in record.config.items() if name != "seed"}
-    if fingerprint(record.config) != record.key or fingerprint(without_seed) != record.group:
-        return f"its configuration was altered: it hashes to {fingerprint(record.config)}, not to its key"
     config = record.config
+    if record.key != run_key(config) and record.key == fingerprint(config):
+        return "its key was made by an earlier rule: run python scripts/rekey.py results_dir=FOLDER on its folder"
+    if record.key != run_key(config) or record.group != run_group(config):
+        return f"its configuration was altered: it hashes to {run_key(config)}, not to its key"
     names = [config["task"]["name"], config["attn"]["name"], config["protocol"]["name"], config["scale"]]
     told = [record.task, record.attn, record.protocol, record.scale, record.seed, record.data]
     if told != [*names, config["seed"], config["prepared"]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lra.errors import InputError
 from lra.files import write_atomically
-from lra.records.record import fingerprint
+from lra.records.identity import fingerprint
 
 SCHEMA = 1
 RETESTS_NAME = "retests.jsonl"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from lra.records.identity import hashed
 from lra.records.record import BASELINE, RunRecord, accuracy_of, tested
 from lra.reports.names import STATUS_TEXT, TABLE_COLUMNS, caption, comparable, data_name, label, scale_order
 from lra.reports.report import Report, Table, each, write
@@ -137,12 +138,12 @@ def _grid(rows: pd.DataFrame, records: Sequence[RunRecord]) -> tuple[list[str], 
 def _settings(run: RunRecord, others: Sequence[RunRecord]) -> str:
     """Name the settings in which a run differs from others of the same name, task, data, scale, protocol and device."""
     alike = [
-        _flat(other.config)
+        _flat(hashed(other.config))
         for other in others
         if (other.attn, other.task, data_name(other)) == (run.attn, run.task, data_name(run))
         and all(getattr(other, name) == getattr(run, name) for name in TABLE_COLUMNS)
     ]
-    mine = _flat({name: value for name, value in run.config.items() if name not in ("seed", "prepared")})
+    mine = _flat({name: value for name, value in hashed(run.config).items() if name not in ("seed", "prepared")})
     differing = [f"{name}={mine[name]}" for name in mine if any(other.get(name) != mine[name] for other in alike)]
     if len(alike) > 1 and not differing:  # in something that only the others have
         return run.group

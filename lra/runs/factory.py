@@ -1,4 +1,4 @@
-"""From a resolved configuration, as plain values, to a trainer, a model, and what identifies the run."""
+"""From a resolved configuration, as plain values, to a trainer and a model."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from lra.errors import InputError, check_integer
+from lra.errors import InputError
+from lra.records.identity import ADDED, material
 from lra.tasks import Task
 from lra.training.batching import Batching
 from lra.training.optimizer import Optimization
 from lra.training.trainer import Trainer
 from models.encoder import Classifier
-
-# Keys of a node that change no number: where files are, and how often they are written.
-IMMATERIAL = {"task": ("data_dir",), "trainer": ("checkpoint_seconds", "profile")}
-# What `identify` adds to the settings of a task and of a mechanism.
-ADDED = ("name", "version")
 
 
 def make_trainer(resolved: Mapping[str, Any]) -> Trainer:
@@ -33,7 +29,7 @@ def make_trainer(resolved: Mapping[str, Any]) -> Trainer:
             f"with model.padding_in_mean=zeros, which is {padding_in_mean}. Set data.padding=max, or leave it out."
         )
     return Trainer(
-        **_material("trainer", resolved["trainer"]),
+        **material("trainer", resolved["trainer"]),
         optimization=Optimization(**resolved["optimizer"]),
         batching=Batching(**resolved["data"]),
     )
@@ -58,30 +54,3 @@ def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
         )
     except (ValueError, TypeError) as error:
         raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
-
-
-def identify(resolved: Mapping[str, Any], task_name: str, task: Task, attn: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what determines the numbers of a run, for its key and its record.
-
-    Of the tables of sizes and schedules only the chosen row does, and that has been resolved into the rest.
-
-    Args:
-        resolved: the whole configuration.
-        task_name: the name of its choice of task.
-        task: the task it makes.
-        attn: the mechanism's `name`, `version` and own settings.
-
-    Raises:
-        InputError: the seed is none.
-    """
-    check_integer("seed", resolved["seed"], 0)
-    nodes = ("protocol", "scale", "seed", "model", "data", "optimizer", "trainer")
-    return {
-        **{name: _material(name, resolved[name]) for name in nodes},
-        "task": {**_material("task", resolved["task"]), "name": task_name, "version": task.version},
-        "attn": dict(attn),
-    }
-
-
-def _material(name: str, node: Any) -> Any:
-    return {key: node[key] for key in node if key not in IMMATERIAL[name]} if name in IMMATERIAL else node

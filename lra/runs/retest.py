@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from lra.errors import InputError
 from lra.machine.environment import current_commit, describe_environment, now
 from lra.machine.stopping import StopRequest
+from lra.records.identity import ADDED
 from lra.records.record import BASELINE, WEIGHTS_NAME, RunRecord
 from lra.records.retest_record import RETESTS_NAME, REWRITTEN, Retest, key_of, read_retests, write_retests
-from lra.runs.factory import ADDED, make_model, make_trainer
+from lra.runs.factory import make_model, make_trainer
 from lra.tasks import Split, Task
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ from lra.files import write_atomically
 from lra.machine.distributed import joined
 from lra.machine.environment import current_commit, describe_environment, now
 from lra.machine.stopping import stoppable
-from lra.records.record import RECORD_NAME, RunRecord, fingerprint
+from lra.records.identity import run_group, run_key
+from lra.records.record import RECORD_NAME, RunRecord
 from lra.records.wandb_mirror import WandbMirror
 from lra.runs.attempt import Attempt
 from lra.tasks import Task
@@ -50,8 +51,8 @@ def run(
 
     Args:
         config: what determines the run, and nothing else: plain values under `task`, `attn` and `protocol` (each with
-            a `name` and a `version`), `scale`, `seed`, and whatever else changes its numbers. Its hash, together with
-            the data's description, the type of the device and the number of processes, is the run's key.
+            a `name` and a `version`), `scale`, `seed`, and whatever else changes its numbers. Together with the data's
+            description, the type of the device and the number of processes it makes the run's key.
         task: where the data come from.
         build_model: is called once torch is seeded.
         trainer: how to train.
@@ -77,11 +78,11 @@ def run(
         config = {**config, "device": device.type, "prepared": data}
         if world.size > 1:
             config["num_processes"] = world.size
-        key = fingerprint(config)
+        key = run_key(config)
         folder = results_dir / "runs" / config["task"]["name"] / config["attn"]["name"] / key
         record = RunRecord(
             key=key,
-            group=fingerprint({name: value for name, value in config.items() if name != "seed"}),
+            group=run_group(config),
             task=config["task"]["name"],
             attn=config["attn"]["name"],
             protocol=config["protocol"]["name"],
@@ -155,17 +156,41 @@ def _claimed(folder: Path, config: Mapping[str, Any]):
         ) from error
     try:
         path = folder / "config.json"
-        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        if path.exists() and path.read_text() != text:
-            raise InputError(
-                f"{path} holds another configuration than this run's, although the folder bears its key. The folder "
-                "was altered or copied there: move it away, or choose another results_dir=."
-            )
-        write_atomically(path, text)
+        if path.exists():
+            _check_config(path, config)
+        else:
+            write_atomically(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
         (folder / ".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}, since {now()}")
         yield
     finally:
         lock.release()
+
+
+def _check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Compare the configuration that the folder was begun with by its key: classes may have moved since.
+
+    Raises:
+        InputError: it has another key, or cannot be read.
+    """
+    try:
+        known = json.loads(path.read_text())
+    except ValueError:
+        known = {}
+    if run_key(known) != run_key(config):
+        raise InputError(
+            f"{path} holds another configuration than this run's, although the folder bears its key. The folder "
+            "was altered or copied there: move it away, or choose another results_dir=."
+        )
+    for node in ("task", "attn"):
+        before, present = (each[node].get("_target_") for each in (known, config))
+        if before != present:
+            log.warning(
+                "%s was begun with %s, which is now %s. If that is another class and not the same one moved, give it "
+                "a name or a version of its own: the key has nothing else to tell them apart.",
+                path,
+                before,
+                present,
+            )
 
 
 def _holder(folder: Path) -> str:

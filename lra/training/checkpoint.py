@@ -49,15 +49,9 @@ class Checkpoints:
         """
         self._written = time.monotonic()
         path = self.folder / f"checkpoint-{step:09d}.pt"
-        temporary = path.with_suffix(".part")
         try:
-            with temporary.open("wb") as file:
-                torch.save({"key": self.key, "commit": current_commit(), "state": state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            _write(path, {"key": self.key, "commit": current_commit(), "state": state})
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
             log.warning(
                 "The checkpoint of step %d could not be written (%s); training goes on without it.", step, error
             )
@@ -95,6 +89,35 @@ class Checkpoints:
     def _paths(self) -> list[Path]:
         """List the newest first."""
         return sorted(self.folder.glob(PATTERN), reverse=True)
+
+
+def give_key(folder: Path, key: str) -> None:
+    """Give the checkpoints in a run's folder another key; one that cannot be read stays as it is.
+
+    Raises:
+        OSError, RuntimeError: one cannot be written.
+    """
+    for path in folder.glob(PATTERN):
+        try:
+            saved = {**torch.load(path, map_location="cpu", weights_only=True), "key": key}
+        except Exception as error:  # as in `load`
+            log.warning("%s cannot be read (%s) and keeps its key.", path, _first_line(error))
+            continue
+        _write(path, saved)
+
+
+def _write(path: Path, saved: dict[str, Any]) -> None:
+    """Write one whole, or leave nothing."""
+    temporary = path.with_suffix(".part")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(saved, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError):
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _first_line(error: Exception) -> str:

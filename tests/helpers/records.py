@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from lra.files import ROOT
-from lra.records.record import RunRecord, fingerprint
+from lra.records.identity import run_group, run_key
+from lra.records.record import RunRecord
 
 PUBLISHED = ROOT / "results" / "published"
 GENERATED = {"source": "generated", "variant": "brackets", "sizes": {"test": 10000}, "sha256": {"test": "ab" * 32}}
@@ -37,8 +38,8 @@ def sound(attn: str, seed: int, accuracy: float, **more: Any) -> RunRecord:
         "task": {"name": run.task}, "attn": {"name": attn}, "scale": run.scale, "seed": seed, "prepared": run.data,
         "protocol": {"name": run.protocol, **run.config.get("protocol", {})}, "device": run.device,
     }  # fmt: skip
-    run.key = fingerprint(run.config)
-    run.group = fingerprint({name: value for name, value in run.config.items() if name != "seed"})
+    run.key = run_key(run.config)
+    run.group = run_group(run.config)
     return run
 
 

@@ -106,6 +106,16 @@ def test_runs_that_differ_in_more_than_the_seed_are_never_averaged():
     assert "[attn.num_samples=15, more.s0=0, more.s1=1, 7 more: c]" in render(records)
 
 
+def test_a_class_that_moved_and_an_option_that_came_later_are_no_settings_of_a_run():
+    attn = {"name": "nystromformer", "version": 1}
+    block = {"mlp": True, "norm": "layer", "place": "pre"}
+    runs = [
+        record("nystromformer", 0, 0.4, config={"attn": {**attn, "_target_": "here.Nystrom"}, "model": {}}),
+        record("nystromformer", 1, 0.5, config={"attn": {**attn, "conv_size": None}, "model": {"block": block}}),
+    ]
+    assert list(leaderboard(runs)["settings"]) == [""]
+
+
 def test_other_data_scales_protocols_and_devices_have_columns_or_tables_of_their_own():
     other_data = {**GENERATED, "source": "released", "sha256": {"test": "cd" * 32}}
     text = render(

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from lra.records.record import fingerprint
+from lra.records.identity import run_key
 from lra.reports.watch import watch_report
 from scripts import report
 from tests.helpers.records import record, saved
@@ -22,7 +22,7 @@ CONFIG = {
 
 def begun(results_dir, attn: str, holder: str, *points: dict):
     config = {**CONFIG, "attn": {"name": attn}, "seed": 0}
-    folder = results_dir / "runs" / "listops" / attn / fingerprint(config)
+    folder = results_dir / "runs" / "listops" / attn / run_key(config)
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / ".holder").write_text(holder)

@@ -161,13 +161,25 @@ def test_divergence_is_a_result(tmp_path):
     assert "training loss is nan at step 1" in record.error
 
 
-def test_a_folder_of_another_configuration_is_refused_and_kept(tmp_path):
+@pytest.mark.parametrize("content", ["{}", "[]", "no json"])
+def test_a_folder_of_another_configuration_is_refused_and_kept(tmp_path, content):
     _, folder = train(tmp_path)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(content)
     before = (folder / "record.json").read_bytes()
     with pytest.raises(InputError, match="holds another configuration"):
         train(tmp_path)
     assert (folder / "record.json").read_bytes() == before
+
+
+def test_a_class_that_moved_is_no_other_run_and_is_named(tmp_path, caplog):
+    name = {"name": "softmax", "version": 1}
+    first, folder = train(tmp_path, attn={**name, "_target_": "models.here.Softmax"})
+    assert train(tmp_path, attn={**name, "_target_": "models.here.Softmax"})[0] == first
+    assert "was begun with" not in caplog.text
+    again, _ = train(tmp_path, build=lambda: pytest.fail("trained again"), attn={**name, "_target_": "there.Softmax"})
+    assert again == first
+    assert first.config["attn"]["_target_"] == "models.here.Softmax"
+    assert f"{folder / 'config.json'} was begun with models.here.Softmax, which is now there.Softmax" in caplog.text
 
 
 def test_a_corrupt_record_is_named_and_kept(tmp_path):

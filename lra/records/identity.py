@@ -1,0 +1,96 @@
+"""What identifies a run: everything in its configuration that determines its numbers, hashed to a key.
+
+A key must outlive the code. Where a class lives is therefore not hashed: the name and the version of task, backbone and
+protocol stand for it. Nor is an option that came later while it has its neutral value, the one that leaves a run as it
+was before the option existed. A record's `config` holds all of this in full; only the hash leaves it out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from lra.errors import check_integer
+from lra.tasks import Task
+
+# Keys of a node that change no number: where files are, and how often they are written.
+IMMATERIAL = {"task": ("data_dir",), "trainer": ("checkpoint_seconds", "profile")}
+# What `identify` adds to the settings of a task and of a mechanism.
+ADDED = ("name", "version")
+# Where a class lives, and how Hydra makes it.
+TARGET_KEYS = ("_target_", "_partial_")
+# Options that came after the first committed records, by path, with the value that changes nothing. A mapping counts as
+# a whole; an option inside it that came later still has a line of its own.
+NEUTRAL: dict[str, Any] = {
+    "attn.conv_size": None,
+    "model.block": {"norm": "layer", "place": "pre", "mlp": True},
+}
+
+
+def identify(resolved: Mapping[str, Any], task_name: str, task: Task, attn: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run is, for its record and its key: its configuration without what changes no number.
+
+    Of the tables of sizes and schedules only the chosen row does, and that has been resolved into the rest.
+
+    Args:
+        resolved: the whole configuration.
+        task_name: the name of its choice of task.
+        task: the task it makes.
+        attn: the mechanism's `name`, `version` and own settings.
+
+    Raises:
+        InputError: the seed is none.
+    """
+    check_integer("seed", resolved["seed"], 0)
+    nodes = ("protocol", "scale", "seed", "model", "data", "optimizer", "trainer")
+    return {
+        **{name: material(name, resolved[name]) for name in nodes},
+        "task": {**material("task", resolved["task"]), "name": task_name, "version": task.version},
+        "attn": dict(attn),
+    }
+
+
+def material(name: str, node: Any) -> Any:
+    """Return the settings of a top-level node that may change numbers."""
+    return {key: node[key] for key in node if key not in IMMATERIAL[name]} if name in IMMATERIAL else node
+
+
+def run_key(config: Mapping[str, Any]) -> str:
+    """Return the key of the run that a record's `config` describes."""
+    return fingerprint(hashed(config))
+
+
+def run_group(config: Mapping[str, Any]) -> str:
+    """Return the key without the seed: runs that differ in nothing else share it."""
+    return run_key({name: value for name, value in config.items() if name != "seed"})
+
+
+def hashed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a record's `config` that its key is the hash of; the given one stays as it is."""
+    values = _without_targets(config)
+    for path in sorted(NEUTRAL, key=lambda path: path.count("."), reverse=True):  # the innermost first
+        *parents, name = path.split(".")
+        node = values
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict) and name in node and _as_text(node[name]) == _as_text(NEUTRAL[path]):
+            del node[name]
+    return values
+
+
+def fingerprint(values: Mapping[str, Any]) -> str:
+    """Hash plain values to ten hexadecimal digits, whatever the order of their keys."""
+    return hashlib.sha256(_as_text(values).encode()).hexdigest()[:10]
+
+
+def _without_targets(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_targets(inner) for key, inner in value.items() if key not in TARGET_KEYS}
+    return [_without_targets(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _as_text(value: Any) -> str:
+    """Write plain values as JSON: 1, 1.0 and true are equal in Python, and three values here."""
+    return json.dumps(value, sort_keys=True)

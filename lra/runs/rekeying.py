@@ -1,0 +1,113 @@
+"""Renews the keys of a results folder: in records, curves, predictions, retests, checkpoints and names of folders.
+
+A key is renewed once the rule that makes it has changed (`identity.py`). Nothing is lost if this is cut short: what
+names the old key is written last, so that the next call finds it and does the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lra.errors import InputError
+from lra.records.arrays import Packed
+from lra.records.collection import read_to_rewrite, write_measured
+from lra.records.identity import fingerprint, run_group, run_key
+from lra.records.record import RECORD_NAME, RunRecord
+from lra.records.retest_record import RETESTS_NAME, REWRITTEN, read_retests, write_retests
+from lra.training.checkpoint import give_key
+
+
+def rekey(results_dir: Path) -> dict[str, str]:
+    """Renew all keys of a results folder, in `measured/` and in `runs/`.
+
+    Returns:
+        The new key of each run that had another, by the old one.
+
+    Raises:
+        InputError: two runs would have one key, a key is not of its configuration, or a record cannot be read, and
+            nothing was changed; or a run is under way, or a file of its folder cannot be read or written.
+    """
+    reading, retests = read_to_rewrite(results_dir)
+    collected = [(record.key, record.config) for record in reading.records.values()]
+    folders = {folder: _config_of(folder) for folder in sorted((results_dir / "runs").glob("*/*/*")) if _began(folder)}
+    renewed = _renewed(collected)
+    from_folders = _renewed((folder.name, config) for folder, config in folders.items())
+    for folder, config in folders.items():
+        if folder.name in from_folders:
+            _renew_folder(folder, config)
+    if renewed:
+        packed = Packed.load(results_dir / "measured")
+        packed.curves = {renewed.get(key, key): points for key, points in packed.curves.items()}
+        packed.predictions = {
+            (renewed.get(key, key), name): classes for (key, name), classes in packed.predictions.items()
+        }
+        records = [_with_new_key(record) for record in reading.records.values()]
+        moved = [dataclasses.replace(one, run=renewed.get(one.run, one.run)) for one in retests.values()]
+        write_measured(results_dir, records, packed, moved)
+    return {**renewed, **from_folders}
+
+
+def _renewed(runs: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """Return the new key of each run that has another, by the old one."""
+    old_keys: dict[str, str] = {}
+    for old, config in runs:
+        if old not in (fingerprint(config), run_key(config)):  # the first rule hashed the configuration as it stands
+            raise InputError(
+                f"The key {old} is not of its configuration, which has {run_key(config)}: it was altered. Remove the "
+                "record or the folder of this key first."
+            )
+        known = old_keys.setdefault(run_key(config), old)
+        if known != old:
+            raise InputError(f"The runs {known} and {old} are both {run_key(config)} now: remove one of the two first.")
+    return {old: new for new, old in old_keys.items() if new != old}
+
+
+def _with_new_key(record: RunRecord) -> RunRecord:
+    return dataclasses.replace(record, key=run_key(record.config), group=run_group(record.config))
+
+
+def _began(folder: Path) -> bool:
+    return (folder / RECORD_NAME).exists() or (folder / "config.json").exists()
+
+
+def _config_of(folder: Path) -> dict[str, Any]:
+    """Return the configuration that a run's folder holds.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        record = folder / RECORD_NAME
+        return RunRecord.read(record).config if record.exists() else json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"The configuration of {folder} cannot be read: {error}. {REWRITTEN}") from error
+
+
+def _renew_folder(folder: Path, config: dict[str, Any]) -> None:
+    """Renew the key in all files of a run's folder, and in the end its name.
+
+    Raises:
+        InputError: the run is under way, its retests cannot be read, or the folder cannot be written.
+    """
+    key = run_key(config)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            retests, damaged = read_retests([folder / RETESTS_NAME])
+            if damaged:
+                raise InputError(f"{damaged[0]} {REWRITTEN}")
+            if retests:
+                write_retests(folder / RETESTS_NAME, [dataclasses.replace(one, run=key) for one in retests.values()])
+            give_key(folder, key)
+            if (folder / RECORD_NAME).exists():
+                _with_new_key(RunRecord.read(folder / RECORD_NAME)).write(folder)
+            folder.rename(folder.with_name(key))
+    except Timeout:
+        raise InputError(f"The run in {folder} is under way: wait for it, and run this again.") from None
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"{folder} cannot be renewed: {error}. Make it writable, and run this again.") from error
