@@ -23,12 +23,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least
+from models.ops.masks import real_keys
+from models.ops.precision import accumulation_dtype, without_autocast
+from models.ops.rows import take_rows
 
 NUMBERS = 2**19  # scores, or numbers of gathered keys, held at once; or as many as an input has
 SCORE_UP_TO = 32  # times U: the length up to which scoring every key and keeping U beats gathering U keys a query
@@ -45,48 +50,42 @@ class InformerAttention(Attention):
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         num_samples: int,
         log_scaled: bool,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if num_samples < 0:
-            raise ValueError(f"num_samples must not be negative, got {num_samples}")
+        super().__init__(**sizes)
+        at_least(0, num_samples=num_samples)
         self.num_samples = num_samples
-        self.factor = math.ceil(num_samples / math.log(max(max_len, 2))) if log_scaled else None
+        self.factor = math.ceil(num_samples / math.log(max(self.max_len, 2))) if log_scaled else None
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
         # The fused call runs in the inputs' precision, all else in float32 or better.
-        with torch.autocast(q.device.type, enabled=False):
-            dtype = torch.promote_types(q.dtype, torch.float32)
-            L, m = q.shape[2], mask.sum(-1, keepdim=True)  # m: (B, 1)
-            mean = mask[:, None, None].to(dtype) @ torch.where(mask[:, None, :, None], v, 0).to(dtype)
-            mean = (mean / m.clamp(min=1)[..., None, None]).to(v.dtype)  # (B, H, 1, D)
+        dtype = accumulation_dtype(q)
+        L, m = q.shape[2], mask.sum(-1, keepdim=True)  # m: (B, 1)
+        mean = mask[:, None, None].to(dtype) @ torch.where(mask[:, None, :, None], v, 0).to(dtype)
+        mean = (mean / m.clamp(min=1)[..., None, None]).to(v.dtype)  # (B, H, 1, D)
 
-            slots = min(self.num_samples if self.factor is None else self.factor * math.ceil(math.log(L)), L)
-            budget = torch.full_like(m, self.num_samples)
-            if self.factor is not None:
-                budget = self.factor * m.clamp(min=1).double().log().ceil().long()
-            active = torch.arange(slots, device=q.device) < torch.minimum(budget, m)  # (B, U)
-            if slots == 0:
-                return mean.expand_as(v)
-            chosen = self._measure(q, k, mask, active).topk(slots).indices[..., None]  # (B, H, U, 1)
+        slots = min(self.num_samples if self.factor is None else self.factor * math.ceil(math.log(L)), L)
+        budget = torch.full_like(m, self.num_samples)
+        if self.factor is not None:
+            budget = self.factor * m.clamp(min=1).double().log().ceil().long()
+        active = torch.arange(slots, device=q.device) < torch.minimum(budget, m)  # (B, U)
+        if slots == 0:
+            return mean.expand_as(v)
+        chosen = self._measure(q, k, mask, active).topk(slots).indices  # (B, H, U)
 
-            keys = mask | (m == 0)  # never a row without a key
-            Q = q.gather(2, chosen.expand(-1, -1, -1, q.shape[-1]))
-            rows = F.scaled_dot_product_attention(Q, k, v, attn_mask=keys[:, None, None])
-            rows = torch.where(active[:, None, :, None], rows, mean)
-            return mean.expand_as(v).scatter(2, chosen.expand_as(rows), rows)
+        rows = F.scaled_dot_product_attention(take_rows(q, chosen), k, v, attn_mask=real_keys(mask))
+        rows = torch.where(active[:, None, :, None], rows, mean)
+        return mean.expand_as(v).scatter(2, chosen[..., None].expand_as(rows), rows)
 
     @torch.no_grad()
     def _measure(self, q: Tensor, k: Tensor, mask: Tensor, active: Tensor) -> Tensor:
         """Return M (B, H, L), minus infinity on padding."""
         (B, H, L, D), U = q.shape, active.shape[1]
-        dtype = torch.promote_types(q.dtype, torch.float32)
+        dtype = accumulation_dtype(q)
         uniform = self.draw("uniform", (L, U), q.device)
         m = mask.sum(-1)[:, None, None]
         # The real positions in order, so that rank r among the real tokens is at place r.

@@ -15,15 +15,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.ops.feature_sums import FeatureMapAttention, exponential_keys, exponential_queries
+from models.attention import Attention
+from models.ops.feature_sums import attend_features, exponential_keys, exponential_queries
 
 
-class LinearTransformerAttention(FeatureMapAttention):
+class LinearTransformerAttention(Attention):
     """phi(Q) (phi(K)^T V) / phi(Q) (phi(K)^T 1) with phi = elu + 1."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        return self.attend(_Elu(), self.head_dim, q, k, v, mask)
+        return attend_features(_Elu(), self.head_dim, q, k, v, mask)
 
 
 class _Elu:

@@ -11,10 +11,13 @@ Oracle: local-attention LocalAttention, outputs and gradients of the band and of
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least
 from models.ops.block_attention import attend_band, attend_blocks, in_proportion, window_table
 
 
@@ -25,10 +28,9 @@ class LocalAttention(Attention):
         budget: number of keys a token sees, itself not counted: w is half of it.
     """
 
-    def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float, budget: int) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if budget < 0:
-            raise ValueError(f"budget must not be negative, got {budget}")
+    def __init__(self, *, budget: int, **sizes: Unpack[Sizes]) -> None:
+        super().__init__(**sizes)
+        at_least(0, budget=budget)
         self.window = budget // 2
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -49,15 +51,12 @@ class LocalBlockAttention(Attention):
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         block_size: int,
         budget: int,
         strided_groups: bool = False,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        super().__init__(**sizes)
         self.block_size = in_proportion(block_size, budget)
         self.strided_groups = strided_groups
 

@@ -17,10 +17,13 @@ Oracle: transformers LongformerSelfAttention, outputs and gradients with and wit
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 from torch import Tensor, nn
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least
 from models.ops.block_attention import Shared, as_bias, attend_band, fused, in_proportion
 
 
@@ -36,21 +39,17 @@ class LongformerAttention(Attention):
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         window: int,
         budget: int,
         num_global: int = 0,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if num_global < 0:
-            raise ValueError(f"num_global must not be negative, got {num_global}")
+        super().__init__(**sizes)
+        at_least(0, num_global=num_global)
         self.window = in_proportion(window, budget)
         self.num_global = num_global
         if num_global:
-            dim = num_heads * head_dim
+            dim = self.num_heads * self.head_dim
             self.global_q, self.global_v = nn.Linear(dim, dim), nn.Linear(dim, dim)
             self.global_k = nn.Linear(dim, dim, bias=False)
             for layer in (self.global_q, self.global_k, self.global_v):

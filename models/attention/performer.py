@@ -19,19 +19,22 @@ Oracle: performer-pytorch FastAttention, outputs and gradients of both kernels o
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
 
-from models.ops.feature_sums import FeatureMap, FeatureMapAttention, exponential_keys, exponential_queries
+from models.attention import Attention, Sizes
+from models.checks import at_least, one_of
+from models.ops.feature_sums import FeatureMap, attend_features, exponential_keys, exponential_queries
+from models.ops.precision import accumulation_dtype
 
 Kernel = Literal["softmax", "relu"]
 
 RELU_EPSILON = 1e-3  # of the generalised attention of the authors' code
 
 
-class PerformerAttention(FeatureMapAttention):
+class PerformerAttention(Attention):
     """Attention with positive random features.
 
     Args:
@@ -45,19 +48,14 @@ class PerformerAttention(FeatureMapAttention):
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         num_features: int,
         kernel: Kernel = "softmax",
         redraw: bool = True,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if num_features < 1:
-            raise ValueError(f"num_features must be at least 1, got {num_features}")
-        if kernel not in get_args(Kernel):
-            raise ValueError(f"kernel must be one of {get_args(Kernel)}, got {kernel!r}")
+        super().__init__(**sizes)
+        at_least(1, num_features=num_features)
+        one_of(get_args(Kernel), kernel=kernel)
         self.num_features = num_features
         self.kernel = kernel
         self.redraw = redraw
@@ -69,9 +67,9 @@ class PerformerAttention(FeatureMapAttention):
         if self.training and self.redraw:
             W = self._draw_projection(q.device)
             self.projection.copy_(W)
-        W = W.to(torch.promote_types(q.dtype, torch.float32)) * self.head_dim**-0.25
+        W = W.to(accumulation_dtype(q)) * self.head_dim**-0.25
         features: FeatureMap = _Exponential(W) if self.kernel == "softmax" else _Relu(W)
-        return self.attend(features, self.num_features, q, k, v, mask)
+        return attend_features(features, self.num_features, q, k, v, mask)
 
     @torch.no_grad()
     def _draw_projection(self, device: torch.device) -> Tensor:

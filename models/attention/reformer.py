@@ -23,14 +23,16 @@ same rotations.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least
+from models.ops.precision import accumulation_dtype, without_autocast
 
 PAIRS = 2**18  # scores held at once, or a quarter of the numbers of an input: blocks that fit a cache
 SELF_PENALTY = -1e5  # on a token's logit with itself: far below any other, far above none
@@ -52,19 +54,15 @@ class ReformerAttention(Attention):
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         num_hashes: int = 2,
         chunk_size: int = 64,
         num_buckets: int | None = None,
         same_bucket: bool = True,
         count_once: bool = True,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if num_hashes < 1 or chunk_size < 1:
-            raise ValueError(f"num_hashes and chunk_size must be at least 1, got {num_hashes} and {chunk_size}")
+        super().__init__(**sizes)
+        at_least(1, num_hashes=num_hashes, chunk_size=chunk_size)
         if num_buckets is not None and (num_buckets < 2 or num_buckets % 2):
             raise ValueError(f"num_buckets must be even and at least 2, got {num_buckets}")
         self.num_hashes = num_hashes
@@ -73,15 +71,15 @@ class ReformerAttention(Attention):
         self.same_bucket = same_bucket
         self.count_once = count_once
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        with torch.autocast(q.device.type, enabled=False):
-            dtype, real = torch.promote_types(q.dtype, torch.float32), mask[:, None, :, None]
-            Q, V = (torch.where(real, x, 0).to(dtype) for x in (q, v))
-            extra = -q.shape[2] % self.chunk_size
-            Q, V, mask = F.pad(Q, (0, 0, 0, extra)), F.pad(V, (0, 0, 0, extra)), F.pad(mask, (0, extra))
-            buckets = self._buckets(Q, mask, q.shape[2])
-            return self._attend(Q, V, mask, buckets)[:, :, : q.shape[2]].to(q.dtype)
+        dtype, real = accumulation_dtype(q), mask[:, None, :, None]
+        Q, V = (torch.where(real, x, 0).to(dtype) for x in (q, v))
+        extra = -q.shape[2] % self.chunk_size
+        Q, V, mask = F.pad(Q, (0, 0, 0, extra)), F.pad(V, (0, 0, 0, extra)), F.pad(mask, (0, extra))
+        buckets = self._buckets(Q, mask, q.shape[2])
+        return self._attend(Q, V, mask, buckets)[:, :, : q.shape[2]].to(q.dtype)
 
     @torch.no_grad()
     def _buckets(self, q: Tensor, mask: Tensor, length: int) -> Tensor:

@@ -20,13 +20,15 @@ Oracle: sinkhorn-transformer SinkhornAttention, outputs and gradients given the 
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import one_of
 from models.ops.block_attention import as_bias, from_blocks, fused, in_proportion, mask_to_blocks, to_blocks
+from models.ops.precision import accumulation_dtype, without_autocast
 
 Activation = Literal["sinkhorn", "softmax"]
 
@@ -45,35 +47,28 @@ class SinkhornAttention(Attention):
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         block_size: int,
         budget: int,
         num_iterations: int = 8,
         temperature: float = 0.75,
         activation: Activation = "sinkhorn",
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if activation not in get_args(Activation):
-            raise ValueError(f"activation must be one of {get_args(Activation)}, got {activation!r}")
+        super().__init__(**sizes)
+        one_of(get_args(Activation), activation=activation)
         if num_iterations < 1 or temperature <= 0:
             raise ValueError(f"num_iterations and temperature must be positive, got {num_iterations}, {temperature}")
         self.block_size = in_proportion(block_size, budget)
         self.num_iterations = num_iterations
         self.temperature = temperature
         self.activation = activation
-        self.sorter = nn.Linear(head_dim, -(-max_len // self.block_size), bias=False)
+        self.sorter = nn.Linear(self.head_dim, -(-self.max_len // self.block_size), bias=False)
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        with torch.autocast(q.device.type, enabled=False):
-            return self._attend(q, k, v, mask)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         L, b = q.shape[2], self.block_size
-        dtype = torch.promote_types(q.dtype, torch.float32)
+        dtype = accumulation_dtype(q)
         k, v = (torch.where(mask[:, None, :, None], x, 0) for x in (k, v))
         queries, keys, values = (to_blocks(x, b) for x in (q, k, v))  # (B, nb, b, H, D)
         real = mask_to_blocks(mask, b)  # (B, nb, b)

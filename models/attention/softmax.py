@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.attention import Attention
+from models.ops.masks import real_keys
 
 
 class SoftmaxAttention(Attention):
@@ -23,6 +24,4 @@ class SoftmaxAttention(Attention):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        # A sequence without a real token attends to its padding: finite, and read by nobody.
-        keys = mask | ~mask.any(-1, keepdim=True)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=keys[:, None, None])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=real_keys(mask))

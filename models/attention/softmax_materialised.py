@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.attention import Attention
+from models.ops.masks import real_keys
+from models.ops.precision import accumulation_dtype
 
 
 class SoftmaxMaterialisedAttention(Attention):
@@ -24,9 +26,7 @@ class SoftmaxMaterialisedAttention(Attention):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        # A sequence without a real token attends to its padding: finite, and read by nobody.
-        keys = mask | ~mask.any(-1, keepdim=True)
         scores = (q * self.head_dim**-0.5) @ k.mT  # (B, H, L, L)
-        scores = scores.masked_fill(~keys[:, None, None], -torch.inf)
-        weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(v.dtype)
+        scores = scores.masked_fill(~real_keys(mask), -torch.inf)
+        weights = scores.softmax(-1, dtype=accumulation_dtype(scores)).to(v.dtype)
         return F.dropout(weights, self.dropout, self.training) @ v

@@ -16,11 +16,13 @@ Oracle: none found; twins with the whole mask stand in, and exact softmax attent
 
 from __future__ import annotations
 
+from typing import Unpack
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
 from models.ops.block_attention import (
     Shared,
     attend_blocks,
@@ -30,6 +32,7 @@ from models.ops.block_attention import (
     to_blocks,
     window_table,
 )
+from models.ops.precision import accumulation_dtype, without_autocast
 
 QUERY_BLOCKS = 4  # blocks of the fixed pattern that share one copy of the far keys
 
@@ -46,23 +49,20 @@ class SparseStridedAttention(Attention):
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         stride: int,
         budget: int,
         causal: bool = False,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        super().__init__(**sizes)
         self.stride = in_proportion(stride, budget)
         self.causal = causal
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        with torch.autocast(q.device.type, enabled=False):
-            dtype = torch.promote_types(q.dtype, torch.float32)
-            return self._attend(q.to(dtype), k.to(dtype), v.to(dtype), mask).to(q.dtype)
+        dtype = accumulation_dtype(q)
+        return self._attend(q.to(dtype), k.to(dtype), v.to(dtype), mask).to(q.dtype)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         L = q.shape[2]
@@ -104,17 +104,14 @@ class SparseFixedAttention(Attention):
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         block_size: int,
         summary_size: int,
         budget: int,
         causal: bool = False,
         first_column: bool = False,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        super().__init__(**sizes)
         self.block_size = in_proportion(block_size, budget)
         self.summary_size = in_proportion(summary_size, budget)
         self.causal = causal

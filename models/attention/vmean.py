@@ -8,19 +8,19 @@ Oracle: none found; the explicit mean stands in.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from models.attention import Attention
+from models.ops.precision import accumulation_dtype, without_autocast
 
 
 class VmeanAttention(Attention):
     """Mean of V over the real tokens, in every row."""
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        dtype = torch.promote_types(v.dtype, torch.float32)
-        with torch.autocast(q.device.type, enabled=False):
-            total = mask[:, None, None].to(dtype) @ v.to(dtype)  # (B, H, 1, D)
+        dtype = accumulation_dtype(v)
+        total = mask[:, None, None].to(dtype) @ v.to(dtype)  # (B, H, 1, D)
         count = mask.sum(-1).clamp(min=1)[:, None, None, None]
         return (total / count).to(v.dtype).expand_as(v)
