@@ -18,9 +18,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from lra.cards import families_of, family_of
 from lra.collected import load_packed
 from lra.errors import InputError
-from lra.families import FAMILIES, family_of
 from lra.page_rows import Line, measured_lines, published_lines
 from lra.plots import REFERENCES
 from lra.record import RunRecord, write_atomically
@@ -69,9 +69,7 @@ def page(results_dir: Path, records: Sequence[RunRecord]) -> str:
         "details": {line.key: line.detail for line in [*measured, *published] if line.detail},
         "runs": {run.key: _run(run, curves.get(run.key, [])) for run in records},
         "scaling": scaling,
-        "families": [
-            family for family in FAMILIES if family in {line["family"] for line in scaling if not line["reference"]}
-        ],
+        "families": families_of(line["name"] for line in scaling if not line["reference"]),
     }
     scripts = [plotly, tables, (ASSETS / "page.js").read_text()]
     parts = {

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lra.cards import families_of, family_of
 from lra.errors import InputError
-from lra.families import FAMILIES, family_of
 from lra.growth import crossing, fit_exponent
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ LOOK: Any = {
 }  # fmt: skip
 LEADER = {"arrowstyle": "-", "linewidth": 0.5, "shrinkA": 0, "shrinkB": 2}
 FEW_PAGES = 2**16  # bytes
+ABLATED = "Skeinformer"  # the family whose variants have a figure of their own
 METHODS_SHOWN = ("skeinformer", "informer_padding_mask", "linformer", "nystromformer", "performer", "bigbird", "vmean")
 
 
@@ -98,7 +99,7 @@ def _figures(target: str, good: Sequence[Row]) -> Iterator[tuple[str, Figure]]:
             yield "-efficiency-length", efficiency_lengths(whole, what)
     elif target == "approximation" and good:
         yield "-methods", errors(good, METHODS_SHOWN)
-        ablations = tuple(dict.fromkeys(row["backbone"] for row in good if row["backbone"].startswith("skeinformer")))
+        ablations = [name for name in _by_backbone(good) if family_of(name) == ABLATED]
         yield "-ablations", errors(good, ablations)
 
 
@@ -107,9 +108,7 @@ def scaling(rows: Sequence[Row], key: str, unit: float, label: str) -> Figure:
     from matplotlib.figure import Figure
 
     lines = {name: list(found) for name, found in _by_backbone(rows).items()}
-    families = [
-        family for family in FAMILIES if any(family_of(name) == family for name in lines if name not in REFERENCES)
-    ]
+    families = families_of(name for name in lines if name not in REFERENCES)
     across = min(3, len(families))
     down = -(-len(families) // across)
     figure = Figure(figsize=(4.4 * across, 3.0 * down + 0.5), layout="constrained")

@@ -1,7 +1,6 @@
 """BigBird: blocks of a window, global blocks at both ends, and random blocks.
 
-Zaheer et al. 2020, "Big Bird: Transformers for Longer Sequences", arXiv 2007.14062. Time and memory O(L b (5 + r)) for
-blocks of b tokens and r random blocks. Exact softmax attention on sequences of at most 4 + r blocks.
+Zaheer et al. 2020, "Big Bird: Transformers for Longer Sequences", arXiv 2007.14062.
 
 A block of queries sees the first block, the last one, itself with both neighbours, and r blocks drawn without
 repetition from the others, anew for each head and block; queries of the first and the last block see everything.
@@ -13,19 +12,18 @@ Departures from the authors' code and from Hugging Face's, which Skeinformer's (
 - they are drawn afresh at every call, at evaluation too, as in Skeinformer's code; the authors draw them once for a
   model, and Hugging Face at evaluation counts the first block r times more instead;
 - no change to full attention on short sequences, and no dropout on the attention weights.
-
-Oracle: transformers BigBirdBlockSparseAttention, outputs and gradients on its own random blocks.
 """
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor
 
 from models.attention import Attention, Sizes
 from models.checks import at_least
+from models.mechanism import Card
 from models.ops.block_attention import as_bias, attend_blocks, fused, in_proportion, mask_to_blocks, window_table
 from models.ops.rows import take_rows
 
@@ -38,6 +36,16 @@ class BigBirdAttention(Attention):
         budget: the budget.
         num_random_blocks: r.
     """
+
+    card: ClassVar[Card] = Card(
+        what="BigBird: blocks of a window, global blocks at both ends, and random blocks",
+        family="windows and blocks",
+        time="O(L b (5 + r)) for blocks of b tokens and r random blocks",
+        memory="O(L b (5 + r))",
+        paper="2007.14062",
+        exact="the sequence has at most 4 + r blocks",
+        oracle="transformers BigBirdBlockSparseAttention, outputs and gradients on its own random blocks",
+    )
 
     def __init__(
         self,

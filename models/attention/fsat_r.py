@@ -2,8 +2,7 @@
 
 Zhuang, Zhang, Tu 2022, "Long-range Sequence Modeling with Predictable Sparse Attention", ACL 2022, pages 234-243. Only
 the abstract was at hand and no code is known, so this is a reconstruction, and its numbers say nothing about those of
-the paper. Time and memory O(L log L) for S = O(log L) predicted keys a query, besides sorts of the L S keys. Exact
-softmax attention when the window covers the sequence. The estimator `oracle`, a reference, is quadratic in time.
+the paper. The estimator `oracle`, a reference, is quadratic in time.
 
 Theirs, from the abstract: an FFT-based cross of hidden states that pools all L^2 combinations in O(L log L); the
 dominant elements of the attention matrix estimated from it; their indices learned "by reparameterization and gradient
@@ -22,8 +21,6 @@ Ours is everything else, in particular:
   mu itself, a single step of Adam would throw slots across the sequence;
 - positions are ranks among the real tokens, so that padding is never chosen and holes in a mask do not matter.
 
-Oracle: none found; a loop over rows in plain Python, and exact softmax where every key is chosen, stand in.
-
 Everything happens in float32 or better, tokens in the order of their ranks and heads next to each other.
 """
 
@@ -31,7 +28,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Literal, NamedTuple, Unpack, get_args
+from typing import ClassVar, Literal, NamedTuple, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +36,7 @@ from torch import Tensor, nn
 
 from models.attention import Attention, Sizes
 from models.checks import one_of
+from models.mechanism import Card
 from models.ops.block_attention import in_proportion
 from models.ops.exact_weights import captured_mass, heaviest_keys, largest_mass
 from models.ops.fourier_cross import FourierCross, linear
@@ -103,6 +101,17 @@ class FSATReconstructedAttention(Attention):
         clip_norm: largest norm of the gradient of a query's positions; None for no limit. Where it acts, the backward
             pass is not the derivative.
     """
+
+    card: ClassVar[Card] = Card(
+        what="FSAT, reconstructed: each query predicts the few keys that it attends to, from Fourier-pooled products "
+        "of all pairs",
+        family="predicted sparsity",
+        time="O(L log L) for S = O(log L) predicted keys a query, besides sorts of the L S keys",
+        memory="O(L log L)",
+        paper="ACL 2022, pages 234-243",
+        exact="the window covers the sequence",
+        oracle="none found; a loop over rows in plain Python, and exact softmax where every key is chosen, stand in",
+    )
 
     start: Tensor
 

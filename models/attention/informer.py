@@ -2,9 +2,8 @@
 
 Zhou, Zhang, Peng, Zhang, Li, Xiong, Zhang 2021, "Informer: Beyond Efficient Transformer for Long Sequence Time-Series
 Forecasting", arXiv 2012.07436. A query's measure is M_i = max_j s_ij - (1 / m) sum_j s_ij over U sampled keys, where
-s = q . k unscaled and m counts real tokens; the u queries of the largest M get their exact softmax row. Time O(L u)
-for u = U, that is O(L log L) when `log_scaled`; memory O(L). Exact softmax attention where u >= m; the mean of V for
-u = 0.
+s = q . k unscaled and m counts real tokens; the u queries of the largest M get their exact softmax row, the
+others the mean of V.
 
 The two rows of Chen et al. 2022 (arXiv 2112.05359) differ in u once both know their padding, as every mechanism here
 must: "Informer" has u = U = c ceil(ln m), c = ceil(budget / ln max_len); "Informer w/ padding mask" has u = U = budget.
@@ -15,15 +14,13 @@ Departures from the authors' code (github.com/zhouhaoyi/Informer2020) and from C
 - m, the number of real tokens, is in the place of the padded length everywhere, the divisor of the sum included, since
   otherwise the chosen queries would change with the padding; u is min(u, m) for each sequence.
 As there, the sum over U keys is divided by m, and all heads and sequences share one draw of keys for each query.
-
-Oracle: transformers InformerProbSparseAttention, outputs and gradients where every query is chosen.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +28,7 @@ from torch import Tensor
 
 from models.attention import Attention, Sizes
 from models.checks import at_least
+from models.mechanism import Card
 from models.ops.masks import real_keys
 from models.ops.precision import accumulation_dtype, without_autocast
 from models.ops.rows import take_rows
@@ -46,6 +44,17 @@ class InformerAttention(Attention):
         num_samples: the budget: u and U themselves, or what `log_scaled` turns into the factor c.
         log_scaled: u = U = c ceil(ln m) with c = ceil(num_samples / ln max_len), instead of u = U = num_samples.
     """
+
+    card: ClassVar[Card] = Card(
+        what="Informer's ProbSparse attention: exact rows for the queries whose scores look least uniform, mean of V "
+        "for the rest",
+        family="sampled queries",
+        time="O(L u) for u = U exact rows and sampled keys, that is O(L log L) when `log_scaled`",
+        memory="O(L)",
+        paper="2012.07436",
+        exact="u is at least the number of real tokens",
+        oracle="transformers InformerProbSparseAttention, outputs and gradients where every query is chosen",
+    )
 
     def __init__(
         self,

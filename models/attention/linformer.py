@@ -1,7 +1,6 @@
 """Linformer: softmax attention over keys and values projected along the length, and its unreduced control.
 
-Wang et al. 2020, "Linformer: Self-Attention with Linear Complexity", arXiv 2006.04768. Time and memory O(L k) for
-k = `proj_len`. It is exact when E is the identity (k = L).
+Wang et al. 2020, "Linformer: Self-Attention with Linear Complexity", arXiv 2006.04768.
 
 Departures from the code that ran Skeinformer's tables (github.com/pkuzengqi/Skeinformer): E is registered, so it is
 trained and saved on every device, and each layer has its own. As there, keys and values share E, each head has its own,
@@ -9,12 +8,9 @@ and the projected keys are not masked: padding is removed before the projection,
 columns.
 
 The "unreduced JLT" of Chen et al. 2022 (arXiv 2112.05359) applies a Gaussian sketch S to the whole softmax matrix B:
-B S S^T V. It shows what the sketch alone costs in accuracy; its time stays O(L^2), its memory is O(L k). S S^T V comes
-first, so B is never stored and softmax attention is applied to values that were sketched. No implementation was
-released; here S is drawn afresh at every call, for each head, and shared by the batch.
-
-Oracle: linformer LinformerSelfAttention, outputs and gradients on the same projections; none found for the unreduced
-JLT, which is exact softmax attention where S is orthogonal.
+B S S^T V. It shows what the sketch alone costs in accuracy, not a way to save time. S S^T V comes first, so B is never
+stored and softmax attention is applied to values that were sketched. No implementation was released; here S is drawn
+afresh at every call, for each head, and shared by the batch.
 """
 
 from __future__ import annotations
@@ -27,6 +23,7 @@ from torch import Tensor, nn
 
 from models.attention import Attention, Sizes
 from models.checks import at_least
+from models.mechanism import Card
 from models.ops.masks import real_keys
 from models.ops.precision import accumulation_dtype, without_autocast
 
@@ -39,6 +36,16 @@ class LinformerAttention(Attention):
     Args:
         proj_len: k, the number of projected keys.
     """
+
+    card: ClassVar[Card] = Card(
+        what="Linformer: softmax attention over keys and values projected along the length",
+        family="low rank",
+        time="O(L k) for k = `proj_len`",
+        memory="O(L k)",
+        paper="2006.04768",
+        exact="E is the identity (k = L)",
+        oracle="linformer LinformerSelfAttention, outputs and gradients on the same projections",
+    )
 
     identity_on_one: ClassVar[bool] = False  # a lone value comes out as a mixture of E v
 
@@ -66,6 +73,16 @@ class UnreducedJLTAttention(Attention):
     Args:
         proj_len: k, the width of the sketch.
     """
+
+    card: ClassVar[Card] = Card(
+        what="Linformer's unreduced control: softmax attention to values sketched with a random matrix S",
+        family="low rank",
+        time="O(L^2)",
+        memory="O(L k) for k = `proj_len`",
+        paper="2112.05359",
+        exact="S is orthogonal",
+        oracle="none found; exact softmax attention where S is orthogonal stands in",
+    )
 
     identity_on_one: ClassVar[bool] = False  # a lone value comes out times s . s, which is 1 on average
 

@@ -1,8 +1,6 @@
 """Longformer: a sliding window, and global tokens that see and are seen by all.
 
-Beltagy, Peters, Cohan 2020, "Longformer: The Long-Document Transformer", arXiv 2004.05150. Time and memory
-O(L (w + g)) for a window of w tokens and g global ones. Exact softmax attention when the window covers the sequence
-on both sides and no token is global; or with tied projections when all are.
+Beltagy, Peters, Cohan 2020, "Longformer: The Long-Document Transformer", arXiv 2004.05150.
 
 Every row sees the window and the global tokens through the ordinary keys and values, each key once, in one softmax.
 The rows of the global tokens attend to everything with projections of their own.
@@ -11,19 +9,18 @@ Departures from the authors' code: a global token's own projections act on the j
 linear in the layer's input, and start as the identity (the paper starts them as copies of the ordinary ones); the
 global keys have no bias, since it would cancel in the softmax; no dropout on the attention weights. The LRA code (arXiv
 2011.04006) has no global token at all.
-
-Oracle: transformers LongformerSelfAttention, outputs and gradients with and without global tokens.
 """
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from models.attention import Attention, Sizes
 from models.checks import at_least
+from models.mechanism import Card
 from models.ops.block_attention import Shared, as_bias, attend_band, fused, in_proportion
 
 
@@ -35,6 +32,16 @@ class LongformerAttention(Attention):
         budget: the budget.
         num_global: g, the number of tokens at the beginning that are global.
     """
+
+    card: ClassVar[Card] = Card(
+        what="Longformer: a sliding window, and global tokens that see and are seen by all",
+        family="windows and blocks",
+        time="O(L (w + g)) for a window of w tokens and g global ones",
+        memory="O(L (w + g))",
+        paper="2004.05150",
+        exact="the window covers the sequence on both sides and no token is global; or all are, with tied projections",
+        oracle="transformers LongformerSelfAttention, outputs and gradients with and without global tokens",
+    )
 
     def __init__(
         self,

@@ -1,8 +1,6 @@
 """Nystromformer: softmax attention through landmarks, the means of consecutive segments of queries and keys.
 
-Xiong et al. 2021, "Nyströmformer: A Nyström-Based Algorithm for Approximating Self-Attention", arXiv 2102.03902. Time
-O(L M + M^3), memory O(L + M^2) for M = `num_landmarks`. It is exact when every token is a landmark (M >= L) and the
-pseudo-inverse has converged (`pinv_iterations` 6 leave about 1 %).
+Xiong et al. 2021, "Nyströmformer: A Nyström-Based Algorithm for Approximating Self-Attention", arXiv 2102.03902.
 
 Departures from the authors' code (github.com/mlpen/Nystromformer), whose formula it is otherwise:
 - segments share out the real tokens of a sequence, not its padded length: no length has to divide, no padding enters a
@@ -14,9 +12,6 @@ Departures from the authors' code (github.com/mlpen/Nystromformer), whose formul
   before the last six, if any, therefore form Z.
 
 All of it runs in float32 or better, the fused calls included, since the pseudo-inverse amplifies rounding.
-
-Oracle: transformers NystromformerSelfAttention, outputs and gradients with and without the convolution; with padding
-nystrom-attention NystromAttention.
 """
 
 from __future__ import annotations
@@ -29,6 +24,7 @@ from torch import Tensor, nn
 
 from models.attention import Attention, Sizes
 from models.checks import at_least
+from models.mechanism import Card
 from models.ops.masks import real_keys
 from models.ops.precision import accumulation_dtype, without_autocast
 
@@ -43,6 +39,19 @@ class NystromformerAttention(Attention):
         num_landmarks: M.
         pinv_iterations: steps of the iterative pseudo-inverse.
     """
+
+    card: ClassVar[Card] = Card(
+        what="Nystromformer: softmax attention through landmarks, the means of consecutive segments of queries and "
+        "keys",
+        family="low rank",
+        time="O(L M + M^3) for M = `num_landmarks`",
+        memory="O(L + M^2)",
+        paper="2102.03902",
+        exact="every token is a landmark (M >= L) and the pseudo-inverse has converged (`pinv_iterations` 6 leave "
+        "about 1 %)",
+        oracle="transformers NystromformerSelfAttention, outputs and gradients with and without the convolution; with "
+        "padding nystrom-attention NystromAttention",
+    )
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """Performer: attention through random features whose kernel is softmax's on average (FAVOR+), or through relu features.
 
-Choromanski et al. 2021, "Rethinking Attention with Performers", arXiv 2009.14794. Time O(L M), memory O(L + M) for
-M = `num_features`. With the softmax kernel the weight of each pair is an unbiased estimate of exp(q . k / sqrt(D)), so
-it nears softmax attention as M grows; at any M it equals its own explicit form.
+Choromanski et al. 2021, "Rethinking Attention with Performers", arXiv 2009.14794. With the softmax
+kernel the weight of each pair is an unbiased estimate of exp(q . k / sqrt(D)), so it nears softmax attention as the
+number of features grows; at any number it equals its own explicit form.
 
 Random vectors are orthogonal in blocks of D, with the norms of Gaussian ones, and shared by heads and sequences. They
 are drawn anew at every call in training; evaluation keeps the last ones, which are saved with the weights.
@@ -10,22 +10,21 @@ are drawn anew at every call in training; evaluation keeps the last ones, which 
 Departures from performer-pytorch (github.com/lucidrains/performer-pytorch), which Skeinformer's tables ran:
 - vectors are redrawn (there, never unless an updater is attached), and `redraw: false` restores that;
 - blocks are Haar-distributed: signs of the QR factor are fixed, without which features are biased;
-- no 1e-4 added to exponential features: nothing can underflow here (see feature_map.py). relu features keep their 1e-3,
-  which is part of them;
+- no 1e-4 added to exponential features: nothing can underflow here (see `models.ops.feature_sums`). relu features keep
+  their 1e-3, which is part of them;
 - the factor exp(-|q|^2 / 2) of a query, which cancels, is left out; padding has no features.
-
-Oracle: performer-pytorch FastAttention, outputs and gradients of both kernels on the same projection.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Unpack, get_args
+from typing import ClassVar, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
 
 from models.attention import Attention, Sizes
 from models.checks import at_least, one_of
+from models.mechanism import Card
 from models.ops.feature_sums import FeatureMap, attend_features, exponential_keys, exponential_queries
 from models.ops.precision import accumulation_dtype
 
@@ -42,6 +41,16 @@ class PerformerAttention(Attention):
         kernel: "softmax", exp(w . x - |x|^2 / 2), or "relu", relu(w . x) + 1e-3, of x = q or k over D^(1/4).
         redraw: draw new random vectors at every call in training.
     """
+
+    card: ClassVar[Card] = Card(
+        what="Performer: attention through random features whose kernel is softmax's on average (FAVOR+), or through "
+        "relu features",
+        family="feature maps",
+        time="O(L M) for M = `num_features`",
+        memory="O(L + M)",
+        paper="2009.14794",
+        oracle="performer-pytorch FastAttention, outputs and gradients of both kernels on the same projection",
+    )
 
     projection: Tensor
 

@@ -2,9 +2,7 @@
 
 Kitaev, Kaiser, Levskaya 2020, "Reformer: The Efficient Transformer", arXiv 2001.04451. Queries are the keys before
 normalisation (`shared_qk`), logits are q_i . q_j / |q_j|, and a token attends to itself only where it has nothing else.
-Time O(L log L + L R C D) for R = `num_hashes` rounds and chunks of C = `chunk_size`, besides the hashes' L R D m / C;
-memory O(L R). Scores are recomputed in the backward pass. Exact for softmax attention with shared queries and keys,
-itself excluded, where a sequence fits one chunk.
+Scores are recomputed in the backward pass.
 
 Each round keeps, for every query, the tokens of its bucket in its own and in the previous chunk. Rounds are joined by
 their normalisers, so the result is one softmax over the union of their sets; a key found in N rounds has log N taken
@@ -15,9 +13,6 @@ Departures from the authors' code (trax) and from the transformers class that Ch
   sorted behind all of them; a sequence that fits one chunk is one bucket, as transformers has it for short inputs;
 - the first chunk of a round does not look back at the last one of another round, where nothing shares its bucket;
 - transformers neither checks the bucket nor corrects for N: `same_bucket: false`, `count_once: false`.
-
-Oracle: reformer-pytorch LSHAttention and, across buckets, transformers LSHSelfAttention, outputs and gradients on the
-same rotations.
 """
 
 from __future__ import annotations
@@ -32,6 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from models.attention import Attention, Sizes
 from models.checks import at_least
+from models.mechanism import Card
 from models.ops.precision import accumulation_dtype, without_autocast
 
 PAIRS = 2**18  # scores held at once, or a quarter of the numbers of an input: blocks that fit a cache
@@ -48,6 +44,19 @@ class ReformerAttention(Attention):
         same_bucket: attend only to tokens of the same bucket; otherwise to both chunks whole.
         count_once: count a key found in several rounds once.
     """
+
+    card: ClassVar[Card] = Card(
+        what="Reformer's LSH attention: tokens sorted by hash attend within their bucket, in chunks that look one "
+        "chunk back",
+        family="hashing",
+        time="O(L log L + L R C D) for R = `num_hashes` rounds and chunks of C = `chunk_size`, besides the hashes' L R "
+        "D m / C",
+        memory="O(L R)",
+        paper="2001.04451",
+        exact="the sequence fits one chunk; that is with shared queries and keys, a token's own left out",
+        oracle="reformer-pytorch LSHAttention and, across buckets, transformers LSHSelfAttention, outputs and "
+        "gradients on the same rotations",
+    )
 
     shared_qk: ClassVar[bool] = True
 

@@ -1,7 +1,6 @@
 """Sinkhorn attention: each block attends to itself and to a block that a learned sorting network sends to it.
 
-Tay, Bahri, Yang, Metzler, Juan 2020, "Sparse Sinkhorn Attention", arXiv 2002.11296. Time O(L b + (L / b)^2 b) and
-memory O(L + (L / b)^2) for blocks of b tokens. Exact softmax attention when one block covers the sequence: it is sorted
+Tay, Bahri, Yang, Metzler, Juan 2020, "Sparse Sinkhorn Attention", arXiv 2002.11296. A single block is sorted
 into its own place, and keys that are all there twice leave a softmax as it was.
 
 Symbols: R relevance of block s for slot l, P its doubly stochastic form. A block of keys is pooled by a sum over its
@@ -14,19 +13,18 @@ softmax in place of Sinkhorn's is `activation="softmax"`. Padded tokens are left
 without a real token out of the sorting, and a mixed key without a real token behind it out of the softmax. The map has
 no bias, since the normalisation takes out what a slot has in common. The noise is drawn in training alone; no dropout
 on the attention weights.
-
-Oracle: sinkhorn-transformer SinkhornAttention, outputs and gradients given the permutation, and its sorting operator.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Unpack, get_args
+from typing import ClassVar, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
 from models.attention import Attention, Sizes
 from models.checks import one_of
+from models.mechanism import Card
 from models.ops.block_attention import as_bias, from_blocks, fused, in_proportion, mask_to_blocks, to_blocks
 from models.ops.precision import accumulation_dtype, without_autocast
 
@@ -43,6 +41,18 @@ class SinkhornAttention(Attention):
         temperature: divides R; lower is nearer to a permutation.
         activation: "sinkhorn" balances rows and columns; "softmax" normalises each block's weights over the slots.
     """
+
+    card: ClassVar[Card] = Card(
+        what="Sinkhorn attention: each block attends to itself and to a block that a learned sorting network sends to "
+        "it",
+        family="windows and blocks",
+        time="O(L b + (L / b)^2 b) for blocks of b tokens",
+        memory="O(L + (L / b)^2)",
+        paper="2002.11296",
+        exact="one block covers the sequence",
+        oracle="sinkhorn-transformer SinkhornAttention, outputs and gradients given the permutation, and its sorting "
+        "operator",
+    )
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
 """Skeinformer: softmax attention sketched from sampled columns, with adaptive row normalisation and pilot reuse.
 
 Chen, Zeng, Ji, Yang 2022, "Sketching as a Tool for Understanding and Accelerating Self-attention for Long Sequences",
-arXiv 2112.05359. Time and memory O(L d) for d = `num_samples`; O(L^2) time with `normalization="exact"`, as in the
-paper, since the exact row sums need every score. Exact softmax attention when d >= m.
+arXiv 2112.05359. Time is O(L^2) with `normalization="exact"`, as in the paper, since exact row sums need every score.
 
-Symbols: J pilot rows, J' selected columns, B = softmax(Q K^T / sqrt(D)), m real tokens, e = min(d, m).
+Symbols: d = `num_samples`, J pilot rows, J' selected columns, B = softmax(Q K^T / sqrt(D)), m real tokens, and
+e = min(d, m).
 
 Departures from the authors' code (github.com/pkuzengqi/Skeinformer), which the paper's text does not ask for:
 - e is min(d, m) for each sequence, not one number for the batch, so d >= m is exact softmax attention;
@@ -14,14 +14,11 @@ Departures from the authors' code (github.com/pkuzengqi/Skeinformer), which the 
 The column stage (steps 5 to 9) is one fused attention over d + 1 keys. The geometric mean that stands in for an
 unselected score is exp(q . kbar / sqrt(D)) with kbar the mean of the selected keys; so all m - e unselected keys are
 one virtual key kbar of multiplicity m - e, that is a bias of log(m - e), whose value is the mean of their values.
-
-Oracle: none found; a twin that follows the algorithm token by token stands in, and exact softmax attention where d >=
-m.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Unpack, get_args
+from typing import ClassVar, Literal, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +26,7 @@ from torch import Tensor
 
 from models.attention import Attention, Sizes
 from models.checks import at_least, one_of
+from models.mechanism import Card
 from models.ops.masks import real_keys
 from models.ops.precision import accumulation_dtype, without_autocast
 from models.ops.rows import take_rows
@@ -50,6 +48,18 @@ class SkeinformerAttention(Attention):
         reuse_pilot: write the exact rows of the pilots into the output.
         pilot_per_head: draw pilots for each head; by default the heads share them, as in the authors' code.
     """
+
+    card: ClassVar[Card] = Card(
+        what="Skeinformer: softmax attention sketched from sampled columns, with adaptive row normalisation and pilot "
+        "reuse",
+        family="Skeinformer",
+        time="O(L d) for d = `num_samples`; O(L^2) with `normalization=exact`",
+        memory="O(L d)",
+        paper="2112.05359",
+        exact="d is at least the number of real tokens",
+        oracle="none found; a twin that follows the algorithm token by token stands in, and exact softmax attention "
+        "where d is at least the number of real tokens",
+    )
 
     def __init__(
         self,

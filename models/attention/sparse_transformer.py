@@ -1,8 +1,7 @@
 """Sparse Transformer: the strided and the fixed pattern, each the union of a local and a far-reaching part.
 
 Child, Gray, Radford, Sutskever 2019, "Generating Long Sequences with Sparse Transformers", arXiv 1904.10509. Time and
-memory O(L (s + L / s)) strided and O(L (b + c L / b)) fixed: O(L sqrt(L)) if s or b grows as sqrt(L), quadratic with a
-small constant if it does not. Exact softmax attention when s = 1, or when one block covers the sequence.
+memory grow as L sqrt(L) if strides or blocks grow as sqrt(L), as L^2 with a small constant if they do not.
 
 The fixed pattern gathers its blocks and runs in one fused call. The strided one has no blocks of keys in common between
 neighbouring queries, so that its scores, L (3 s + L / s), are stored.
@@ -10,19 +9,18 @@ neighbouring queries, so that its scores, L (3 s + L / s), are stored.
 Departures from the paper, whose models generate: tokens attend in both directions (`causal` restores the triangle), and
 one softmax runs over both parts (its "merged heads"). From the authors' kernels: no dropout on the attention weights.
 The LRA code (arXiv 2011.04006) is causal and adds the first column of every block to the fixed part; both are options.
-
-Oracle: none found; twins with the whole mask stand in, and exact softmax attention where a pattern is full.
 """
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.attention import Attention, Sizes
+from models.mechanism import Card
 from models.ops.block_attention import (
     Shared,
     attend_blocks,
@@ -45,6 +43,17 @@ class SparseStridedAttention(Attention):
         budget: the budget.
         causal: see no later token.
     """
+
+    card: ClassVar[Card] = Card(
+        what="Sparse Transformer: the strided pattern, a band and every s-th token",
+        family="sparse patterns",
+        time="O(L (s + L / s)) for a stride of s, that is O(L sqrt(L)) if s grows as sqrt(L)",
+        memory="O(L (s + L / s))",
+        paper="1904.10509",
+        exact="s = 1",
+        oracle="none found; a twin with the whole mask stands in, and exact softmax attention where the pattern is "
+        "full",
+    )
 
     def __init__(
         self,
@@ -100,6 +109,17 @@ class SparseFixedAttention(Attention):
         causal: see no later token.
         first_column: let everything see the first token of every block besides, as the LRA code does.
     """
+
+    card: ClassVar[Card] = Card(
+        what="Sparse Transformer: the fixed pattern, the own block and the last c tokens of every block",
+        family="sparse patterns",
+        time="O(L (b + c L / b)) for blocks of b tokens, that is O(L sqrt(L)) if b grows as sqrt(L)",
+        memory="O(L (b + c L / b))",
+        paper="1904.10509",
+        exact="one block covers the sequence",
+        oracle="none found; a twin with the whole mask stands in, and exact softmax attention where the pattern is "
+        "full",
+    )
 
     def __init__(
         self,

@@ -1,9 +1,8 @@
 """Synthesizer: attention weights that are not made from products of queries and keys.
 
-Tay et al. 2021, "Synthesizer: Rethinking Self-Attention for Transformer Models", arXiv 2005.00743. Time O(L^2). The
-dense and the factorised forms are softmax attention over learned keys, in one fused call with memory O(L); the random
-form has L^2 weights for each head and memory O(L^2), once and not once for each sequence. Zero logits give the mean of
-the values.
+Tay et al. 2021, "Synthesizer: Rethinking Self-Attention for Transformer Models", arXiv 2005.00743. The dense and the
+factorised forms are softmax attention over learned keys, in one fused call; the random form has L^2 weights for each
+head, once and not once for each sequence. Zero logits give the mean of the values.
 
 The dense form reads a layer's input X; here it reads the queries of all heads, joined, which are linear in X. Nothing
 reads the keys, and only the dense form reads the queries.
@@ -11,13 +10,11 @@ reads the keys, and only the dense form reads the queries.
 Departures from the code of Long Range Arena (github.com/google-research/long-range-arena): padding is masked, which it
 is not there without dot products; the dense form's second layer is of each head, as in the paper, without a bias and
 without the reshape that mixes heads with positions. Initial scales are those of that code.
-
-Oracle: none found; softmax of the explicit logits stands in.
 """
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +22,22 @@ from torch import Tensor, nn
 
 from models.attention import Attention, Sizes
 from models.checks import at_least
+from models.mechanism import Card
 from models.ops.masks import real_keys
 from models.ops.precision import accumulation_dtype, without_autocast
 
 
 class DenseSynthesizerAttention(Attention):
     """softmax(relu(X W1 + b1) W2) V: a row of logits for each token, from the token alone."""
+
+    card: ClassVar[Card] = Card(
+        what="Synthesizer: a row of attention logits made from each token alone",
+        family="synthesizer",
+        time="O(L^2)",
+        memory="O(L), in one fused call",
+        paper="2005.00743",
+        oracle="none found; softmax of the explicit logits stands in",
+    )
 
     def __init__(self, **sizes: Unpack[Sizes]) -> None:
         super().__init__(**sizes)
@@ -53,6 +60,15 @@ class FactorizedSynthesizerAttention(Attention):
         rank: width of the factors.
     """
 
+    card: ClassVar[Card] = Card(
+        what="Synthesizer: attention logits that are a learned product of two factors, the same for every input",
+        family="synthesizer",
+        time="O(L^2)",
+        memory="O(L), in one fused call",
+        paper="2005.00743",
+        oracle="none found; softmax of the explicit logits stands in",
+    )
+
     def __init__(self, *, rank: int = 32, **sizes: Unpack[Sizes]) -> None:
         super().__init__(**sizes)
         at_least(1, rank=rank)
@@ -68,6 +84,15 @@ class FactorizedSynthesizerAttention(Attention):
 
 class RandomSynthesizerAttention(Attention):
     """softmax(R) V with a learned R (L, L), the same for every input."""
+
+    card: ClassVar[Card] = Card(
+        what="Synthesizer: attention logits that are learned one by one, the same for every input",
+        family="synthesizer",
+        time="O(L^2)",
+        memory="O(L^2), once and not once for each sequence",
+        paper="2005.00743",
+        oracle="none found; softmax of the explicit logits stands in",
+    )
 
     def __init__(self, **sizes: Unpack[Sizes]) -> None:
         super().__init__(**sizes)

@@ -4,10 +4,7 @@ Zeng, Xiong, Ravi, Acharya, Fung, Singh 2021, "You Only Sample (Almost) Once: Li
 Sampling", arXiv 2111.09714. The weight of key j for query i is P_ij = (1 - arccos(q_i . k_j) / pi)^tau on unit
 vectors, the chance that all tau bits of a code agree; Y = P V, and each row of Y is divided by its norm.
 
-Time O(L^2) computed (`estimator="expectation"`), and O(L m D) forward and O(L m D^2) backward sampled with m hashes if
-2^tau is at most about L, but O(L^2 (m + D)) backward up to L = 256 D, where that is faster; memory O(L), and O(L m)
-sampled. Exact for the formula above when computed; when sampled, Y (not its direction) is unbiased for Gaussian
-hyperplanes.
+Computed, that is exact; sampled, Y (not its direction) is unbiased for Gaussian hyperplanes.
 
 Gradients of q and k are the authors' surrogate by default, not derivatives: the lower bound (tau / 2) f of f', which
 is infinite at equal vectors. `backward="sampled"` estimates it from the forward pass's own codes (version 1 of the
@@ -17,9 +14,6 @@ Departures from the authors' code (github.com/mlpen/YOSO): cosines are clamped t
 no nan; queries and keys are normalised at evaluation too; a row that nothing collides with is 0 and passes no
 gradient, where the division by eps would multiply it by 1e12; hashes are Gaussian by default, since the bits of the
 fast Hadamard rotations are dependent and their collisions too rare.
-
-Oracle: transformers YosoCumulation, outputs and lower-bound gradients of the expectation; none found for the sampled
-form, which the formulas over all pairs of equal codes check.
 """
 
 from __future__ import annotations
@@ -34,6 +28,7 @@ from torch.autograd.function import once_differentiable
 
 from models.attention import Attention, Sizes
 from models.checks import at_least, one_of
+from models.mechanism import Card
 from models.ops.hash_sums import (
     expected_gradients,
     expected_sum,
@@ -60,6 +55,18 @@ class YosoAttention(Attention):
         hashing: hyperplanes that are independent ("gaussian") or fast ("hadamard").
         conv_window: odd width of a depthwise convolution of V added to the output, one kernel a head; None for none.
     """
+
+    card: ClassVar[Card] = Card(
+        what="YOSO: attention weights that are collision probabilities of random hyperplane hashes, computed or "
+        "sampled",
+        family="hashing",
+        time="O(L^2) computed (`estimator=expectation`); sampled with m hashes O(L m D) forward and O(L m D^2) "
+        "backward if 2^tau is at most about L, but O(L^2 (m + D)) backward up to L = 256 D, where that is faster",
+        memory="O(L) computed, O(L m) sampled",
+        paper="2111.09714",
+        oracle="transformers YosoCumulation, outputs and lower-bound gradients of the expectation; none found for the "
+        "sampled form, which the formulas over all pairs of equal codes check",
+    )
 
     identity_on_one: ClassVar[bool] = False  # a lone token receives its value divided by its norm
     surrogate_gradient: ClassVar[bool] = True  # the gradient is not the derivative of the output
