@@ -64,8 +64,8 @@ def test_every_backbone_has_a_family_and_a_colour():
     for name in choices("attn"):
         members.setdefault(family_of(name), []).append(name)
     assert members[EXACT] == ["softmax", "softmax_materialised"]
-    assert set(members) == set(FAMILIES)
-    assert families_of(choices("attn")) == list(FAMILIES)
+    assert OTHERS not in members
+    assert families_of(choices("attn"))[: len(FAMILIES)] == list(FAMILIES)
     assert max(map(len, members.values())) <= len(plots.COLOURS)
 
 
