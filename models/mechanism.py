@@ -19,10 +19,11 @@ class Card:
         what: what it is, in one phrase.
         family: the mechanisms it is shown with; a name that others have, or a new one.
         time: how its time grows with the length L, in a phrase that starts with O(...).
-        memory: how its memory grows.
-        paper: arXiv number of what defines it; "" where nothing at hand does.
-        exact: when it is softmax attention; "" for never.
-        oracle: the independent implementation, or the identity, that the tests hold it against.
+        memory: how its memory grows, likewise.
+        paper: what defines it: an arXiv number, or where else it appeared.
+        exact: when it equals softmax attention; "" for never.
+        oracle: the independent implementation that the tests hold it against, as "package Class, what is compared"; or
+            "none found; " and what stands in.
     """
 
     what: str

@@ -1,48 +1,40 @@
-"""List every backbone from its own docstring: python scripts/backbones.py [results_dir=results].
+"""List every backbone from the card of its class: python scripts/backbones.py [results_dir=results].
 
-Writes `tables/backbones.md`: the names of `attn=`, what each is, its cost, what it is exact for, which independent
-implementation checks it, its paper.
+Writes `tables/backbones.md`: the names of `attn=`, what each is, its cost, when it equals softmax attention, which
+independent implementation checks it, its paper.
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
-from hydra.utils import get_class
-from omegaconf import OmegaConf
-
 from lra.arguments import help_if_asked, parse
+from lra.cards import ATTN, card_of
 from lra.errors import InputError
 from lra.files import write_atomically
+from models.mechanism import Card
 
-ATTN = Path(__file__).resolve().parent.parent / "configs" / "attn"
-HEAD = ["attn=", "what it is", "cost in length L", "exact", "oracle", "paper"]
+HEAD = ["attn=", "what it is", "time in length L", "memory", "equals softmax attention when", "oracle", "paper"]
 
 
-def modules() -> dict[str, list[str]]:
-    """Find the modules of all backbones, with the names that each serves."""
-    names: dict[str, list[str]] = {}
+def names_by_card() -> dict[Card | None, list[str]]:
+    """Find the card of every name of `attn=`, with the names that share it; None for those without."""
+    names: dict[Card | None, list[str]] = {}
     for path in sorted(ATTN.glob("*.yaml")):
-        names.setdefault(get_class(OmegaConf.load(path)._target_).__module__, []).append(path.stem)
+        names.setdefault(card_of(path.stem), []).append(path.stem)
     return names
 
 
 def rows() -> list[list[str]]:
-    """Lay out a row for each module."""
-    return [[", ".join(f"`{name}`" for name in names), *facts(module)] for module, names in modules().items()]
+    """Lay out a row for each card."""
+    return [[", ".join(f"`{name}`" for name in names), *_facts(card)] for card, names in names_by_card().items()]
 
 
-def facts(module: str) -> list[str]:
-    """Find in a module's docstring its first sentence, cost, exact case, oracle, and the first arXiv number."""
-    text = " ".join((sys.modules[module].__doc__ or "").split())
-    what = text.partition(". ")[0].rstrip(".")
-    cost = re.search(r"\b[Tt]ime (?:and memory )?O\(.*?(?=[;.] |[;.]$)", text)
-    exact = re.search(r"(?:It is exact|Exact (?:softmax attention|for)) .*?(?=[:;.] |[:;.]$)", text)
-    oracle = re.search(r"(?<=Oracle: ).*?(?=\. |\.$)", text)
-    paper = re.search(r"\b\d{4}\.\d{5}\b", text)
-    return [what, *(found.group() if found else "" for found in (cost, exact, oracle, paper))]
+def _facts(card: Card | None) -> list[str]:
+    if card is None:
+        return ["it has no card"] + [""] * (len(HEAD) - 2)
+    return [card.what, card.time, card.memory, card.exact or "never", card.oracle, card.paper]
 
 
 def markdown(lines: list[list[str]]) -> str:

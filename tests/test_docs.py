@@ -15,7 +15,6 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from lra.files import ROOT
-from models.attention import Attention
 from models.attention.softmax import SoftmaxAttention
 from scripts import report
 from tests.helpers.shown import shown
@@ -157,7 +156,7 @@ def test_the_attention_that_is_shown_is_softmax_attention():
     code = next(
         block for language, block in BLOCK.findall((ROOT / "docs" / "attention.md").read_text()) if "Foo" in block
     )
-    names = {"torch": torch, "Attention": Attention}
+    names = {}
     exec(code, names)
     q, k, v = torch.randn(3, 3, 2, 9, 4)
     mask = torch.arange(9) < torch.tensor([[9], [5], [0]])

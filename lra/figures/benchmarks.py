@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lra.cards import families_of, family_of
 from lra.errors import InputError
-from lra.families import FAMILIES, family_of
 from lra.figures.style import COLOURS, FEW_PAGES, GREY, LOOK, End, name_ends, save
 from lra.statistics import crossing, fit_exponent
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, Any]
 REFERENCES = {"softmax": ("fused softmax", "-"), "softmax_materialised": ("stored scores", ":")}
+ABLATED = "Skeinformer"  # the family whose variants have a figure of their own
 METHODS_SHOWN = ("skeinformer", "informer_padding_mask", "linformer", "nystromformer", "performer", "bigbird", "vmean")
 
 
@@ -68,7 +69,7 @@ def _figures(target: str, good: Sequence[Row]) -> Iterator[tuple[str, Figure]]:
             yield "-efficiency-length", efficiency_lengths(whole, what)
     elif target == "approximation" and good:
         yield "-methods", errors(good, METHODS_SHOWN)
-        ablations = tuple(dict.fromkeys(row["backbone"] for row in good if row["backbone"].startswith("skeinformer")))
+        ablations = [name for name in _by_backbone(good) if family_of(name) == ABLATED]
         yield "-ablations", errors(good, ablations)
 
 
@@ -77,9 +78,7 @@ def scaling(rows: Sequence[Row], key: str, unit: float, label: str) -> Figure:
     from matplotlib.figure import Figure
 
     lines = {name: list(found) for name, found in _by_backbone(rows).items()}
-    families = [
-        family for family in FAMILIES if any(family_of(name) == family for name in lines if name not in REFERENCES)
-    ]
+    families = families_of(name for name in lines if name not in REFERENCES)
     across = min(3, len(families))
     down = -(-len(families) // across)
     figure = Figure(figsize=(4.4 * across, 3.0 * down + 0.5), layout="constrained")

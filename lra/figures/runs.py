@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lra.cards import EXACT, family_of
 from lra.errors import InputError
 from lra.figures.style import COLOURS, GREY, LOOK, End, name_ends, save
 from lra.records.collection import load_packed
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COSTS = {"ms_per_step": ("ms a step", 1.0), "peak_memory_bytes": ("peak memory, MiB", 2.0**-20)}
-EXACT = ("softmax", "softmax_materialised")
 BOARD_LEAST_WIDTH = 7.2  # inches: what the line beneath it takes
 
 
@@ -103,7 +103,7 @@ def _column(axis: Axes, rows: Sequence[Any], heights: Mapping[str, int], floor: 
             axis.text(0.5, height, row.failures, transform=axis.get_yaxis_transform(), ha="center", va="center",
                       color=COLOURS[1], fontsize=6.5)  # fmt: skip
             continue
-        colour = "black" if row.attn in EXACT else COLOURS[2] if row.baseline else COLOURS[0]
+        colour = "black" if family_of(row.attn) == EXACT else COLOURS[2] if row.baseline else COLOURS[0]
         axis.plot([100 * row.low, 100 * row.high], [height] * 2, color=colour, linewidth=1.6, alpha=0.5)
         axis.plot(100 * row.accuracy, height, "D" if row.baseline else "o", color=colour, markersize=3.5)
     axis.margins(x=0.12)

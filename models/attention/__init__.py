@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, TypedDict
+from inspect import signature
+from typing import Any, ClassVar, Self, TypedDict
 
 from torch import Tensor
 
@@ -65,3 +66,16 @@ class Attention(Mechanism):
     def diagnostics(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Measure what the mechanism does on inputs of `forward`, at any cost; scalars by name, no gradient."""
         return {}
+
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """Refuse options that the class does not have; of a misspelt one Python says only that another is missing.
+
+        Raises:
+            TypeError: no constructor of the class, or of its bases, names the option.
+        """
+        parameters = [p for base in cls.__mro__ for p in signature(base.__init__).parameters.values()]  # type: ignore[misc]
+        named = dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+        if unknown := [name for name in options if name not in named]:
+            own = [name for name in named if name not in ("self", *Sizes.__annotations__)]
+            raise TypeError(f"{cls.__name__} has no option {', '.join(unknown)}; it has {', '.join(own) or 'none'}.")
+        return super().__new__(cls)

@@ -1,7 +1,6 @@
 """BigBird: blocks of a window, global blocks at both ends, and random blocks.
 
-Zaheer et al. 2020, "Big Bird: Transformers for Longer Sequences", arXiv 2007.14062. Time and memory O(L b (5 + r)) for
-blocks of b tokens and r random blocks. Exact softmax attention on sequences of at most 4 + r blocks.
+Zaheer et al. 2020, "Big Bird: Transformers for Longer Sequences", arXiv 2007.14062.
 
 A block of queries sees the first block, the last one, itself with both neighbours, and r blocks drawn without
 repetition from the others, anew for each head and block; queries of the first and the last block see everything.
@@ -13,17 +12,20 @@ Departures from the authors' code and from Hugging Face's, which Skeinformer's (
 - they are drawn afresh at every call, at evaluation too, as in Skeinformer's code; the authors draw them once for a
   model, and Hugging Face at evaluation counts the first block r times more instead;
 - no change to full attention on short sequences, and no dropout on the attention weights.
-
-Oracle: transformers BigBirdBlockSparseAttention, outputs and gradients on its own random blocks.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar, Unpack
+
 import torch
 from torch import Tensor
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least
+from models.mechanism import Card
 from models.ops.block_attention import as_bias, attend_blocks, fused, in_proportion, mask_to_blocks, window_table
+from models.ops.rows import take_rows
 
 
 class BigBirdAttention(Attention):
@@ -35,20 +37,26 @@ class BigBirdAttention(Attention):
         num_random_blocks: r.
     """
 
+    card: ClassVar[Card] = Card(
+        what="BigBird: blocks of a window, global blocks at both ends, and random blocks",
+        family="windows and blocks",
+        time="O(L b (5 + r)) for blocks of b tokens and r random blocks",
+        memory="O(L b (5 + r))",
+        paper="2007.14062",
+        exact="the sequence has at most 4 + r blocks",
+        oracle="transformers BigBirdBlockSparseAttention, outputs and gradients on its own random blocks",
+    )
+
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         block_size: int,
         budget: int,
         num_random_blocks: int = 3,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if num_random_blocks < 0:
-            raise ValueError(f"num_random_blocks must not be negative, got {num_random_blocks}")
+        super().__init__(**sizes)
+        at_least(0, num_random_blocks=num_random_blocks)
         self.block_size = in_proportion(block_size, budget)
         self.num_random_blocks = num_random_blocks
 
@@ -63,12 +71,12 @@ class BigBirdAttention(Attention):
         # The rows of the first and the last block see everything.
         within = torch.arange(b, device=q.device)
         ends = torch.cat([within.expand(len(last), -1), last[:, None] * b + within], 1).clamp(max=L - 1)  # (B, 2 b)
-        dense = fused(_take(q, ends), k, v, as_bias(mask[:, None, None], q.dtype))
+        dense = fused(take_rows(q, ends[:, None]), k, v, as_bias(mask[:, None, None], q.dtype))
         position = torch.arange(L, device=q.device)
         from_last = position - last[:, None] * b  # (B, L)
         slot = torch.where(position < b, position, b + from_last.clamp(0, b - 1))
         is_end = (position < b) | ((from_last >= 0) & (from_last < b))
-        return torch.where(is_end[:, None, :, None], _take(dense, slot), out)
+        return torch.where(is_end[:, None, :, None], take_rows(dense, slot[:, None]), out)
 
     def _table(self, last: Tensor, num_blocks: int) -> Tensor:
         """Name the blocks that each block visits, (B, blocks, H, 5 + r); the kernel counts repeats once."""
@@ -95,8 +103,3 @@ class BigBirdAttention(Attention):
             ranks.append(x)
         blocks = [(1 + x + skip * (1 + x >= low)).masked_fill(count <= t, -1) for t, x in enumerate(ranks)]
         return torch.cat([ends, window, *(x[..., None] for x in blocks)], -1)
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """Gather rows (B, M) of x (B, H, L, D)."""
-    return x.gather(2, index[:, None, :, None].expand(-1, x.shape[1], -1, x.shape[3]))

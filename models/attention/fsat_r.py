@@ -2,8 +2,7 @@
 
 Zhuang, Zhang, Tu 2022, "Long-range Sequence Modeling with Predictable Sparse Attention", ACL 2022, pages 234-243. Only
 the abstract was at hand and no code is known, so this is a reconstruction, and its numbers say nothing about those of
-the paper. Time and memory O(L log L) for S = O(log L) predicted keys a query, besides sorts of the L S keys. Exact
-softmax attention when the window covers the sequence. The estimator `oracle`, a reference, is quadratic in time.
+the paper. The estimator `oracle`, a reference, is quadratic in time.
 
 Theirs, from the abstract: an FFT-based cross of hidden states that pools all L^2 combinations in O(L log L); the
 dominant elements of the attention matrix estimated from it; their indices learned "by reparameterization and gradient
@@ -22,8 +21,6 @@ Ours is everything else, in particular:
   mu itself, a single step of Adam would throw slots across the sequence;
 - positions are ranks among the real tokens, so that padding is never chosen and holes in a mask do not matter.
 
-Oracle: none found; a loop over rows in plain Python, and exact softmax where every key is chosen, stand in.
-
 Everything happens in float32 or better, tokens in the order of their ranks and heads next to each other.
 """
 
@@ -31,18 +28,22 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import ClassVar, Literal, NamedTuple, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import one_of
+from models.mechanism import Card
 from models.ops.block_attention import in_proportion
 from models.ops.exact_weights import captured_mass, heaviest_keys, largest_mass
 from models.ops.fourier_cross import FourierCross, linear
 from models.ops.fourier_cross import Kind as Cross
 from models.ops.gathered_attention import attend_sets
+from models.ops.precision import accumulation_dtype, without_autocast
+from models.ops.rows import take_tokens
 
 Estimator = Literal["learned", "oracle", "random", "local", "strided"]
 
@@ -101,28 +102,34 @@ class FSATReconstructedAttention(Attention):
             pass is not the derivative.
     """
 
+    card: ClassVar[Card] = Card(
+        what="FSAT, reconstructed: each query predicts the few keys that it attends to, from Fourier-pooled products "
+        "of all pairs",
+        family="predicted sparsity",
+        time="O(L log L) for S = O(log L) predicted keys a query, besides sorts of the L S keys",
+        memory="O(L log L)",
+        paper="ACL 2022, pages 234-243",
+        exact="the window covers the sequence",
+        oracle="none found; a loop over rows in plain Python, and exact softmax where every key is chosen, stand in",
+    )
+
     start: Tensor
 
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         budget: int,
         slots_per_octave: int = 4,
         window: int = 8,
         cross: Cross | None = "convolution",
         estimator: Estimator = "learned",
         clip_norm: float | None = None,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if estimator not in get_args(Estimator):
-            raise ValueError(f"estimator must be one of {get_args(Estimator)}, got {estimator!r}")
-        if cross is not None and cross not in get_args(Cross):
-            raise ValueError(f"cross must be one of {get_args(Cross)} or None, got {cross!r}")
-        octaves = max(1, math.ceil(math.log2(max_len)))
+        super().__init__(**sizes)
+        one_of(get_args(Estimator), estimator=estimator)
+        one_of((*get_args(Cross), None), cross=cross)
+        octaves = max(1, math.ceil(math.log2(self.max_len)))
         self.estimator = estimator
         self.clip_norm = clip_norm
         self.window = in_proportion(window, budget)
@@ -130,10 +137,10 @@ class FSATReconstructedAttention(Attention):
         if estimator == "local":
             self.window, self.num_slots = self.window + self.num_slots // 2, 0
         if estimator == "learned":
-            dim = num_heads * head_dim
+            dim = self.num_heads * self.head_dim
             self.cross = None if cross is None else FourierCross(dim, cross)
             self.norm = nn.LayerNorm(dim)
-            self.index = nn.Linear(dim, num_heads * self.num_slots * 2)
+            self.index = nn.Linear(dim, self.num_heads * self.num_slots * 2)
             # At the start the content moves a slot by about a position, as the noise does: U has a norm of sqrt(dim).
             nn.init.normal_(self.index.weight, std=1 / (UNIT * dim**0.5))
             nn.init.zeros_(self.index.bias)
@@ -147,18 +154,19 @@ class FSATReconstructedAttention(Attention):
         mu = (offsets / max(1, self.max_len - 1)).clamp(max=0.75).atanh()
         return torch.stack([mu, -mu], -1).flatten().float()
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
         B, H, L, D = q.shape
-        with torch.autocast(q.device.type, enabled=False):
-            x = _by_rank(q, k, v, mask)
-            chosen = self._choose(x)
-            lower = chosen.position.detach().floor().minimum(x.m[:, None, None, None] - 2).clamp_(min=0)
-            share = chosen.position - lower
-            out = attend_sets(x.q, x.k, x.v, chosen.window, lower, share, chosen.seen)
-            return _take(out.flatten(2), x.rank_of).view(B, L, H, D).transpose(1, 2).to(q.dtype)
+        x = _by_rank(q, k, v, mask)
+        chosen = self._choose(x)
+        lower = chosen.position.detach().floor().minimum(x.m[:, None, None, None] - 2).clamp_(min=0)
+        share = chosen.position - lower
+        out = attend_sets(x.q, x.k, x.v, chosen.window, lower, share, chosen.seen)
+        return take_tokens(out.flatten(2), x.rank_of).view(B, L, H, D).transpose(1, 2).to(q.dtype)
 
     @torch.no_grad()
+    @without_autocast
     def diagnostics(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Measure the chosen sets, on average over real rows and heads; quadratic in time.
 
@@ -168,21 +176,20 @@ class FSATReconstructedAttention(Attention):
             num_keys: distinct keys in a set.
             clipped: of predicted positions, the share that was cut off at an end, and so has no gradient.
         """
-        with torch.autocast(q.device.type, enabled=False):
-            x = _by_rank(q, k, v, mask)
-            chosen = self._choose(x)
-            Q, K, real = x.heads()
-            seen = chosen.seen.transpose(1, 2)
-            size = seen.sum(-1)
-            figures = {
-                "captured_mass": captured_mass(Q, K, real, chosen.identities().transpose(1, 2), seen),
-                "oracle_mass": largest_mass(Q, K, real, size),
-                "num_keys": size.to(Q.dtype),
-            }
-            if self.estimator == "learned":
-                figures["clipped"] = chosen.clipped.to(Q.dtype).mean(-1).transpose(1, 2)
-            rows = (self.num_heads * mask.sum()).clamp(min=1)
-            return {name: figure.where(real[:, None], 0).sum() / rows for name, figure in figures.items()}
+        x = _by_rank(q, k, v, mask)
+        chosen = self._choose(x)
+        Q, K, real = x.heads()
+        seen = chosen.seen.transpose(1, 2)
+        size = seen.sum(-1)
+        figures = {
+            "captured_mass": captured_mass(Q, K, real, chosen.identities().transpose(1, 2), seen),
+            "oracle_mass": largest_mass(Q, K, real, size),
+            "num_keys": size.to(Q.dtype),
+        }
+        if self.estimator == "learned":
+            figures["clipped"] = chosen.clipped.to(Q.dtype).mean(-1).transpose(1, 2)
+        rows = (self.num_heads * mask.sum()).clamp(min=1)
+        return {name: figure.where(real[:, None], 0).sum() / rows for name, figure in figures.items()}
 
     def _choose(self, x: _Ranked) -> _Chosen:
         """Find every row's keys."""
@@ -246,17 +253,10 @@ def _by_rank(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> _Ranked:
     rank_of = torch.where(mask, mask.cumsum(-1) - 1, m[:, None] + mask.logical_not().cumsum(-1) - 1)
     places = torch.arange(mask.shape[1], device=mask.device).expand_as(rank_of)
     position_of = torch.empty_like(rank_of).scatter_(1, rank_of, places)
-    dtype = torch.promote_types(q.dtype, torch.float32)
+    dtype = accumulation_dtype(q)
     joined = (torch.where(mask[:, None, :, None], x, 0).to(dtype).transpose(1, 2).flatten(2) for x in (q, k, v))
-    Q, K, V = (_take(x, position_of).unflatten(-1, (q.shape[1], -1)) for x in joined)
+    Q, K, V = (take_tokens(x, position_of).unflatten(-1, (q.shape[1], -1)) for x in joined)
     return _Ranked(Q, K, V, m, rank_of)
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """Take tokens (B, L) of x (B, L, C)."""
-    first = torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
-    # An embedding is a gather of rows whose backward pass adds in a fixed order, on every device.
-    return F.embedding(index + first, x.flatten(0, 1))
 
 
 def _clip(grad: Tensor, norm: float) -> Tensor:

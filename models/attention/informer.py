@@ -2,9 +2,8 @@
 
 Zhou, Zhang, Peng, Zhang, Li, Xiong, Zhang 2021, "Informer: Beyond Efficient Transformer for Long Sequence Time-Series
 Forecasting", arXiv 2012.07436. A query's measure is M_i = max_j s_ij - (1 / m) sum_j s_ij over U sampled keys, where
-s = q . k unscaled and m counts real tokens; the u queries of the largest M get their exact softmax row. Time O(L u)
-for u = U, that is O(L log L) when `log_scaled`; memory O(L). Exact softmax attention where u >= m; the mean of V for
-u = 0.
+s = q . k unscaled and m counts real tokens; the u queries of the largest M get their exact softmax row, the
+others the mean of V.
 
 The two rows of Chen et al. 2022 (arXiv 2112.05359) differ in u once both know their padding, as every mechanism here
 must: "Informer" has u = U = c ceil(ln m), c = ceil(budget / ln max_len); "Informer w/ padding mask" has u = U = budget.
@@ -15,20 +14,24 @@ Departures from the authors' code (github.com/zhouhaoyi/Informer2020) and from C
 - m, the number of real tokens, is in the place of the padded length everywhere, the divisor of the sum included, since
   otherwise the chosen queries would change with the padding; u is min(u, m) for each sequence.
 As there, the sum over U keys is divided by m, and all heads and sequences share one draw of keys for each query.
-
-Oracle: transformers InformerProbSparseAttention, outputs and gradients where every query is chosen.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least
+from models.mechanism import Card
+from models.ops.masks import real_keys
+from models.ops.precision import accumulation_dtype, without_autocast
+from models.ops.rows import take_rows
 
 NUMBERS = 2**19  # scores, or numbers of gathered keys, held at once; or as many as an input has
 SCORE_UP_TO = 32  # times U: the length up to which scoring every key and keeping U beats gathering U keys a query
@@ -42,51 +45,56 @@ class InformerAttention(Attention):
         log_scaled: u = U = c ceil(ln m) with c = ceil(num_samples / ln max_len), instead of u = U = num_samples.
     """
 
+    card: ClassVar[Card] = Card(
+        what="Informer's ProbSparse attention: exact rows for the queries whose scores look least uniform, mean of V "
+        "for the rest",
+        family="sampled queries",
+        time="O(L u) for u = U exact rows and sampled keys, that is O(L log L) when `log_scaled`",
+        memory="O(L)",
+        paper="2012.07436",
+        exact="u is at least the number of real tokens",
+        oracle="transformers InformerProbSparseAttention, outputs and gradients where every query is chosen",
+    )
+
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         num_samples: int,
         log_scaled: bool,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if num_samples < 0:
-            raise ValueError(f"num_samples must not be negative, got {num_samples}")
+        super().__init__(**sizes)
+        at_least(0, num_samples=num_samples)
         self.num_samples = num_samples
-        self.factor = math.ceil(num_samples / math.log(max(max_len, 2))) if log_scaled else None
+        self.factor = math.ceil(num_samples / math.log(max(self.max_len, 2))) if log_scaled else None
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
         # The fused call runs in the inputs' precision, all else in float32 or better.
-        with torch.autocast(q.device.type, enabled=False):
-            dtype = torch.promote_types(q.dtype, torch.float32)
-            L, m = q.shape[2], mask.sum(-1, keepdim=True)  # m: (B, 1)
-            mean = mask[:, None, None].to(dtype) @ torch.where(mask[:, None, :, None], v, 0).to(dtype)
-            mean = (mean / m.clamp(min=1)[..., None, None]).to(v.dtype)  # (B, H, 1, D)
+        dtype = accumulation_dtype(q)
+        L, m = q.shape[2], mask.sum(-1, keepdim=True)  # m: (B, 1)
+        mean = mask[:, None, None].to(dtype) @ torch.where(mask[:, None, :, None], v, 0).to(dtype)
+        mean = (mean / m.clamp(min=1)[..., None, None]).to(v.dtype)  # (B, H, 1, D)
 
-            slots = min(self.num_samples if self.factor is None else self.factor * math.ceil(math.log(L)), L)
-            budget = torch.full_like(m, self.num_samples)
-            if self.factor is not None:
-                budget = self.factor * m.clamp(min=1).double().log().ceil().long()
-            active = torch.arange(slots, device=q.device) < torch.minimum(budget, m)  # (B, U)
-            if slots == 0:
-                return mean.expand_as(v)
-            chosen = self._measure(q, k, mask, active).topk(slots).indices[..., None]  # (B, H, U, 1)
+        slots = min(self.num_samples if self.factor is None else self.factor * math.ceil(math.log(L)), L)
+        budget = torch.full_like(m, self.num_samples)
+        if self.factor is not None:
+            budget = self.factor * m.clamp(min=1).double().log().ceil().long()
+        active = torch.arange(slots, device=q.device) < torch.minimum(budget, m)  # (B, U)
+        if slots == 0:
+            return mean.expand_as(v)
+        chosen = self._measure(q, k, mask, active).topk(slots).indices  # (B, H, U)
 
-            keys = mask | (m == 0)  # never a row without a key
-            Q = q.gather(2, chosen.expand(-1, -1, -1, q.shape[-1]))
-            rows = F.scaled_dot_product_attention(Q, k, v, attn_mask=keys[:, None, None])
-            rows = torch.where(active[:, None, :, None], rows, mean)
-            return mean.expand_as(v).scatter(2, chosen.expand_as(rows), rows)
+        rows = F.scaled_dot_product_attention(take_rows(q, chosen), k, v, attn_mask=real_keys(mask))
+        rows = torch.where(active[:, None, :, None], rows, mean)
+        return mean.expand_as(v).scatter(2, chosen[..., None].expand_as(rows), rows)
 
     @torch.no_grad()
     def _measure(self, q: Tensor, k: Tensor, mask: Tensor, active: Tensor) -> Tensor:
         """Return M (B, H, L), minus infinity on padding."""
         (B, H, L, D), U = q.shape, active.shape[1]
-        dtype = torch.promote_types(q.dtype, torch.float32)
+        dtype = accumulation_dtype(q)
         uniform = self.draw("uniform", (L, U), q.device)
         m = mask.sum(-1)[:, None, None]
         # The real positions in order, so that rank r among the real tokens is at place r.

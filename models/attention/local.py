@@ -1,20 +1,21 @@
 """Local attention: a band around each token, or the token's own block.
 
 The baseline of Tay et al. 2020, "Long Range Arena" (arXiv 2011.04006), after Parmar et al. 2018 (arXiv 1802.05751).
-Time and memory O(L w). Exact softmax attention when the band, or one block, covers the sequence.
 
 Departures from the LRA code: no dropout on the attention weights; padded keys are masked out where they stand; and its
 groups of tokens i mod (number of blocks), the result of a reshape, are the option `strided_groups`.
-
-Oracle: local-attention LocalAttention, outputs and gradients of the band and of the blocks.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar, Unpack
+
 import torch
 from torch import Tensor
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least
+from models.mechanism import Card
 from models.ops.block_attention import attend_band, attend_blocks, in_proportion, window_table
 
 
@@ -25,10 +26,19 @@ class LocalAttention(Attention):
         budget: number of keys a token sees, itself not counted: w is half of it.
     """
 
-    def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float, budget: int) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if budget < 0:
-            raise ValueError(f"budget must not be negative, got {budget}")
+    card: ClassVar[Card] = Card(
+        what="Local attention: a band around each token",
+        family="windows and blocks",
+        time="O(L w) for w keys on either side",
+        memory="O(L w)",
+        paper="2011.04006",
+        exact="the band covers the sequence",
+        oracle="local-attention LocalAttention, outputs and gradients of the band",
+    )
+
+    def __init__(self, *, budget: int, **sizes: Unpack[Sizes]) -> None:
+        super().__init__(**sizes)
+        at_least(0, budget=budget)
         self.window = budget // 2
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -46,18 +56,25 @@ class LocalBlockAttention(Attention):
             then depend on the padded length.
     """
 
+    card: ClassVar[Card] = Card(
+        what="Local attention: the token's own block",
+        family="windows and blocks",
+        time="O(L b) for blocks of b tokens",
+        memory="O(L b)",
+        paper="2011.04006",
+        exact="one block covers the sequence",
+        oracle="local-attention LocalAttention, outputs and gradients of the blocks",
+    )
+
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         block_size: int,
         budget: int,
         strided_groups: bool = False,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        super().__init__(**sizes)
         self.block_size = in_proportion(block_size, budget)
         self.strided_groups = strided_groups
 

@@ -1,8 +1,6 @@
 """Longformer: a sliding window, and global tokens that see and are seen by all.
 
-Beltagy, Peters, Cohan 2020, "Longformer: The Long-Document Transformer", arXiv 2004.05150. Time and memory
-O(L (w + g)) for a window of w tokens and g global ones. Exact softmax attention when the window covers the sequence
-on both sides and no token is global; or with tied projections when all are.
+Beltagy, Peters, Cohan 2020, "Longformer: The Long-Document Transformer", arXiv 2004.05150.
 
 Every row sees the window and the global tokens through the ordinary keys and values, each key once, in one softmax.
 The rows of the global tokens attend to everything with projections of their own.
@@ -11,16 +9,18 @@ Departures from the authors' code: a global token's own projections act on the j
 linear in the layer's input, and start as the identity (the paper starts them as copies of the ordinary ones); the
 global keys have no bias, since it would cancel in the softmax; no dropout on the attention weights. The LRA code (arXiv
 2011.04006) has no global token at all.
-
-Oracle: transformers LongformerSelfAttention, outputs and gradients with and without global tokens.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar, Unpack
+
 import torch
 from torch import Tensor, nn
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least
+from models.mechanism import Card
 from models.ops.block_attention import Shared, as_bias, attend_band, fused, in_proportion
 
 
@@ -33,24 +33,30 @@ class LongformerAttention(Attention):
         num_global: g, the number of tokens at the beginning that are global.
     """
 
+    card: ClassVar[Card] = Card(
+        what="Longformer: a sliding window, and global tokens that see and are seen by all",
+        family="windows and blocks",
+        time="O(L (w + g)) for a window of w tokens and g global ones",
+        memory="O(L (w + g))",
+        paper="2004.05150",
+        exact="the window covers the sequence on both sides and no token is global; or all are, with tied projections",
+        oracle="transformers LongformerSelfAttention, outputs and gradients with and without global tokens",
+    )
+
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         window: int,
         budget: int,
         num_global: int = 0,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if num_global < 0:
-            raise ValueError(f"num_global must not be negative, got {num_global}")
+        super().__init__(**sizes)
+        at_least(0, num_global=num_global)
         self.window = in_proportion(window, budget)
         self.num_global = num_global
         if num_global:
-            dim = num_heads * head_dim
+            dim = self.num_heads * self.head_dim
             self.global_q, self.global_v = nn.Linear(dim, dim), nn.Linear(dim, dim)
             self.global_k = nn.Linear(dim, dim, bias=False)
             for layer in (self.global_q, self.global_k, self.global_v):

@@ -1,8 +1,6 @@
 """Nystromformer: softmax attention through landmarks, the means of consecutive segments of queries and keys.
 
-Xiong et al. 2021, "Nyströmformer: A Nyström-Based Algorithm for Approximating Self-Attention", arXiv 2102.03902. Time
-O(L M + M^3), memory O(L + M^2) for M = `num_landmarks`. It is exact when every token is a landmark (M >= L) and the
-pseudo-inverse has converged (`pinv_iterations` 6 leave about 1 %).
+Xiong et al. 2021, "Nyströmformer: A Nyström-Based Algorithm for Approximating Self-Attention", arXiv 2102.03902.
 
 Departures from the authors' code (github.com/mlpen/Nystromformer), whose formula it is otherwise:
 - segments share out the real tokens of a sequence, not its padded length: no length has to divide, no padding enters a
@@ -14,20 +12,21 @@ Departures from the authors' code (github.com/mlpen/Nystromformer), whose formul
   before the last six, if any, therefore form Z.
 
 All of it runs in float32 or better, the fused calls included, since the pseudo-inverse amplifies rounding.
-
-Oracle: transformers NystromformerSelfAttention, outputs and gradients with and without the convolution; with padding
-nystrom-attention NystromAttention.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least
+from models.mechanism import Card
+from models.ops.masks import real_keys
+from models.ops.precision import accumulation_dtype, without_autocast
 
 APPLIED = 6  # iterations of the pseudo-inverse that need not form it
 CONV_BLOCK = 64  # rows of a banded matrix: about twice the filter's width wastes the least work
@@ -41,37 +40,43 @@ class NystromformerAttention(Attention):
         pinv_iterations: steps of the iterative pseudo-inverse.
     """
 
+    card: ClassVar[Card] = Card(
+        what="Nystromformer: softmax attention through landmarks, the means of consecutive segments of queries and "
+        "keys",
+        family="low rank",
+        time="O(L M + M^3) for M = `num_landmarks`",
+        memory="O(L + M^2)",
+        paper="2102.03902",
+        exact="every token is a landmark (M >= L) and the pseudo-inverse has converged (`pinv_iterations` 6 leave "
+        "about 1 %)",
+        oracle="transformers NystromformerSelfAttention, outputs and gradients with and without the convolution; with "
+        "padding nystrom-attention NystromAttention",
+    )
+
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         num_landmarks: int,
         pinv_iterations: int = 6,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if num_landmarks < 1:
-            raise ValueError(f"num_landmarks must be at least 1, got {num_landmarks}")
-        if pinv_iterations < 1:
-            raise ValueError(f"pinv_iterations must be at least 1, got {pinv_iterations}")
+        super().__init__(**sizes)
+        at_least(1, num_landmarks=num_landmarks)
+        at_least(1, pinv_iterations=pinv_iterations)
         self.num_landmarks = num_landmarks
         self.pinv_iterations = pinv_iterations
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        with torch.autocast(q.device.type, enabled=False):
-            dtype = torch.promote_types(q.dtype, torch.float32)
-            return self._attend(q.to(dtype), k.to(dtype), v.to(dtype), mask).to(q.dtype)
+        dtype = accumulation_dtype(q)
+        return self._attend(q.to(dtype), k.to(dtype), v.to(dtype), mask).to(q.dtype)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        # A sequence without a real token attends to its padding: finite, and read by nobody.
-        keys = (mask | ~mask.any(-1, keepdim=True))[:, None, None]
         (q_landmarks, k_landmarks), used = segment_means((q, k), mask, self.num_landmarks)
         used_keys, used_queries = used[:, None, None], used[:, None, :, None]
 
-        F3_V = F.scaled_dot_product_attention(q_landmarks, k, v, attn_mask=keys)
+        F3_V = F.scaled_dot_product_attention(q_landmarks, k, v, attn_mask=real_keys(mask))
         A = (q_landmarks * self.head_dim**-0.5) @ k_landmarks.mT
         A = A.masked_fill(~used_keys, -torch.inf).softmax(-1).masked_fill(~used_queries, 0)
         values = apply_pinv(A, F3_V.masked_fill(~used_queries, 0), self.pinv_iterations)
@@ -92,26 +97,16 @@ class NystromformerConvAttention(NystromformerAttention):
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         num_landmarks: int,
         pinv_iterations: int = 6,
         conv_size: int = 35,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(
-            num_heads=num_heads,
-            head_dim=head_dim,
-            max_len=max_len,
-            dropout=dropout,
-            num_landmarks=num_landmarks,
-            pinv_iterations=pinv_iterations,
-        )
+        super().__init__(num_landmarks=num_landmarks, pinv_iterations=pinv_iterations, **sizes)
         if conv_size < 1 or conv_size % 2 == 0:
             raise ValueError(f"conv_size must be odd and positive, got {conv_size}")
         bound = conv_size**-0.5  # torch's own for a convolution
-        self.filters = nn.Parameter(torch.empty(num_heads, conv_size).uniform_(-bound, bound))
+        self.filters = nn.Parameter(torch.empty(self.num_heads, conv_size).uniform_(-bound, bound))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         V = v.masked_fill(~mask[:, None, :, None], 0)

@@ -1,8 +1,8 @@
 """Performer: attention through random features whose kernel is softmax's on average (FAVOR+), or through relu features.
 
-Choromanski et al. 2021, "Rethinking Attention with Performers", arXiv 2009.14794. Time O(L M), memory O(L + M) for
-M = `num_features`. With the softmax kernel the weight of each pair is an unbiased estimate of exp(q . k / sqrt(D)), so
-it nears softmax attention as M grows; at any M it equals its own explicit form.
+Choromanski et al. 2021, "Rethinking Attention with Performers", arXiv 2009.14794. With the softmax
+kernel the weight of each pair is an unbiased estimate of exp(q . k / sqrt(D)), so it nears softmax attention as the
+number of features grows; at any number it equals its own explicit form.
 
 Random vectors are orthogonal in blocks of D, with the norms of Gaussian ones, and shared by heads and sequences. They
 are drawn anew at every call in training; evaluation keeps the last ones, which are saved with the weights.
@@ -10,28 +10,30 @@ are drawn anew at every call in training; evaluation keeps the last ones, which 
 Departures from performer-pytorch (github.com/lucidrains/performer-pytorch), which Skeinformer's tables ran:
 - vectors are redrawn (there, never unless an updater is attached), and `redraw: false` restores that;
 - blocks are Haar-distributed: signs of the QR factor are fixed, without which features are biased;
-- no 1e-4 added to exponential features: nothing can underflow here (see feature_map.py). relu features keep their 1e-3,
-  which is part of them;
+- no 1e-4 added to exponential features: nothing can underflow here (see `models.ops.feature_sums`). relu features keep
+  their 1e-3, which is part of them;
 - the factor exp(-|q|^2 / 2) of a query, which cancels, is left out; padding has no features.
-
-Oracle: performer-pytorch FastAttention, outputs and gradients of both kernels on the same projection.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor
 
-from models.ops.feature_sums import FeatureMap, FeatureMapAttention, exponential_keys, exponential_queries
+from models.attention import Attention, Sizes
+from models.checks import at_least, one_of
+from models.mechanism import Card
+from models.ops.feature_sums import FeatureMap, attend_features, exponential_keys, exponential_queries
+from models.ops.precision import accumulation_dtype
 
 Kernel = Literal["softmax", "relu"]
 
 RELU_EPSILON = 1e-3  # of the generalised attention of the authors' code
 
 
-class PerformerAttention(FeatureMapAttention):
+class PerformerAttention(Attention):
     """Attention with positive random features.
 
     Args:
@@ -40,24 +42,29 @@ class PerformerAttention(FeatureMapAttention):
         redraw: draw new random vectors at every call in training.
     """
 
+    card: ClassVar[Card] = Card(
+        what="Performer: attention through random features whose kernel is softmax's on average (FAVOR+), or through "
+        "relu features",
+        family="feature maps",
+        time="O(L M) for M = `num_features`",
+        memory="O(L + M)",
+        paper="2009.14794",
+        oracle="performer-pytorch FastAttention, outputs and gradients of both kernels on the same projection",
+    )
+
     projection: Tensor
 
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         num_features: int,
         kernel: Kernel = "softmax",
         redraw: bool = True,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if num_features < 1:
-            raise ValueError(f"num_features must be at least 1, got {num_features}")
-        if kernel not in get_args(Kernel):
-            raise ValueError(f"kernel must be one of {get_args(Kernel)}, got {kernel!r}")
+        super().__init__(**sizes)
+        at_least(1, num_features=num_features)
+        one_of(get_args(Kernel), kernel=kernel)
         self.num_features = num_features
         self.kernel = kernel
         self.redraw = redraw
@@ -69,9 +76,9 @@ class PerformerAttention(FeatureMapAttention):
         if self.training and self.redraw:
             W = self._draw_projection(q.device)
             self.projection.copy_(W)
-        W = W.to(torch.promote_types(q.dtype, torch.float32)) * self.head_dim**-0.25
+        W = W.to(accumulation_dtype(q)) * self.head_dim**-0.25
         features: FeatureMap = _Exponential(W) if self.kernel == "softmax" else _Relu(W)
-        return self.attend(features, self.num_features, q, k, v, mask)
+        return attend_features(features, self.num_features, q, k, v, mask)
 
     @torch.no_grad()
     def _draw_projection(self, device: torch.device) -> Tensor:

@@ -2,9 +2,7 @@
 
 Kitaev, Kaiser, Levskaya 2020, "Reformer: The Efficient Transformer", arXiv 2001.04451. Queries are the keys before
 normalisation (`shared_qk`), logits are q_i . q_j / |q_j|, and a token attends to itself only where it has nothing else.
-Time O(L log L + L R C D) for R = `num_hashes` rounds and chunks of C = `chunk_size`, besides the hashes' L R D m / C;
-memory O(L R). Scores are recomputed in the backward pass. Exact for softmax attention with shared queries and keys,
-itself excluded, where a sequence fits one chunk.
+Scores are recomputed in the backward pass.
 
 Each round keeps, for every query, the tokens of its bucket in its own and in the previous chunk. Rounds are joined by
 their normalisers, so the result is one softmax over the union of their sets; a key found in N rounds has log N taken
@@ -15,22 +13,22 @@ Departures from the authors' code (trax) and from the transformers class that Ch
   sorted behind all of them; a sequence that fits one chunk is one bucket, as transformers has it for short inputs;
 - the first chunk of a round does not look back at the last one of another round, where nothing shares its bucket;
 - transformers neither checks the bucket nor corrects for N: `same_bucket: false`, `count_once: false`.
-
-Oracle: reformer-pytorch LSHAttention and, across buckets, transformers LSHSelfAttention, outputs and gradients on the
-same rotations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least
+from models.mechanism import Card
+from models.ops.precision import accumulation_dtype, without_autocast
 
 PAIRS = 2**18  # scores held at once, or a quarter of the numbers of an input: blocks that fit a cache
 SELF_PENALTY = -1e5  # on a token's logit with itself: far below any other, far above none
@@ -47,24 +45,33 @@ class ReformerAttention(Attention):
         count_once: count a key found in several rounds once.
     """
 
+    card: ClassVar[Card] = Card(
+        what="Reformer's LSH attention: tokens sorted by hash attend within their bucket, in chunks that look one "
+        "chunk back",
+        family="hashing",
+        time="O(L log L + L R C D) for R = `num_hashes` rounds and chunks of C = `chunk_size`, besides the hashes' L R "
+        "D m / C",
+        memory="O(L R)",
+        paper="2001.04451",
+        exact="the sequence fits one chunk; that is with shared queries and keys, a token's own left out",
+        oracle="reformer-pytorch LSHAttention and, across buckets, transformers LSHSelfAttention, outputs and "
+        "gradients on the same rotations",
+    )
+
     shared_qk: ClassVar[bool] = True
 
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         num_hashes: int = 2,
         chunk_size: int = 64,
         num_buckets: int | None = None,
         same_bucket: bool = True,
         count_once: bool = True,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if num_hashes < 1 or chunk_size < 1:
-            raise ValueError(f"num_hashes and chunk_size must be at least 1, got {num_hashes} and {chunk_size}")
+        super().__init__(**sizes)
+        at_least(1, num_hashes=num_hashes, chunk_size=chunk_size)
         if num_buckets is not None and (num_buckets < 2 or num_buckets % 2):
             raise ValueError(f"num_buckets must be even and at least 2, got {num_buckets}")
         self.num_hashes = num_hashes
@@ -73,15 +80,15 @@ class ReformerAttention(Attention):
         self.same_bucket = same_bucket
         self.count_once = count_once
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        with torch.autocast(q.device.type, enabled=False):
-            dtype, real = torch.promote_types(q.dtype, torch.float32), mask[:, None, :, None]
-            Q, V = (torch.where(real, x, 0).to(dtype) for x in (q, v))
-            extra = -q.shape[2] % self.chunk_size
-            Q, V, mask = F.pad(Q, (0, 0, 0, extra)), F.pad(V, (0, 0, 0, extra)), F.pad(mask, (0, extra))
-            buckets = self._buckets(Q, mask, q.shape[2])
-            return self._attend(Q, V, mask, buckets)[:, :, : q.shape[2]].to(q.dtype)
+        dtype, real = accumulation_dtype(q), mask[:, None, :, None]
+        Q, V = (torch.where(real, x, 0).to(dtype) for x in (q, v))
+        extra = -q.shape[2] % self.chunk_size
+        Q, V, mask = F.pad(Q, (0, 0, 0, extra)), F.pad(V, (0, 0, 0, extra)), F.pad(mask, (0, extra))
+        buckets = self._buckets(Q, mask, q.shape[2])
+        return self._attend(Q, V, mask, buckets)[:, :, : q.shape[2]].to(q.dtype)
 
     @torch.no_grad()
     def _buckets(self, q: Tensor, mask: Tensor, length: int) -> Tensor:

@@ -1,7 +1,6 @@
 """Sinkhorn attention: each block attends to itself and to a block that a learned sorting network sends to it.
 
-Tay, Bahri, Yang, Metzler, Juan 2020, "Sparse Sinkhorn Attention", arXiv 2002.11296. Time O(L b + (L / b)^2 b) and
-memory O(L + (L / b)^2) for blocks of b tokens. Exact softmax attention when one block covers the sequence: it is sorted
+Tay, Bahri, Yang, Metzler, Juan 2020, "Sparse Sinkhorn Attention", arXiv 2002.11296. A single block is sorted
 into its own place, and keys that are all there twice leave a softmax as it was.
 
 Symbols: R relevance of block s for slot l, P its doubly stochastic form. A block of keys is pooled by a sum over its
@@ -14,19 +13,20 @@ softmax in place of Sinkhorn's is `activation="softmax"`. Padded tokens are left
 without a real token out of the sorting, and a mixed key without a real token behind it out of the softmax. The map has
 no bias, since the normalisation takes out what a slot has in common. The noise is drawn in training alone; no dropout
 on the attention weights.
-
-Oracle: sinkhorn-transformer SinkhornAttention, outputs and gradients given the permutation, and its sorting operator.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, Unpack, get_args
 
 import torch
 from torch import Tensor, nn
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import one_of
+from models.mechanism import Card
 from models.ops.block_attention import as_bias, from_blocks, fused, in_proportion, mask_to_blocks, to_blocks
+from models.ops.precision import accumulation_dtype, without_autocast
 
 Activation = Literal["sinkhorn", "softmax"]
 
@@ -42,38 +42,43 @@ class SinkhornAttention(Attention):
         activation: "sinkhorn" balances rows and columns; "softmax" normalises each block's weights over the slots.
     """
 
+    card: ClassVar[Card] = Card(
+        what="Sinkhorn attention: each block attends to itself and to a block that a learned sorting network sends to "
+        "it",
+        family="windows and blocks",
+        time="O(L b + (L / b)^2 b) for blocks of b tokens",
+        memory="O(L + (L / b)^2)",
+        paper="2002.11296",
+        exact="one block covers the sequence",
+        oracle="sinkhorn-transformer SinkhornAttention, outputs and gradients given the permutation, and its sorting "
+        "operator",
+    )
+
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         block_size: int,
         budget: int,
         num_iterations: int = 8,
         temperature: float = 0.75,
         activation: Activation = "sinkhorn",
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if activation not in get_args(Activation):
-            raise ValueError(f"activation must be one of {get_args(Activation)}, got {activation!r}")
+        super().__init__(**sizes)
+        one_of(get_args(Activation), activation=activation)
         if num_iterations < 1 or temperature <= 0:
             raise ValueError(f"num_iterations and temperature must be positive, got {num_iterations}, {temperature}")
         self.block_size = in_proportion(block_size, budget)
         self.num_iterations = num_iterations
         self.temperature = temperature
         self.activation = activation
-        self.sorter = nn.Linear(head_dim, -(-max_len // self.block_size), bias=False)
+        self.sorter = nn.Linear(self.head_dim, -(-self.max_len // self.block_size), bias=False)
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        with torch.autocast(q.device.type, enabled=False):
-            return self._attend(q, k, v, mask)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         L, b = q.shape[2], self.block_size
-        dtype = torch.promote_types(q.dtype, torch.float32)
+        dtype = accumulation_dtype(q)
         k, v = (torch.where(mask[:, None, :, None], x, 0) for x in (k, v))
         queries, keys, values = (to_blocks(x, b) for x in (q, k, v))  # (B, nb, b, H, D)
         real = mask_to_blocks(mask, b)  # (B, nb, b)

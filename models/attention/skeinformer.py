@@ -1,10 +1,10 @@
 """Skeinformer: softmax attention sketched from sampled columns, with adaptive row normalisation and pilot reuse.
 
 Chen, Zeng, Ji, Yang 2022, "Sketching as a Tool for Understanding and Accelerating Self-attention for Long Sequences",
-arXiv 2112.05359. Time and memory O(L d) for d = `num_samples`; O(L^2) time with `normalization="exact"`, as in the
-paper, since the exact row sums need every score. Exact softmax attention when d >= m.
+arXiv 2112.05359. Time is O(L^2) with `normalization="exact"`, as in the paper, since exact row sums need every score.
 
-Symbols: J pilot rows, J' selected columns, B = softmax(Q K^T / sqrt(D)), m real tokens, e = min(d, m).
+Symbols: d = `num_samples`, J pilot rows, J' selected columns, B = softmax(Q K^T / sqrt(D)), m real tokens, and
+e = min(d, m).
 
 Departures from the authors' code (github.com/pkuzengqi/Skeinformer), which the paper's text does not ask for:
 - e is min(d, m) for each sequence, not one number for the batch, so d >= m is exact softmax attention;
@@ -14,20 +14,22 @@ Departures from the authors' code (github.com/pkuzengqi/Skeinformer), which the 
 The column stage (steps 5 to 9) is one fused attention over d + 1 keys. The geometric mean that stands in for an
 unselected score is exp(q . kbar / sqrt(D)) with kbar the mean of the selected keys; so all m - e unselected keys are
 one virtual key kbar of multiplicity m - e, that is a bias of log(m - e), whose value is the mean of their values.
-
-Oracle: none found; a twin that follows the algorithm token by token stands in, and exact softmax attention where d >=
-m.
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least, one_of
+from models.mechanism import Card
+from models.ops.masks import real_keys
+from models.ops.precision import accumulation_dtype, without_autocast
+from models.ops.rows import take_rows
 
 Columns = Literal["importance", "uniform"]
 Normalization = Literal["adaptive", "exact", "simple"]
@@ -47,48 +49,51 @@ class SkeinformerAttention(Attention):
         pilot_per_head: draw pilots for each head; by default the heads share them, as in the authors' code.
     """
 
+    card: ClassVar[Card] = Card(
+        what="Skeinformer: softmax attention sketched from sampled columns, with adaptive row normalisation and pilot "
+        "reuse",
+        family="Skeinformer",
+        time="O(L d) for d = `num_samples`; O(L^2) with `normalization=exact`",
+        memory="O(L d)",
+        paper="2112.05359",
+        exact="d is at least the number of real tokens",
+        oracle="none found; a twin that follows the algorithm token by token stands in, and exact softmax attention "
+        "where d is at least the number of real tokens",
+    )
+
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         num_samples: int,
         columns: Columns = "importance",
         normalization: Normalization = "adaptive",
         reuse_pilot: bool = True,
         pilot_per_head: bool = False,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-        if columns not in get_args(Columns):
-            raise ValueError(f"columns must be one of {get_args(Columns)}, got {columns!r}")
-        if normalization not in get_args(Normalization):
-            raise ValueError(f"normalization must be one of {get_args(Normalization)}, got {normalization!r}")
+        super().__init__(**sizes)
+        at_least(1, num_samples=num_samples)
+        one_of(get_args(Columns), columns=columns)
+        one_of(get_args(Normalization), normalization=normalization)
         self.num_samples = num_samples
         self.columns = columns
         self.normalization = normalization
         self.reuse_pilot = reuse_pilot
         self.pilot_per_head = pilot_per_head
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
         # The fused calls run in the inputs' precision, all else in float32 or better.
-        with torch.autocast(q.device.type, enabled=False):
-            return self._attend(q, k, v, mask)
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         slots = torch.arange(min(self.num_samples, q.shape[2]), device=q.device)
         m = mask.sum(-1, keepdim=True)  # (B, 1)
         active = slots < m  # (B, M): e of the M slots are in use
-        keys = (mask | (m == 0))[:, None, None]  # (B, 1, 1, L): never a row without a key
+        keys = real_keys(mask)  # (B, 1, 1, L)
 
         weights = torch.zeros(q.shape[:3], device=q.device)
         if self.reuse_pilot or self.columns == "importance":
             J = self._pilots(mask, m, active)  # (B, H, M)
-            Q_J = _take(q, J)
+            Q_J = take_rows(q, J)
             if self.columns == "importance":
                 weights = _log_weights(Q_J, k, v, keys)
 
@@ -101,7 +106,7 @@ class SkeinformerAttention(Attention):
             chosen = torch.zeros_like(weights).scatter(-1, columns, 1.0).to(v.dtype)
             out = F.scaled_dot_product_attention(q, k, v * chosen[..., None], attn_mask=keys)
         else:
-            out = self._column_stage(q, _take(k, columns), _take(v, columns), v, mask, active)
+            out = self._column_stage(q, take_rows(k, columns), take_rows(v, columns), v, mask, active)
         if self.reuse_pilot:
             out = _overwrite(out, F.scaled_dot_product_attention(Q_J, k, v, attn_mask=keys), J)
         return out
@@ -119,7 +124,7 @@ class SkeinformerAttention(Attention):
 
     def _column_stage(self, q: Tensor, k: Tensor, v: Tensor, all_v: Tensor, mask: Tensor, active: Tensor) -> Tensor:
         """Steps 5 to 9, from the selected keys and values (B, H, M, D)."""
-        dtype = torch.promote_types(q.dtype, torch.float32)
+        dtype = accumulation_dtype(q)
         used = active[:, None, None].to(dtype)  # (B, 1, 1, M)
         m, e = (count.sum(-1)[:, None, None, None] for count in (mask, active))
         k_mean = used @ k.to(dtype) / e.clamp(min=1)  # (B, H, 1, D)
@@ -140,18 +145,13 @@ class SkeinformerAttention(Attention):
         )
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """Gather rows (B, H, M) of x (B, H, L, D)."""
-    return x.gather(2, index[..., None].expand(*index.shape, x.shape[-1]))
-
-
 @torch.no_grad()
 def _log_weights(Q_J: Tensor, k: Tensor, v: Tensor, keys: Tensor) -> Tensor:
     """Steps 2 and 3: log of (column norm of B_J) x (row norm of V), unnormalised, (B, H, L).
 
     Slots not in use count too: where there are any, every real column is drawn whatever its weight.
     """
-    dtype = torch.promote_types(k.dtype, torch.float32)
+    dtype = accumulation_dtype(k)
     B, H, M, D = Q_J.shape
     rows, K = Q_J.to(dtype).flatten(0, 1), k.to(dtype).flatten(0, 1).mT
     bias = torch.zeros_like(keys, dtype=dtype).masked_fill(~keys, -torch.inf).expand(-1, H, -1, -1).flatten(0, 1)
@@ -171,5 +171,5 @@ def _overwrite(out: Tensor, rows: Tensor, J: Tensor) -> Tensor:
     slots = torch.arange(J.shape[-1], device=J.device).expand_as(J)
     first = J.new_full(out.shape[:3], J.shape[-1]).scatter_reduce(-1, J, slots, "amin").gather(-1, J)
     # Repeats carry the first slot's numbers, so the order in which a scatter writes them does not matter.
-    rows = torch.where((first == slots)[..., None], rows, _take(rows.detach(), first))
+    rows = torch.where((first == slots)[..., None], rows, take_rows(rows.detach(), first))
     return out.scatter(2, J[..., None].expand_as(rows), rows)

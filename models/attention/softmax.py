@@ -1,9 +1,7 @@
 """Exact softmax attention in one fused kernel.
 
-Vaswani et al. 2017, arXiv 1706.03762, Eq. 1. Time O(L^2); memory O(L) where the kernel is fused, since the scores are
-never stored. No dropout on the attention weights (Skeinformer's "Standard without dropout").
-
-Oracle: torch softmax, outputs against explicit scores in float64.
+Vaswani et al. 2017, arXiv 1706.03762, Eq. 1. No dropout on the attention weights (Skeinformer's "Standard
+without dropout").
 """
 
 from __future__ import annotations
@@ -14,15 +12,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.attention import Attention
+from models.mechanism import Card
+from models.ops.masks import real_keys
 
 
 class SoftmaxAttention(Attention):
     """softmax(Q K^T / sqrt(D)) V over the real keys."""
 
+    card: ClassVar[Card] = Card(
+        what="Exact softmax attention in one fused kernel",
+        family="exact softmax",
+        time="O(L^2)",
+        memory="O(L) where the kernel is fused, since the scores are never stored",
+        paper="1706.03762",
+        exact="always",
+        oracle="torch softmax, outputs against explicit scores in float64",
+    )
+
     exact: ClassVar[bool] = True
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        # A sequence without a real token attends to its padding: finite, and read by nobody.
-        keys = mask | ~mask.any(-1, keepdim=True)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=keys[:, None, None])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=real_keys(mask))

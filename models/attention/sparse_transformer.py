@@ -1,8 +1,7 @@
 """Sparse Transformer: the strided and the fixed pattern, each the union of a local and a far-reaching part.
 
 Child, Gray, Radford, Sutskever 2019, "Generating Long Sequences with Sparse Transformers", arXiv 1904.10509. Time and
-memory O(L (s + L / s)) strided and O(L (b + c L / b)) fixed: O(L sqrt(L)) if s or b grows as sqrt(L), quadratic with a
-small constant if it does not. Exact softmax attention when s = 1, or when one block covers the sequence.
+memory grow as L sqrt(L) if strides or blocks grow as sqrt(L), as L^2 with a small constant if they do not.
 
 The fixed pattern gathers its blocks and runs in one fused call. The strided one has no blocks of keys in common between
 neighbouring queries, so that its scores, L (3 s + L / s), are stored.
@@ -10,17 +9,18 @@ neighbouring queries, so that its scores, L (3 s + L / s), are stored.
 Departures from the paper, whose models generate: tokens attend in both directions (`causal` restores the triangle), and
 one softmax runs over both parts (its "merged heads"). From the authors' kernels: no dropout on the attention weights.
 The LRA code (arXiv 2011.04006) is causal and adds the first column of every block to the fixed part; both are options.
-
-Oracle: none found; twins with the whole mask stand in, and exact softmax attention where a pattern is full.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.mechanism import Card
 from models.ops.block_attention import (
     Shared,
     attend_blocks,
@@ -30,6 +30,7 @@ from models.ops.block_attention import (
     to_blocks,
     window_table,
 )
+from models.ops.precision import accumulation_dtype, without_autocast
 
 QUERY_BLOCKS = 4  # blocks of the fixed pattern that share one copy of the far keys
 
@@ -43,26 +44,34 @@ class SparseStridedAttention(Attention):
         causal: see no later token.
     """
 
+    card: ClassVar[Card] = Card(
+        what="Sparse Transformer: the strided pattern, a band and every s-th token",
+        family="sparse patterns",
+        time="O(L (s + L / s)) for a stride of s, that is O(L sqrt(L)) if s grows as sqrt(L)",
+        memory="O(L (s + L / s))",
+        paper="1904.10509",
+        exact="s = 1",
+        oracle="none found; a twin with the whole mask stands in, and exact softmax attention where the pattern is "
+        "full",
+    )
+
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         stride: int,
         budget: int,
         causal: bool = False,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        super().__init__(**sizes)
         self.stride = in_proportion(stride, budget)
         self.causal = causal
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        with torch.autocast(q.device.type, enabled=False):
-            dtype = torch.promote_types(q.dtype, torch.float32)
-            return self._attend(q.to(dtype), k.to(dtype), v.to(dtype), mask).to(q.dtype)
+        dtype = accumulation_dtype(q)
+        return self._attend(q.to(dtype), k.to(dtype), v.to(dtype), mask).to(q.dtype)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         L = q.shape[2]
@@ -101,20 +110,28 @@ class SparseFixedAttention(Attention):
         first_column: let everything see the first token of every block besides, as the LRA code does.
     """
 
+    card: ClassVar[Card] = Card(
+        what="Sparse Transformer: the fixed pattern, the own block and the last c tokens of every block",
+        family="sparse patterns",
+        time="O(L (b + c L / b)) for blocks of b tokens, that is O(L sqrt(L)) if b grows as sqrt(L)",
+        memory="O(L (b + c L / b))",
+        paper="1904.10509",
+        exact="one block covers the sequence",
+        oracle="none found; a twin with the whole mask stands in, and exact softmax attention where the pattern is "
+        "full",
+    )
+
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         block_size: int,
         summary_size: int,
         budget: int,
         causal: bool = False,
         first_column: bool = False,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        super().__init__(**sizes)
         self.block_size = in_proportion(block_size, budget)
         self.summary_size = in_proportion(summary_size, budget)
         self.causal = causal

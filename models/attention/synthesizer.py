@@ -1,9 +1,8 @@
 """Synthesizer: attention weights that are not made from products of queries and keys.
 
-Tay et al. 2021, "Synthesizer: Rethinking Self-Attention for Transformer Models", arXiv 2005.00743. Time O(L^2). The
-dense and the factorised forms are softmax attention over learned keys, in one fused call with memory O(L); the random
-form has L^2 weights for each head and memory O(L^2), once and not once for each sequence. Zero logits give the mean of
-the values.
+Tay et al. 2021, "Synthesizer: Rethinking Self-Attention for Transformer Models", arXiv 2005.00743. The dense and the
+factorised forms are softmax attention over learned keys, in one fused call; the random form has L^2 weights for each
+head, once and not once for each sequence. Zero logits give the mean of the values.
 
 The dense form reads a layer's input X; here it reads the queries of all heads, joined, which are linear in X. Nothing
 reads the keys, and only the dense form reads the queries.
@@ -11,27 +10,41 @@ reads the keys, and only the dense form reads the queries.
 Departures from the code of Long Range Arena (github.com/google-research/long-range-arena): padding is masked, which it
 is not there without dot products; the dense form's second layer is of each head, as in the paper, without a bias and
 without the reshape that mixes heads with positions. Initial scales are those of that code.
-
-Oracle: none found; softmax of the explicit logits stands in.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least
+from models.mechanism import Card
+from models.ops.masks import real_keys
+from models.ops.precision import accumulation_dtype, without_autocast
 
 
 class DenseSynthesizerAttention(Attention):
     """softmax(relu(X W1 + b1) W2) V: a row of logits for each token, from the token alone."""
 
-    def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        self.hidden = nn.Linear(num_heads * head_dim, num_heads * head_dim)
-        self.logits = nn.Parameter(torch.empty(num_heads, max_len, head_dim))
-        nn.init.normal_(self.logits, std=head_dim**-0.5)
+    card: ClassVar[Card] = Card(
+        what="Synthesizer: a row of attention logits made from each token alone",
+        family="synthesizer",
+        time="O(L^2)",
+        memory="O(L), in one fused call",
+        paper="2005.00743",
+        oracle="none found; softmax of the explicit logits stands in",
+    )
+
+    def __init__(self, **sizes: Unpack[Sizes]) -> None:
+        super().__init__(**sizes)
+        dim = self.num_heads * self.head_dim
+        self.hidden = nn.Linear(dim, dim)
+        self.logits = nn.Parameter(torch.empty(self.num_heads, self.max_len, self.head_dim))
+        nn.init.normal_(self.logits, std=self.head_dim**-0.5)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
@@ -47,13 +60,21 @@ class FactorizedSynthesizerAttention(Attention):
         rank: width of the factors.
     """
 
-    def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float, rank: int = 32) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        if rank < 1:
-            raise ValueError(f"rank must be at least 1, got {rank}")
-        self.rows, self.columns = (nn.Parameter(torch.empty(num_heads, max_len, rank)) for _ in range(2))
-        nn.init.normal_(self.rows, std=(num_heads * max_len) ** -0.5)
-        nn.init.normal_(self.columns, std=(num_heads * rank) ** -0.5)
+    card: ClassVar[Card] = Card(
+        what="Synthesizer: attention logits that are a learned product of two factors, the same for every input",
+        family="synthesizer",
+        time="O(L^2)",
+        memory="O(L), in one fused call",
+        paper="2005.00743",
+        oracle="none found; softmax of the explicit logits stands in",
+    )
+
+    def __init__(self, *, rank: int = 32, **sizes: Unpack[Sizes]) -> None:
+        super().__init__(**sizes)
+        at_least(1, rank=rank)
+        self.rows, self.columns = (nn.Parameter(torch.empty(self.num_heads, self.max_len, rank)) for _ in range(2))
+        nn.init.normal_(self.rows, std=(self.num_heads * self.max_len) ** -0.5)
+        nn.init.normal_(self.columns, std=(self.num_heads * rank) ** -0.5)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
@@ -64,28 +85,35 @@ class FactorizedSynthesizerAttention(Attention):
 class RandomSynthesizerAttention(Attention):
     """softmax(R) V with a learned R (L, L), the same for every input."""
 
-    def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        self.logits = nn.Parameter(torch.empty(num_heads, max_len, max_len))
-        nn.init.normal_(self.logits, std=(num_heads * max_len) ** -0.5)
+    card: ClassVar[Card] = Card(
+        what="Synthesizer: attention logits that are learned one by one, the same for every input",
+        family="synthesizer",
+        time="O(L^2)",
+        memory="O(L^2), once and not once for each sequence",
+        paper="2005.00743",
+        oracle="none found; softmax of the explicit logits stands in",
+    )
 
+    def __init__(self, **sizes: Unpack[Sizes]) -> None:
+        super().__init__(**sizes)
+        self.logits = nn.Parameter(torch.empty(self.num_heads, self.max_len, self.max_len))
+        nn.init.normal_(self.logits, std=(self.num_heads * self.max_len) ** -0.5)
+
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
         L = q.shape[2]
-        with torch.autocast(q.device.type, enabled=False):
-            dtype = torch.promote_types(v.dtype, torch.float32)
-            R = self.logits[:, :L, :L].to(dtype)
-            # Only the values depend on the sequence: masked here, with a column that counts what is left.
-            weights = (R - R.detach().amax(-1, keepdim=True)).exp()
-            values = torch.cat([v, torch.ones_like(v[..., :1])], -1).masked_fill(~mask[:, None, :, None], 0).to(dtype)
-            out = torch.einsum("hml,bhld->bhmd", weights, values)
-            total = out[..., -1:]
-            return (out[..., :-1] / total.masked_fill(total == 0, 1)).to(v.dtype)  # zero only where there is no key
+        dtype = accumulation_dtype(v)
+        R = self.logits[:, :L, :L].to(dtype)
+        # Only the values depend on the sequence: masked here, with a column that counts what is left.
+        weights = (R - R.detach().amax(-1, keepdim=True)).exp()
+        values = torch.cat([v, torch.ones_like(v[..., :1])], -1).masked_fill(~mask[:, None, :, None], 0).to(dtype)
+        out = torch.einsum("hml,bhld->bhmd", weights, values)
+        total = out[..., -1:]
+        return (out[..., :-1] / total.masked_fill(total == 0, 1)).to(v.dtype)  # zero only where there is no key
 
 
 def _attend(rows: Tensor, columns: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Return softmax(rows columns^T) V over the real keys, without any scale."""
-    # A sequence without a real token attends to its padding: finite, and read by nobody.
-    keys = mask | ~mask.any(-1, keepdim=True)
     rows, columns = (x.to(v.dtype).expand(len(v), -1, -1, -1) for x in (rows, columns))
-    return F.scaled_dot_product_attention(rows, columns, v, attn_mask=keys[:, None, None], scale=1.0)
+    return F.scaled_dot_product_attention(rows, columns, v, attn_mask=real_keys(mask), scale=1.0)

@@ -4,10 +4,7 @@ Zeng, Xiong, Ravi, Acharya, Fung, Singh 2021, "You Only Sample (Almost) Once: Li
 Sampling", arXiv 2111.09714. The weight of key j for query i is P_ij = (1 - arccos(q_i . k_j) / pi)^tau on unit
 vectors, the chance that all tau bits of a code agree; Y = P V, and each row of Y is divided by its norm.
 
-Time O(L^2) computed (`estimator="expectation"`), and O(L m D) forward and O(L m D^2) backward sampled with m hashes if
-2^tau is at most about L, but O(L^2 (m + D)) backward up to L = 256 D, where that is faster; memory O(L), and O(L m)
-sampled. Exact for the formula above when computed; when sampled, Y (not its direction) is unbiased for Gaussian
-hyperplanes.
+Computed, that is exact; sampled, Y (not its direction) is unbiased for Gaussian hyperplanes.
 
 Gradients of q and k are the authors' surrogate by default, not derivatives: the lower bound (tau / 2) f of f', which
 is infinite at equal vectors. `backward="sampled"` estimates it from the forward pass's own codes (version 1 of the
@@ -17,22 +14,21 @@ Departures from the authors' code (github.com/mlpen/YOSO): cosines are clamped t
 no nan; queries and keys are normalised at evaluation too; a row that nothing collides with is 0 and passes no
 gradient, where the division by eps would multiply it by 1e12; hashes are Gaussian by default, since the bits of the
 fast Hadamard rotations are dependent and their collisions too rare.
-
-Oracle: transformers YosoCumulation, outputs and lower-bound gradients of the expectation; none found for the sampled
-form, which the formulas over all pairs of equal codes check.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Unpack, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from models.attention import Attention
+from models.attention import Attention, Sizes
+from models.checks import at_least, one_of
+from models.mechanism import Card
 from models.ops.hash_sums import (
     expected_gradients,
     expected_sum,
@@ -41,6 +37,7 @@ from models.ops.hash_sums import (
     sampled_gradients,
     sampled_sum,
 )
+from models.ops.precision import accumulation_dtype, without_autocast
 
 Estimator = Literal["expectation", "sampled"]
 Backward = Literal["true", "lower_bound", "sampled"]
@@ -59,35 +56,39 @@ class YosoAttention(Attention):
         conv_window: odd width of a depthwise convolution of V added to the output, one kernel a head; None for none.
     """
 
+    card: ClassVar[Card] = Card(
+        what="YOSO: attention weights that are collision probabilities of random hyperplane hashes, computed or "
+        "sampled",
+        family="hashing",
+        time="O(L^2) computed (`estimator=expectation`); sampled with m hashes O(L m D) forward and O(L m D^2) "
+        "backward if 2^tau is at most about L, but O(L^2 (m + D)) backward up to L = 256 D, where that is faster",
+        memory="O(L) computed, O(L m) sampled",
+        paper="2111.09714",
+        oracle="transformers YosoCumulation, outputs and lower-bound gradients of the expectation; none found for the "
+        "sampled form, which the formulas over all pairs of equal codes check",
+    )
+
     identity_on_one: ClassVar[bool] = False  # a lone token receives its value divided by its norm
     surrogate_gradient: ClassVar[bool] = True  # the gradient is not the derivative of the output
 
     def __init__(
         self,
         *,
-        num_heads: int,
-        head_dim: int,
-        max_len: int,
-        dropout: float,
         estimator: Estimator = "sampled",
         backward: Backward = "sampled",
         num_hashes: int = 32,
         num_bits: int | None = None,
         hashing: Hashing = "gaussian",
         conv_window: int | None = None,
+        **sizes: Unpack[Sizes],
     ) -> None:
-        super().__init__(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        for name, value, choices in (
-            ("estimator", estimator, get_args(Estimator)),
-            ("backward", backward, get_args(Backward)),
-            ("hashing", hashing, get_args(Hashing)),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        super().__init__(**sizes)
+        one_of(get_args(Estimator), estimator=estimator)
+        one_of(get_args(Backward), backward=backward)
+        one_of(get_args(Hashing), hashing=hashing)
         if estimator == "expectation" and backward == "sampled":
             raise ValueError("backward='sampled' needs estimator='sampled': there are no codes to reuse")
-        if num_hashes < 1:
-            raise ValueError(f"num_hashes must be at least 1, got {num_hashes}")
+        at_least(1, num_hashes=num_hashes)
         if num_bits is not None and not 0 <= num_bits <= 20:
             raise ValueError(f"num_bits must be between 0 and 20, got {num_bits}")
         if conv_window is not None and conv_window % 2 == 0:
@@ -95,25 +96,27 @@ class YosoAttention(Attention):
         self.estimator = estimator
         self.backward_form = backward
         self.num_hashes = num_hashes
-        self.num_bits = (max_len - 1).bit_length() if num_bits is None else num_bits
+        self.num_bits = (self.max_len - 1).bit_length() if num_bits is None else num_bits
         self.hashing = hashing
         self.conv: nn.Conv2d | None = None
         if conv_window is not None:
             size, padding = (conv_window, 1), (conv_window // 2, 0)
-            self.conv = nn.Conv2d(num_heads, num_heads, size, padding=padding, groups=num_heads, bias=False)
+            self.conv = nn.Conv2d(
+                self.num_heads, self.num_heads, size, padding=padding, groups=self.num_heads, bias=False
+            )
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        with torch.autocast(q.device.type, enabled=False):
-            dtype, real = torch.promote_types(q.dtype, torch.float32), mask[:, None, :, None]
-            Q, K, V = (torch.where(real, x, 0).to(dtype) for x in (q, k, v))
-            Y = self.weighted_sum(F.normalize(Q, dim=-1), F.normalize(K, dim=-1), V, mask)
-            norm = torch.linalg.vector_norm(Y, dim=-1, keepdim=True)
-            out = torch.where(real & (norm > 0), Y / norm.clamp(min=1e-12), 0)
-            if self.conv is not None:
-                weight = self.conv.weight.to(dtype)
-                out = out + F.conv2d(V, weight, padding=self.conv.padding, groups=self.num_heads)
-            return out.to(q.dtype)
+        dtype, real = accumulation_dtype(q), mask[:, None, :, None]
+        Q, K, V = (torch.where(real, x, 0).to(dtype) for x in (q, k, v))
+        Y = self.weighted_sum(F.normalize(Q, dim=-1), F.normalize(K, dim=-1), V, mask)
+        norm = torch.linalg.vector_norm(Y, dim=-1, keepdim=True)
+        out = torch.where(real & (norm > 0), Y / norm.clamp(min=1e-12), 0)
+        if self.conv is not None:
+            weight = self.conv.weight.to(dtype)
+            out = out + F.conv2d(V, weight, padding=self.conv.padding, groups=self.num_heads)
+        return out.to(q.dtype)
 
     def weighted_sum(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """Return Y (B, H, L, D), before its rows are normalised, for unit q and k that are 0 on padding, as v is."""

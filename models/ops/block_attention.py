@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.checks import at_least
+
 PUBLISHED_BUDGET = 256  # the budget at which a published size holds
 
 
@@ -26,8 +28,7 @@ class Shared(NamedTuple):
 
 def in_proportion(size: int, budget: int) -> int:
     """Scale a size published for a budget of 256 keys to another budget, rounded up."""
-    if size < 1 or budget < 1:
-        raise ValueError(f"sizes and budgets must be at least 1, got {size} and {budget}")
+    at_least(1, size=size, budget=budget)
     return -(-size * budget // PUBLISHED_BUDGET)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from models.attention import Attention
+from models.ops.precision import accumulation_dtype
 
 BLOCK = 2**18  # numbers of a block of features, for each sequence and head
 
@@ -36,24 +36,33 @@ class FeatureMap(Protocol):
         """Return features (B, H, L, M) of queries (B, H, L, D), times exp(shift), up to a factor for each query."""
 
 
-class FeatureMapAttention(Attention):
-    """Attention whose weight of key j in row i is phi(q_i) . phi(k_j), normalised; a subclass chooses the features."""
+def attend_features(features: FeatureMap, num_features: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Attend with weights phi(q_i) . phi(k_j), normalised in each row, in float32 or better.
 
-    def attend(self, features: FeatureMap, num_features: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """Attend, in float32 or better."""
-        with torch.autocast(q.device.type, enabled=False):
-            dtype = torch.promote_types(q.dtype, torch.float32)
-            real = mask[:, None, :, None]
-            values = torch.cat([v, torch.ones_like(v[..., :1])], -1).masked_fill(~real, 0).to(dtype)
-            size = max(1, BLOCK // num_features)
-            blocks = zip(k.split(size, 2), values.split(size, 2), real.split(size, 2), strict=True)
-            sums, shift = _again(_sum_keys, features, *next(blocks))
-            for block in blocks:
-                part, part_shift = _again(_sum_keys, features, *block)
-                before, shift = shift, torch.maximum(shift, part_shift)
-                sums = sums * (before - shift).exp().mT + part * (part_shift - shift).exp().mT
-            rows = [_again(_read, features, block, sums, shift) for block in q.split(size, 2)]
-            return torch.cat(rows, 2).to(q.dtype)
+    Args:
+        features: phi.
+        num_features: M.
+        q: queries (B, H, L, D).
+        k: keys (B, H, L, D).
+        v: values (B, H, L, D).
+        mask: (B, L) bool, True on the keys to attend to.
+
+    Returns:
+        (B, H, L, D), in the precision of q; 0 where a sequence has no key.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        dtype = accumulation_dtype(q)
+        real = mask[:, None, :, None]
+        values = torch.cat([v, torch.ones_like(v[..., :1])], -1).masked_fill(~real, 0).to(dtype)
+        size = max(1, BLOCK // num_features)
+        blocks = zip(k.split(size, 2), values.split(size, 2), real.split(size, 2), strict=True)
+        sums, shift = _again(_sum_keys, features, *next(blocks))
+        for block in blocks:
+            part, part_shift = _again(_sum_keys, features, *block)
+            before, shift = shift, torch.maximum(shift, part_shift)
+            sums = sums * (before - shift).exp().mT + part * (part_shift - shift).exp().mT
+        rows = [_again(_read, features, block, sums, shift) for block in q.split(size, 2)]
+        return torch.cat(rows, 2).to(q.dtype)
 
 
 def _again(function: Callable[..., Any], features: FeatureMap, *tensors: Tensor) -> Any:

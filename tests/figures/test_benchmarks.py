@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lra.families import FAMILIES, OTHERS, family_of
+from lra.cards import EXACT, FAMILIES, OTHERS, card_of, families_of, family_of
 from lra.figures import benchmarks as plots
 from tests.helpers.configurations import choices
 
@@ -63,6 +63,18 @@ def test_every_backbone_has_a_family_and_a_colour():
     members = {}
     for name in choices("attn"):
         members.setdefault(family_of(name), []).append(name)
-    assert members[OTHERS] == ["softmax", "softmax_materialised"]
-    assert set(members) == set(FAMILIES)
+    assert members[EXACT] == ["softmax", "softmax_materialised"]
+    assert OTHERS not in members
+    assert families_of(choices("attn"))[: len(FAMILIES)] == list(FAMILIES)
     assert max(map(len, members.values())) <= len(plots.COLOURS)
+
+
+def test_what_has_no_card_is_among_the_others_which_come_last():
+    assert card_of("of_another_laboratory") is None
+    assert family_of("of_another_laboratory") == OTHERS
+    assert families_of(["of_another_laboratory", "softmax", "vmean"]) == ["floors", EXACT, OTHERS]
+
+
+def test_a_new_family_comes_after_the_known_ones(monkeypatch):
+    monkeypatch.setattr("lra.cards.family_of", {"ssm": "state spaces", "fft": "Fourier", "vmean": "floors"}.get)
+    assert families_of(["ssm", "fft", "vmean"]) == ["floors", "Fourier", "state spaces"]

@@ -1,4 +1,4 @@
-"""Every backbone's docstring says which independent implementation checks it, and one that is named really does."""
+"""Every backbone has a complete card; an independent implementation that it names really checks it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from lra.cards import OTHERS, card_of, class_of
 from lra.files import ROOT
 from scripts import backbones
+from tests.helpers.configurations import choices
 
-MODULES = sorted(backbones.modules())
+NAMES = choices("attn")
 TESTS = [
     path.read_text() for path in sorted((ROOT / "tests" / "models").glob("test_oracles_*.py")) if path != Path(__file__)
 ]
@@ -28,23 +30,39 @@ def importing(package: str) -> list[str]:
     return [text for text in TESTS if re.search(rf"""["']{package.replace("-", "_")}\b""", text)]
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_the_oracle_is_named_and_used(module):
-    oracle = backbones.facts(module)[backbones.HEAD.index("oracle") - 1]
+@pytest.mark.parametrize("name", NAMES)
+def test_a_backbone_has_a_complete_card(name):
+    card = card_of(name)
+    assert card is not None, f"{class_of(name)} has no card"
+    assert card.what
+    assert card.family not in ("", OTHERS)
+    assert card.time.startswith("O(")
+    assert card.memory.startswith("O(")
+    assert card.oracle
+    assert card.paper
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_oracle_is_named_and_used(name):
+    oracle, module = card_of(name).oracle, class_of(name).__module__
     named = [package for package in packages() if re.search(rf"(?<![\w-]){package} ", oracle)]
     for package in named:
         assert importing(package), f"no oracle test imports {package}"
     if not oracle.startswith(("none found; ", "none found for ", "torch ")):
-        assert named, f"{module} names none of {packages()}: {oracle!r}"
+        assert named, f"{name} names none of {packages()}: {oracle!r}"
         for package in named:
             assert any(f"from {module} import" in text for text in importing(package))
 
 
-def test_the_table_has_a_row_for_each_backbone_and_no_empty_oracle():
+def test_what_is_softmax_attention_says_so():
+    assert [name for name in NAMES if card_of(name).exact == "always"] == [
+        name for name in NAMES if class_of(name).exact
+    ]
+
+
+def test_the_table_has_a_row_for_each_card_and_every_name_once():
     rows = backbones.rows()
-    assert {name for row in rows for name in re.findall(r"`(\w+)`", row[0])} == {
-        p.stem for p in backbones.ATTN.glob("*.yaml")
-    }
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row[0])) == NAMES
     table = backbones.markdown([backbones.HEAD, *rows])
     assert table.count("\n") == len(rows) + 1
     assert all(line.count(" | ") == len(backbones.HEAD) - 1 for line in table.splitlines())

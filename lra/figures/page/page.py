@@ -18,8 +18,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from lra.cards import families_of, family_of
 from lra.errors import InputError
-from lra.families import FAMILIES, family_of
 from lra.figures.benchmarks import REFERENCES
 from lra.figures.page.rows import Line, measured_lines, published_lines
 from lra.files import write_atomically
@@ -71,9 +71,7 @@ def page(results_dir: Path, records: Sequence[RunRecord]) -> str:
         "details": {line.key: line.detail for line in [*measured, *published] if line.detail},
         "runs": {run.key: _run(run, curves.get(run.key, [])) for run in records},
         "scaling": scaling,
-        "families": [
-            family for family in FAMILIES if family in {line["family"] for line in scaling if not line["reference"]}
-        ],
+        "families": families_of(line["name"] for line in scaling if not line["reference"]),
     }
     scripts = [plotly, tables, (ASSETS / "page.js").read_text()]
     parts = {

@@ -1,0 +1,49 @@
+"""The cards of mechanisms (`models.mechanism.Card`) by the names of `attn=`, and the order of their families.
+
+A mechanism is found as Hydra finds it, by the `_target_` of its file, so that nothing here names one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+
+from lra.configuration import CONFIGS
+
+ATTN = CONFIGS / "attn"
+EXACT = "exact softmax"
+OTHERS = "others"
+# As figures and the page show them. A family that is not named here comes after these.
+FAMILIES = (
+    "Skeinformer", "floors", "low rank", "sampled queries", "feature maps", "windows and blocks", "sparse patterns",
+    "hashing", "predicted sparsity", "synthesizer", EXACT,
+)  # fmt: skip
+
+
+@cache
+def class_of(attn: str) -> type | None:
+    """Find the class that a name of `attn=` stands for; None for a name that has no file, as of an imported record."""
+    path = ATTN / f"{attn}.yaml"
+    return get_class(OmegaConf.load(path)._target_) if path.is_file() else None
+
+
+def card_of(attn: str) -> Any:
+    """Return the `models.mechanism.Card` of a name of `attn=`; None if it has none."""
+    return getattr(class_of(attn), "card", None)
+
+
+def family_of(attn: str) -> str:
+    """Name the family of a mechanism; what has no card is among the others."""
+    card = card_of(attn)
+    return OTHERS if card is None else card.family
+
+
+def families_of(names: Iterable[str]) -> list[str]:
+    """Name the families of mechanisms, each once, in their order: new ones by name, others last."""
+    families = {family_of(name) for name in names}
+    new = sorted(families.difference(FAMILIES, [OTHERS]))
+    return [family for family in (*FAMILIES, *new, OTHERS) if family in families]

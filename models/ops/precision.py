@@ -1,0 +1,28 @@
+"""What precision mechanisms calculate in: one that they choose, whether or not the model runs under autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def accumulation_dtype(x: Tensor) -> torch.dtype:
+    """Return the precision for sums over x: its own, but float32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def without_autocast(method: Method) -> Method:
+    """Switch autocast off within a method whose first argument is a tensor: precisions are those of its operands."""
+
+    @wraps(method)
+    def wrapped(self: Any, x: Tensor, *others: Any, **named: Any) -> Any:
+        with torch.autocast(x.device.type, enabled=False):
+            return method(self, x, *others, **named)
+
+    return cast(Method, wrapped)
