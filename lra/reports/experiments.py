@@ -1,4 +1,4 @@
-"""Sets of training runs as `configs/experiment/` has them, and how much of each there is."""
+"""Sets of training runs as `configs/experiment/` has them, read in Hydra's own grammar."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
 
 from lra.errors import InputError
 
@@ -27,15 +30,37 @@ class Experiment(NamedTuple):
 
 
 def load_experiments(folder: Path) -> dict[str, Experiment]:
-    """Read the sweeps of a folder of Hydra configurations; their values are names with commas between them."""
-    found = {}
+    """Read the sweeps of `configs/experiment`, in Hydra's own grammar: `a,b`, `range(3)`, `glob(*)`.
+
+    Args:
+        folder: the experiments; the folders beside it hold what a glob chooses from.
+
+    Raises:
+        InputError: a sweep cannot be read, or is over several protocols.
+    """
+    experiments = {}
     for path in sorted(folder.glob("*.yaml")):
-        params = {
-            key: str(value) for key, value in yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"].items()
-        }
-        tasks, attns, seeds = ([word.strip() for word in params[key].split(",")] for key in ("task", "attn", "seed"))
-        found[path.stem] = Experiment(path.stem, params["protocol"], tuple(tasks), tuple(attns), tuple(map(int, seeds)))
-    return found
+        params = yaml.safe_load(path.read_text())["hydra"]["sweeper"]["params"]
+        try:
+            overrides = OverridesParser.create().parse_overrides([f"{key}={params[key]}" for key in params])
+            swept = {override.key_or_group: _swept(override, folder.parent) for override in overrides}
+        except HydraException as error:
+            raise InputError(f"The sweep of {path} cannot be read: {error}") from error
+        if len(swept["protocol"]) != 1:
+            raise InputError(
+                f"An experiment has one protocol, not {', '.join(swept['protocol'])}: make one of each in {folder}."
+            )
+        seeds = tuple(int(seed) for seed in swept["seed"])
+        experiments[path.stem] = Experiment(path.stem, *swept["protocol"], swept["task"], swept["attn"], seeds)
+    return experiments
+
+
+def _swept(override: Override, configs: Path) -> tuple[str, ...]:
+    """List the values that Hydra's sweeper gives a key, in its order."""
+    values = override.value()
+    if isinstance(values, Glob):
+        return tuple(values.filter(sorted(path.stem for path in (configs / override.key_or_group).glob("*.yaml"))))
+    return tuple(override.sweep_string_iterator()) if override.is_sweep_override() else (str(values),)
 
 
 def choose(experiments: Mapping[str, Experiment], name: str) -> Experiment:

@@ -38,6 +38,8 @@ class NystromformerAttention(Attention):
     Args:
         num_landmarks: M.
         pinv_iterations: steps of the iterative pseudo-inverse.
+        conv_size: odd width of a depthwise convolution of V along the length that is added, one filter for each head;
+            padding enters it as zeros. None for none.
     """
 
     card: ClassVar[Card] = Card(
@@ -58,13 +60,21 @@ class NystromformerAttention(Attention):
         *,
         num_landmarks: int,
         pinv_iterations: int = 6,
+        conv_size: int | None = None,
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
         at_least(1, num_landmarks=num_landmarks)
         at_least(1, pinv_iterations=pinv_iterations)
+        if conv_size is not None and (conv_size < 1 or conv_size % 2 == 0):
+            raise ValueError(f"conv_size must be odd and positive, got {conv_size}")
         self.num_landmarks = num_landmarks
         self.pinv_iterations = pinv_iterations
+        self.filters: nn.Parameter | None = None
+        if conv_size is not None:
+            bound = conv_size**-0.5  # torch's own for a convolution
+            self.filters = nn.Parameter(torch.empty(self.num_heads, conv_size).uniform_(-bound, bound))
+            self.identity_on_one = False  # type: ignore[misc]  # the convolution adds its own multiple of a lone value
 
     @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -80,37 +90,10 @@ class NystromformerAttention(Attention):
         A = (q_landmarks * self.head_dim**-0.5) @ k_landmarks.mT
         A = A.masked_fill(~used_keys, -torch.inf).softmax(-1).masked_fill(~used_queries, 0)
         values = apply_pinv(A, F3_V.masked_fill(~used_queries, 0), self.pinv_iterations)
-        return F.scaled_dot_product_attention(q, k_landmarks, values, attn_mask=used_keys)
-
-
-class NystromformerConvAttention(NystromformerAttention):
-    """Nystromformer plus a depthwise convolution of the values along the length, one filter for each head.
-
-    Args:
-        num_landmarks: M.
-        pinv_iterations: steps of the iterative pseudo-inverse.
-        conv_size: width of the filters, odd; padding enters them as zeros.
-    """
-
-    identity_on_one: ClassVar[bool] = False  # the convolution adds its own multiple of a lone value
-
-    def __init__(
-        self,
-        *,
-        num_landmarks: int,
-        pinv_iterations: int = 6,
-        conv_size: int = 35,
-        **sizes: Unpack[Sizes],
-    ) -> None:
-        super().__init__(num_landmarks=num_landmarks, pinv_iterations=pinv_iterations, **sizes)
-        if conv_size < 1 or conv_size % 2 == 0:
-            raise ValueError(f"conv_size must be odd and positive, got {conv_size}")
-        bound = conv_size**-0.5  # torch's own for a convolution
-        self.filters = nn.Parameter(torch.empty(self.num_heads, conv_size).uniform_(-bound, bound))
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        V = v.masked_fill(~mask[:, None, :, None], 0)
-        return super()._attend(q, k, v, mask) + depthwise_conv(V, self.filters.to(V.dtype))
+        out = F.scaled_dot_product_attention(q, k_landmarks, values, attn_mask=used_keys)
+        if self.filters is None:
+            return out
+        return out + depthwise_conv(v.masked_fill(~mask[:, None, :, None], 0), self.filters.to(v.dtype))
 
 
 def depthwise_conv(x: Tensor, filters: Tensor) -> Tensor:

@@ -33,6 +33,30 @@ def test_a_task_knows_its_name(task):
     assert stacked(task=task).task_name == task
 
 
+MINE = """# @package _global_
+task_name: mine
+task: {_target_: lra.tasks.image.Image, _partial_: true, side: "${size.side}"}
+sizes:
+  full: {side: 32}
+  smoke: {side: 8, budget: 16, steps: 3, batch_size: 2, learning_rate: 1.0e-3, warmup_steps: 2, eval_every: 2}
+tasks:
+  mine:
+    {steps: 70, batch_size: 8, learning_rate: 1.0e-2, warmup_steps: 7, eval_every: 10, patience: 5, padded_length: null}
+"""
+
+
+def test_a_task_that_no_protocol_knows_brings_its_row(tmp_path):
+    (conf := tmp_path / "conf" / "task").mkdir(parents=True)
+    (conf / "mine.yaml").write_text(MINE)
+    for protocol in ("skeinformer", "controlled"):
+        overrides = (f"hydra.searchpath=[file://{conf.parent}]", "task=mine", f"protocol={protocol}")
+        full, smoke = (composed(*overrides, f"scale={scale}") for scale in ("full", "smoke"))
+        assert (full.trainer.steps, full.trainer.batch_size, full.optimizer.warmup_steps) == (70, 8, 7)
+        assert smoke.trainer.steps == 3
+        for cfg in (full, smoke):
+            build_and_classify(cfg, tmp_path)
+
+
 def test_every_pair_of_protocol_and_attn_exists():
     pairs = {f"{protocol}_{attn}" for protocol in choices("protocol") for attn in choices("attn")}
     assert set(choices("protocol_attn")) <= pairs

@@ -24,7 +24,7 @@ from lra.files import ROOT
 from lra.runs.factory import make_trainer
 from lra.tasks import Task
 from lra.training.batching import Batching
-from tests.helpers.configurations import build_and_classify, choices, resolved, stacked
+from tests.helpers.configurations import build_and_classify, choices, composed, resolved, stacked
 
 LRA = "google-research/long-range-arena"
 NYSTROMFORMER = "mlpen/Nystromformer LRA/code"
@@ -300,6 +300,48 @@ def test_the_controlled_protocol_gives_every_backbone_the_same():
         alike = [{**run(task=task, attn=attn, protocol="controlled").cfg, "attn": None} for attn in ("softmax", "yoso")]
         assert alike[0] == alike[1]
     assert not [name for name in choices("protocol_attn") if name.startswith("controlled_")]
+
+
+NEW = """# @package _global_
+protocol: {name: new, version: 1, tested: best}
+
+tasks:
+  listops: &sequence
+    {steps: 7, batch_size: 8, learning_rate: 1.0e-2, warmup_steps: 2, eval_every: 3, dim: 24, brackets: true}
+  text: {<<: *sequence, max_length: 300, validation: test}
+  retrieval: {<<: *sequence, dim: 40}
+  image: {<<: *sequence, batch_size: 16}
+  pathfinder: &pathfinder {<<: *sequence, steps: 9}
+  pathx: *pathfinder
+
+model: {dim: "${row.dim}"}
+trainer: {steps: "${row.steps}", batch_size: "${row.batch_size}", eval_every: "${row.eval_every}"}
+optimizer: {learning_rate: "${row.learning_rate}", warmup_steps: "${row.warmup_steps}"}
+"""
+
+
+def test_a_protocol_is_one_file_and_no_edit_of_a_task(tmp_path):
+    (conf := tmp_path / "conf" / "protocol").mkdir(parents=True)
+    (conf / "new.yaml").write_text(NEW)
+
+    def compose_new(task: str, scale: str) -> Any:
+        names = [f"task={task}", "protocol=new", "attn=vmean", f"scale={scale}"]
+        cfg = composed(f"hydra.searchpath=[file://{conf.parent}]", *names)
+        build_and_classify(cfg, tmp_path)
+        return OmegaConf.create(resolved(cfg))
+
+    made = {task: compose_new(task, "full") for task in TASKS}
+    assert {task: cfg.trainer.steps for task, cfg in made.items()} == {
+        "listops": 7, "text": 7, "retrieval": 7, "image": 7, "pathfinder": 9, "pathx": 9,
+    }  # fmt: skip
+    assert [made[task].model.dim for task in ("listops", "retrieval")] == [24, 40]
+    assert made["listops"].task.brackets is True
+    assert (made["text"].task.max_length, made["text"].task.validation) == (300, "test")
+    for task in TASKS:
+        smoke, known = compose_new(task, "smoke"), run(task=task, scale="smoke")
+        assert smoke.trainer == known["trainer"]
+        assert smoke.task == known["task"]
+        assert smoke.model.dim == made[task].model.dim
 
 
 # Every file of protocol_attn with the tasks in turn; the rest, and the full size, are slow.

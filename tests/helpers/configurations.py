@@ -56,6 +56,9 @@ def build_and_classify(cfg: DictConfig, cache_dir: Path) -> None:
 def _placed(name: str) -> Any:
     path = CONFIGS / f"{name}.yaml"
     content = OmegaConf.load(path)
+    if name != "config" and "defaults" in content:  # files of the same group, laid over this one
+        siblings = content.pop("defaults")
+        content = OmegaConf.merge(content, *(_placed(f"{name.partition('/')[0]}/{sibling}") for sibling in siblings))
     first = path.read_text().partition("\n")[0]
     package = first.removeprefix("# @package ") if first.startswith("# @package ") else name.partition("/")[0]
     return content if package == "_global_" or name == "config" else OmegaConf.create({package: content})

@@ -17,7 +17,6 @@ from models.attention.linformer import LinformerAttention, UnreducedJLTAttention
 from models.attention.none import NoneAttention
 from models.attention.nystromformer import (
     NystromformerAttention,
-    NystromformerConvAttention,
     apply_pinv,
     depthwise_conv,
     segment_means,
@@ -175,7 +174,7 @@ def test_depthwise_conv_is_a_convolution(size, length):
 
 def test_the_convolution_adds_to_nystromformer():
     qkv, mask = inputs(), unequal_mask()
-    with_conv = NystromformerConvAttention(**SIZES, num_landmarks=6).double()
+    with_conv = NystromformerAttention(**SIZES, num_landmarks=6, conv_size=35).double()
     added = with_conv(*qkv, mask) - NystromformerAttention(**SIZES, num_landmarks=6)(*qkv, mask)
     torch.testing.assert_close(added, depthwise_conv(real(qkv[2], mask), with_conv.filters))
 
@@ -310,7 +309,7 @@ def test_zero_logits_give_the_mean_of_the_values(method):
             {"num_landmarks": 4, "pinv_iterations": 0},
             "pinv_iterations must be at least 1, got 0",
         ),
-        (NystromformerConvAttention, {"num_landmarks": 4, "conv_size": 4}, "conv_size must be odd and positive, got 4"),
+        (NystromformerAttention, {"num_landmarks": 4, "conv_size": 4}, "conv_size must be odd and positive, got 4"),
         (PerformerAttention, {"num_features": 0}, "num_features must be at least 1, got 0"),
         (
             PerformerAttention,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention.linformer import LinformerAttention
-from models.attention.nystromformer import NystromformerAttention, NystromformerConvAttention
+from models.attention.nystromformer import NystromformerAttention
 from models.attention.performer import PerformerAttention
 from models.ops.feature_sums import attend_features
 
@@ -73,7 +73,7 @@ def test_nystromformer_equals_transformers(num_landmarks, convolution):
     sizes = {**SIZES, "num_heads": 1, "num_landmarks": num_landmarks}
     wrt, module = [q, k, v], NystromformerAttention(**sizes)
     if convolution:
-        module = NystromformerConvAttention(**sizes, conv_size=W).double()
+        module = NystromformerAttention(**sizes, conv_size=W).double()
         with torch.no_grad():
             oracle.conv.weight.copy_(module.filters[:, None, :, None])
     else:

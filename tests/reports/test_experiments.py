@@ -9,6 +9,7 @@ import sys
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -17,7 +18,7 @@ from lra.errors import InputError
 from lra.files import ROOT
 from lra.records.missing_data import forget_missing, load_missing, note_missing
 from lra.reports.coverage import coverage
-from lra.reports.experiments import Experiment, choose
+from lra.reports.experiments import Experiment, choose, load_experiments
 from lra.reports.report import write
 from tests.helpers.configurations import CONFIGS, EXPERIMENTS, choices, composed, resolved
 from tests.helpers.records import record
@@ -27,10 +28,12 @@ def jobs(name: str, *overrides: str) -> list[list[str]]:
     """The command lines that Hydra makes of an experiment."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose("config", overrides=[f"experiment={name}"], return_hydra_config=True)
-    assert cfg.hydra.mode == RunMode.MULTIRUN
-    params = [f"{key}={value}" for key, value in OmegaConf.to_container(cfg.hydra.sweeper.params).items()]
-    parsed = OverridesParser.create().parse_overrides([*params, f"experiment={name}", *overrides])
-    (batch,) = BasicSweeper.split_arguments(parsed, None)
+        assert cfg.hydra.mode == RunMode.MULTIRUN
+        params = [f"{key}={value}" for key, value in OmegaConf.to_container(cfg.hydra.sweeper.params).items()]
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        (batch,) = BasicSweeper.split_arguments(
+            parser.parse_overrides([*params, f"experiment={name}", *overrides]), None
+        )
     return batch
 
 
@@ -38,6 +41,10 @@ def jobs(name: str, *overrides: str) -> list[list[str]]:
 def test_an_experiment_is_the_sweep_that_hydra_makes(name):
     experiment = EXPERIMENTS[name]
     found = jobs(name)
+    for group, names in (("task", experiment.tasks), ("attn", experiment.attns)):
+        assert tuple(dict.fromkeys(word for job in found for word in job if word.startswith(f"{group}="))) == tuple(
+            f"{group}={name}" for name in names
+        )
     assert len(found) == len(experiment.tasks) * len(experiment.attns) * len(experiment.seeds)
     assert all(f"protocol={experiment.protocol}" in job for job in found)
     assert set(experiment.tasks) <= set(choices("task"))
@@ -47,6 +54,26 @@ def test_an_experiment_is_the_sweep_that_hydra_makes(name):
     text = (CONFIGS / "experiment" / f"{name}.yaml").read_text()
     assert all(f"# {word}" in text for word in ("Expected:", f"  python run.py experiment={name}"))
     assert "Hours:" in text
+
+
+def test_a_sweep_is_read_by_the_grammar_of_hydra(tmp_path):
+    for folder in ("experiment", "attn"):
+        (tmp_path / folder).mkdir()
+    for attn in ("yoso", "mine", "mine_too", "mine_not"):
+        (tmp_path / "attn" / f"{attn}.yaml").touch()
+
+    def load(**params: str) -> Experiment:
+        sweep = {"protocol": "lra", "task": "text", "attn": "mine", "seed": "0", **params}
+        OmegaConf.save({"hydra": {"sweeper": {"params": sweep}}}, tmp_path / "experiment" / "one.yaml")
+        return load_experiments(tmp_path / "experiment")["one"]
+
+    made = load(seed="range(3)", task="choice(text, image)", attn="glob([mine*,yoso],exclude=*_not)")
+    assert made == Experiment("one", "lra", ("text", "image"), ("mine", "mine_too", "yoso"), (0, 1, 2))
+    assert load() == Experiment("one", "lra", ("text",), ("mine",), (0,))
+    with pytest.raises(InputError, match=r"An experiment has one protocol, not lra, controlled: make one of each"):
+        load(protocol="lra,controlled")
+    with pytest.raises(InputError, match=r"The sweep of .*one.yaml cannot be read: "):
+        load(attn="glob(")
 
 
 def test_our_own_comparison_has_every_mechanism():
