@@ -24,7 +24,6 @@ TARGET_KEYS = ("_target_", "_partial_")
 # Options that came after the first committed records, by path, with the value that changes nothing. A mapping counts as
 # a whole; an option inside it that came later still has a line of its own.
 NEUTRAL: dict[str, Any] = {
-    "attn.conv_size": None,
     "model.block": {"norm": "layer", "place": "pre", "mlp": True},
 }
 
@@ -32,7 +31,7 @@ NEUTRAL: dict[str, Any] = {
 def identify(resolved: Mapping[str, Any], task_name: str, task: Task, attn: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run is, for its record and its key: its configuration without what changes no number.
 
-    Of the tables of sizes and schedules only the chosen row does, and that has been resolved into the rest.
+    Of the tables of a protocol and of a task only the chosen rows do, and those have been resolved into the rest.
 
     Args:
         resolved: the whole configuration.
