@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lra.distributed import leads
@@ -29,11 +29,10 @@ from lra.gpus import claimed_device
 from lra.missing import forget_missing, note_missing
 from lra.record import now
 from lra.runner import run
-from lra.settings import identify, make_model, make_trainer
+from lra.settings import check_mechanism, identify, make_model, make_trainer
 from lra.stopping import StoppedError
 from lra.summary import summarize
 from lra.sweeps import describe_sweep
-from models.attention import Attention
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def train(cfg: DictConfig, task_name: str, attn_name: str, words: Sequence[str])
     """
     task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    version = cast(type[Attention], get_class(cfg.attn._target_)).version
+    version = check_mechanism(get_object(cfg.attn._target_)).version
 
     with claimed_device(cfg.device) as device:
         record, folder = run(

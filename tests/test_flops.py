@@ -7,19 +7,21 @@ import torch
 from torch import nn
 
 from lra.flops import count_flops
+from lra.settings import make_classifier
 from models.attention.none import NoneAttention
 from models.attention.softmax import SoftmaxAttention
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
-from models.encoder import Classifier
+from models.classifier import Classifier
 
 L, C, HEADS, D, MLP, DEPTH = 96, 24, 2, 8, 40, 3
 
 
 def model(attention, num_inputs: int = 1) -> Classifier:
-    return Classifier(
-        attention, vocab_size=7, max_len=L, num_classes=5, num_inputs=num_inputs, dim=C, depth=DEPTH, num_heads=HEADS,
-        head_dim=D, mlp_dim=MLP, dropout=0.1, attention_dropout=0.1,
-    )  # fmt: skip
+    shape = {
+        "dim": C, "depth": DEPTH, "num_heads": HEADS, "head_dim": D, "mlp_dim": MLP, "dropout": 0.1,
+        "attention_dropout": 0.1,
+    }  # fmt: skip
+    return make_classifier(attention, shape, vocab_size=7, max_len=L, num_classes=5, num_inputs=num_inputs)
 
 
 def encoder_flops() -> int:

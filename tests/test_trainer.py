@@ -16,11 +16,12 @@ from lra.data import Batching
 from lra.errors import InputError
 from lra.meter import Meter
 from lra.optimization import Optimization
+from lra.settings import make_classifier
 from lra.trainer import Trainer
 from lra.training import DivergedError, Outcome
 from models.attention.softmax import SoftmaxAttention
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
-from models.encoder import Classifier
+from models.classifier import Classifier
 from tests.toy import ToyTask
 
 CPU = torch.device("cpu")
@@ -43,10 +44,13 @@ def changed(**changes) -> Trainer:
 
 def model_for(task: ToyTask, attention=SoftmaxAttention, dropout: float = 0.0) -> Classifier:
     torch.manual_seed(0)
-    return Classifier(
-        attention, vocab_size=task.vocab_size, max_len=task.max_len, num_classes=task.num_classes,
-        num_inputs=task.num_inputs, dim=16, depth=1, num_heads=2, head_dim=8, mlp_dim=32, dropout=dropout,
-        attention_dropout=dropout,
+    model = {
+        "dim": 16, "depth": 1, "num_heads": 2, "head_dim": 8, "mlp_dim": 32, "dropout": dropout,
+        "attention_dropout": dropout,
+    }  # fmt: skip
+    return make_classifier(
+        attention, model, vocab_size=task.vocab_size, max_len=task.max_len, num_classes=task.num_classes,
+        num_inputs=task.num_inputs,
     )  # fmt: skip
 
 

@@ -20,9 +20,9 @@ from benchmarks.core import Progress
 from benchmarks.figures import Figure, timed
 from lra.data import Batching
 from lra.errors import InputError
+from lra.settings import make_model
 from lra.tasks import Split, Task
-from models.attention.softmax import SoftmaxAttention
-from models.encoder import Classifier
+from models.classifier import Classifier
 
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 OPTIONS = {"tasks": "all", "repeats": "3"}
@@ -145,7 +145,4 @@ def waiting(name: str) -> Iterator[Figure]:
 
 def build(task: Task, cfg: DictConfig) -> Classifier:
     """Build the softmax encoder for a task."""
-    return Classifier(
-        SoftmaxAttention, vocab_size=task.vocab_size, max_len=task.max_len, num_classes=task.num_classes,
-        num_inputs=task.num_inputs, **cfg.model,
-    )  # fmt: skip
+    return make_model(read.resolved(cfg), task)

@@ -12,8 +12,8 @@ from benchmarks.core import Progress, Row
 from benchmarks.rendering import number, table
 from benchmarks.subjects import HEAD_DIM, HEADS
 from lra.flops import TABLE_3, TOLERANCE, LeadingTerms, count_flops, leading_terms
+from lra.settings import make_classifier
 from models.attention import Attention
-from models.encoder import Classifier
 
 OPTIONS = {"attn": "all", "length": "1024", "budget": "128"}
 HEAD = ("backbone", "n^2 p", "n d p", "published", "agrees", "GFLOP forward", "GFLOP training", "why not")
@@ -36,9 +36,8 @@ def _rows(names: Sequence[str], length: int, budget: int) -> Iterator[Row]:
 
         terms = leading_terms(build, length, budget)
         cfg.budget = 2 * budget
-        model = Classifier(
-            instantiate(cfg.attn), vocab_size=256, max_len=2 * length, num_classes=2, num_inputs=1, **settings
-        )
+        sizes = {"vocab_size": 256, "max_len": 2 * length, "num_classes": 2, "num_inputs": 1}
+        model = make_classifier(instantiate(cfg.attn), settings, **sizes)
         forward, training = count_flops(model, 1, 2 * length)
         yield {
             "backbone": name, "n": 2 * length, "budget": 2 * budget, "status": "ok", "quadratic": terms.quadratic,

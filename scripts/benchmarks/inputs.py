@@ -18,10 +18,10 @@ from benchmarks.subjects import HEAD_DIM, HEADS
 from lra.data import Batching
 from lra.errors import InputError
 from lra.record import WEIGHTS_NAME
+from lra.settings import make_classifier
 from lra.tasks import Task
 from models.attention import Attention
 from models.attention.softmax import SoftmaxAttention
-from models.encoder import Classifier
 from models.ops.exact_weights import weights_of
 
 QKV = tuple[Tensor, Tensor, Tensor]
@@ -76,9 +76,8 @@ class Captured:
         cfg = read.compose_config("task=text", "scale=mini")
         settings = {**read.resolved(cfg.model), "num_positions": None}
         self.task = task
-        self.model = Classifier(
-            SoftmaxAttention, vocab_size=task.vocab_size, max_len=LONGEST, num_classes=2, num_inputs=1, **settings
-        )
+        sizes = {"vocab_size": task.vocab_size, "max_len": LONGEST, "num_classes": 2, "num_inputs": 1}
+        self.model = make_classifier(SoftmaxAttention, settings, **sizes)
 
     @classmethod
     def of_run(cls, task: Task, folder: Path) -> Captured:

@@ -18,8 +18,8 @@ from benchmarks import options as read
 from benchmarks.core import Progress, Row, limit_memory
 from benchmarks.rendering import table
 from lra.micro_batch import is_out_of_memory, largest_micro_batch
+from lra.settings import make_classifier
 from lra.tasks import Task
-from models.encoder import Classifier
 
 TASKS = ("text", "listops", "retrieval", "pathfinder", "image")
 METHODS = "softmax_materialised,softmax,vmean,skeinformer,nystromformer,linformer,performer,informer,bigbird,reformer"
@@ -73,9 +73,9 @@ def largest(task: str, name: str, memory_gib: float, device: torch.device, proto
     made: Task = instantiate(cfg.task)(cache_dir=None)  # asked for its shape alone, so its data need not be there
     n = cfg.data.padded_length or made.max_len
     limit_memory(memory_gib * 2**30, device)
-    model = Classifier(
-        instantiate(cfg.attn), vocab_size=made.vocab_size, max_len=n, num_classes=made.num_classes,
-        num_inputs=made.num_inputs, **read.resolved(cfg.model),
+    model = make_classifier(
+        instantiate(cfg.attn), read.resolved(cfg.model), vocab_size=made.vocab_size, max_len=n,
+        num_classes=made.num_classes, num_inputs=made.num_inputs,
     ).to(device)  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters())
 
