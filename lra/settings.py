@@ -15,7 +15,7 @@ from lra.optimization import Optimization
 from lra.tasks import Task
 from lra.tasks.cached import check_integer
 from lra.trainer import Trainer
-from models.attention import Attention
+from models.attention import Attention, Sizes
 from models.classifier import Classifier
 from models.encoder import BlockShape, Encoder
 from models.mechanism import Mechanism
@@ -143,11 +143,18 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
         model: the node of that name; an attention takes `num_heads` and `head_dim` from it.
 
     Raises:
-        InputError: the class is neither.
+        InputError: the class is neither, or a setting is the model's to give.
     """
     kind = check_mechanism(attn.func if isinstance(attn, partial) else attn)
+    handed_in = Sizes.__annotations__ if issubclass(kind, Attention) else ("dim", "max_len", "dropout")
+    for name in handed_in:
+        if isinstance(attn, partial) and name in attn.keywords:
+            raise InputError(
+                f"attn.{name} has no effect: the model hands it in. Leave it out, and set model.* instead."
+            )
     if issubclass(kind, Attention):
-        return partial(MultiHead, attn, num_heads=model["num_heads"], head_dim=model["head_dim"])
+        make = cast(Callable[..., Attention], attn)
+        return partial(MultiHead, make, num_heads=model["num_heads"], head_dim=model["head_dim"])
     return cast(Callable[..., Mixer], attn)
 
 

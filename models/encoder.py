@@ -56,22 +56,20 @@ class Block(nn.Module):
 
     def __init__(self, mixer: Mixer, shape: BlockShape, *, dim: int, mlp_dim: int, dropout: float) -> None:
         super().__init__()
-        self.norm_first = shape.place == "pre"
+        self.place = shape.place
         self.mixer_norm = NORMS[shape.norm](dim)
         self.mixer = mixer
-        self.mlp_norm = NORMS[shape.norm](dim) if shape.mlp else None
-        self.mlp = (
-            nn.Sequential(
+        self.mlp: nn.Module | None = None
+        if shape.mlp:
+            self.mlp_norm = NORMS[shape.norm](dim)
+            self.mlp = nn.Sequential(
                 nn.Linear(dim, mlp_dim), nn.GELU(), Dropout(dropout), nn.Linear(mlp_dim, dim), Dropout(dropout)
             )
-            if shape.mlp
-            else None
-        )
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map (B, L, C) to (B, L, C)."""
-        if self.norm_first:
+        if self.place == "pre":
             x = x + self.dropout(self.mixer(self.mixer_norm(x, mask), mask))
             return x if self.mlp is None else x + self.mlp(self.mlp_norm(x, mask))
         x = self.mixer_norm(x + self.dropout(self.mixer(x, mask)), mask)

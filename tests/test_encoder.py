@@ -297,9 +297,9 @@ class Reversed(Mixer):
 def block_of(**shape) -> tuple[Block, torch.Tensor, torch.Tensor]:
     torch.manual_seed(0)
     block = Block(Reversed(dim=4, max_len=6, dropout=0.0), BlockShape(**shape), dim=4, mlp_dim=8, dropout=0.0)
-    for norm in (block.mixer_norm, block.mlp_norm):
-        if norm is not None:
-            nn.init.normal_(norm.weight)
+    for name, parameter in block.named_parameters():
+        if "norm" in name:
+            nn.init.normal_(parameter)
     return block.double(), torch.randn(3, 6, 4).double(), torch.arange(6) < torch.tensor([[6], [4], [1]])
 
 
@@ -308,9 +308,9 @@ def block_of(**shape) -> tuple[Block, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("mlp", [True, False])
 def test_the_shape_of_a_block_is_its_formula(norm, place, mlp):
     block, x, mask = block_of(norm=norm, place=place, mlp=mlp)
-    first, second = (partial(each, mask=mask) if each else None for each in (block.mixer_norm, block.mlp_norm))
-    mixed = partial(block.mixer, mask=mask)
-    assert (block.mlp is None) == (second is None) == (not mlp)
+    assert (block.mlp is not None) == hasattr(block, "mlp_norm") == mlp
+    first, mixed = partial(block.mixer_norm, mask=mask), partial(block.mixer, mask=mask)
+    second = partial(block.mlp_norm, mask=mask) if mlp else None
     if place == "pre":
         expected = x + mixed(first(x))
         expected = expected + block.mlp(second(expected)) if mlp else expected
