@@ -18,12 +18,12 @@ from torch.utils.data import DataLoader
 from lra.benchmarks import options as read
 from lra.benchmarks.quantities import Figure, timed
 from lra.benchmarks.timing import Progress
-from lra.configuration import compose_config
+from lra.configuration import compose_config, to_plain
 from lra.errors import InputError
+from lra.runs.factory import make_model
 from lra.tasks import Split, Task
 from lra.training.batching import Batching
-from models.attention.softmax import SoftmaxAttention
-from models.encoder import Classifier
+from models.classifier import Classifier
 
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 OPTIONS = {"tasks": "all", "repeats": "3"}
@@ -146,7 +146,4 @@ def waiting(name: str) -> Iterator[Figure]:
 
 def build(task: Task, cfg: DictConfig) -> Classifier:
     """Build the softmax encoder for a task."""
-    return Classifier(
-        SoftmaxAttention, vocab_size=task.vocab_size, max_len=task.max_len, num_classes=task.num_classes,
-        num_inputs=task.num_inputs, **cfg.model,
-    )  # fmt: skip
+    return make_model(to_plain(cfg), task)

@@ -16,8 +16,8 @@ from lra.benchmarks.timing import Progress, Row
 from lra.configuration import backbones, compose_config, to_plain
 from lra.machine.flops import WorkCounter, count_flops
 from lra.papers.matching_costs import TOLERANCE
+from lra.runs.factory import make_classifier
 from models.attention import Attention
-from models.encoder import Classifier
 
 OPTIONS = {"attn": "all", "length": "1024", "budget": "128"}
 HEAD = ("backbone", "n^2 p", "n d p", "published", "agrees", "GFLOP forward", "GFLOP training", "why not")
@@ -40,9 +40,8 @@ def _rows(names: Sequence[str], length: int, budget: int) -> Iterator[Row]:
 
         terms = leading_terms(build, length, budget)
         cfg.budget = 2 * budget
-        model = Classifier(
-            instantiate(cfg.attn), vocab_size=256, max_len=2 * length, num_classes=2, num_inputs=1, **settings
-        )
+        sizes = {"vocab_size": 256, "max_len": 2 * length, "num_classes": 2, "num_inputs": 1}
+        model = make_classifier(instantiate(cfg.attn), settings, **sizes)
         forward, training = count_flops(model, 1, 2 * length)
         yield {
             "backbone": name, "n": 2 * length, "budget": 2 * budget, "status": "ok", "quadratic": terms.quadratic,

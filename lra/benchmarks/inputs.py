@@ -17,11 +17,11 @@ from lra.benchmarks.subjects import HEAD_DIM, HEADS
 from lra.configuration import compose_config, to_plain
 from lra.errors import InputError
 from lra.records.record import WEIGHTS_NAME
+from lra.runs.factory import make_classifier
 from lra.tasks import Task
 from lra.training.batching import Batching
 from models.attention import Attention
 from models.attention.softmax import SoftmaxAttention
-from models.encoder import Classifier
 from models.ops.exact_weights import weights_of
 
 QKV = tuple[Tensor, Tensor, Tensor]
@@ -74,9 +74,8 @@ class Captured:
         cfg = compose_config("task=text", "scale=mini")
         settings = {**to_plain(cfg.model), "num_positions": None}
         self.task = task
-        self.model = Classifier(
-            SoftmaxAttention, vocab_size=task.vocab_size, max_len=LONGEST, num_classes=2, num_inputs=1, **settings
-        )
+        sizes = {"vocab_size": task.vocab_size, "max_len": LONGEST, "num_classes": 2, "num_inputs": 1}
+        self.model = make_classifier(SoftmaxAttention, settings, **sizes)
 
     @classmethod
     def of_run(cls, task: Task, folder: Path) -> Captured:

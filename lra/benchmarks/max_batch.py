@@ -19,9 +19,9 @@ from lra.benchmarks.timing import Progress, Row
 from lra.configuration import backbones, compose_config, to_plain
 from lra.files import ROOT
 from lra.machine.memory import is_out_of_memory, limit_memory
+from lra.runs.factory import make_classifier
 from lra.tasks import Task
 from lra.training.micro_batch import largest_micro_batch
-from models.encoder import Classifier
 
 TASKS = ("text", "listops", "retrieval", "pathfinder", "image")
 METHODS = "softmax_materialised,softmax,vmean,skeinformer,nystromformer,linformer,performer,informer,bigbird,reformer"
@@ -75,9 +75,9 @@ def largest(task: str, name: str, memory_gib: float, device: torch.device, proto
     made: Task = instantiate(cfg.task)(cache_dir=None)  # asked for its shape alone, so its data need not be there
     n = cfg.data.padded_length or made.max_len
     limit_memory(memory_gib * 2**30, device)
-    model = Classifier(
-        instantiate(cfg.attn), vocab_size=made.vocab_size, max_len=n, num_classes=made.num_classes,
-        num_inputs=made.num_inputs, **to_plain(cfg.model),
+    model = make_classifier(
+        instantiate(cfg.attn), to_plain(cfg.model), vocab_size=made.vocab_size, max_len=n,
+        num_classes=made.num_classes, num_inputs=made.num_inputs,
     ).to(device)  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters())
 

@@ -12,8 +12,8 @@ from hydra.utils import instantiate
 from lra.benchmarks.timing import Parts
 from lra.benchmarks.transcriptions import transcription
 from lra.configuration import compose_config
+from lra.runs.factory import make_classifier
 from models.attention import Attention
-from models.encoder import Classifier
 
 HEADS, HEAD_DIM = 2, 32  # of the encoder in every protocol but LRA's own
 FUSED, MATERIALISED = "softmax", "softmax_materialised"
@@ -56,7 +56,7 @@ def attention(make: Factory, n: int, batch: int, device: torch.device) -> Parts:
 def model(make: Factory, n: int, batch: int, device: torch.device) -> Parts:
     """Take an optimiser step of the default classifier on sequences of n tokens."""
     settings = {**compose_config("scale=mini").model, "num_positions": None}
-    classifier = Classifier(make, vocab_size=256, max_len=n, num_classes=2, num_inputs=1, **settings).to(device)
+    classifier = make_classifier(make, settings, vocab_size=256, max_len=n, num_classes=2, num_inputs=1).to(device)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-4)
     tokens = torch.randint(1, 256, (batch, 1, n), dtype=torch.uint8, device=device)
     labels, mask = torch.zeros(batch, dtype=torch.long, device=device), tokens > 0

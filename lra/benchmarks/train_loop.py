@@ -19,10 +19,10 @@ from torch import nn
 from lra.benchmarks.timing import Row
 from lra.configuration import compose_config, to_plain
 from lra.machine.meter import Meter
-from lra.runs.factory import make_trainer
+from lra.runs.factory import make_model, make_trainer
 from lra.tasks import Task
 from lra.training.outcome import Outcome
-from models.encoder import Classifier
+from models.classifier import Classifier
 
 TARGET_PER_CENT = 2.0
 WARMUP = 10  # steps of either loop that are not compared
@@ -45,10 +45,7 @@ def measure(name: str, steps: int, rounds: int) -> Iterator[Row]:
 
         def build() -> Classifier:
             torch.manual_seed(0)
-            return Classifier(
-                instantiate(cfg.attn), vocab_size=task.vocab_size, max_len=task.max_len, num_classes=task.num_classes,
-                num_inputs=task.num_inputs, **resolved["model"],
-            ).train()  # fmt: skip
+            return make_model(resolved, task).train()
 
         def harness() -> list[float]:
             meter = Meter(cpu)

@@ -25,11 +25,12 @@ from lra.benchmarks.transcriptions import transcription
 from lra.configuration import compose_config, to_plain
 from lra.errors import InputError
 from lra.machine.memory import is_out_of_memory, limit_memory
+from lra.runs.factory import make_classifier
 from lra.statistics import student_interval
 from lra.tasks import Task
 from lra.training.batching import Batch, Batching
 from lra.training.objectives import compute_logits
-from models.encoder import Classifier
+from models.classifier import Classifier
 
 METHODS = ("softmax", "skeinformer", "nystromformer", "linformer", "performer")
 TASKS = {"listops": ["task.num_train=2000", "task.num_val=100", "task.num_test=100"], "text": []}
@@ -91,9 +92,9 @@ def against_plain(task_name: str, name: str, task: Task, cfg: Any) -> Iterator[R
 
     def steps(make: Any, drawn: Sequence[Batch], precision: str = "fp32") -> list[float]:
         torch.manual_seed(0)
-        model = Classifier(
-            make, vocab_size=task.vocab_size, max_len=longest, num_classes=task.num_classes, num_inputs=task.num_inputs,
-            **to_plain(cfg.model),
+        model = make_classifier(
+            make, to_plain(cfg.model), vocab_size=task.vocab_size, max_len=longest, num_classes=task.num_classes,
+            num_inputs=task.num_inputs,
         )  # fmt: skip
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
         return [_step(model, optimizer, batch, precision) for batch in (drawn[0], *drawn)][1:]

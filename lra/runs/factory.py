@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
 
+import torch.distributed as dist
 from hydra.utils import instantiate
 
 from lra.errors import InputError
@@ -13,7 +15,16 @@ from lra.tasks import Task
 from lra.training.batching import Batching
 from lra.training.optimizer import Optimization
 from lra.training.trainer import Trainer
-from models.encoder import Classifier
+from models.attention import Attention, Sizes
+from models.classifier import Classifier
+from models.encoder import BlockShape, Encoder
+from models.mechanism import Mechanism
+from models.mixers import Mixer
+from models.mixers.multi_head import MultiHead
+
+# Keys of the node `model` that are not the encoder's.
+OF_MIXER = ("num_heads", "head_dim", "attention_dropout")
+OF_HEAD = ("pooling", "padding_in_mean", "pair_features", "head_depth")
 
 
 def make_trainer(resolved: Mapping[str, Any]) -> Trainer:
@@ -42,15 +53,116 @@ def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
         InputError: a value is not possible.
     """
     attn = {key: value for key, value in resolved["attn"].items() if key not in ADDED}
+    _check_batch_norm(resolved)
     try:
-        return Classifier(
+        return make_classifier(
             instantiate(attn),
+            resolved["model"],
             vocab_size=task.vocab_size,
             max_len=task.max_len,
             num_classes=task.num_classes,
             num_inputs=task.num_inputs,
             padded_length=resolved["data"]["padded_length"],
-            **resolved["model"],
         )
     except (ValueError, TypeError) as error:
         raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
+
+
+def _check_batch_norm(resolved: Mapping[str, Any]) -> None:
+    """Refuse what would split a batch whose statistics are taken as a whole."""
+    if resolved["model"].get("block", {}).get("norm") != "batch":
+        return
+    if resolved["trainer"]["micro_batch"] is not None:
+        raise InputError(
+            "model.block.norm=batch takes its statistics over the whole batch, which "
+            f"trainer.micro_batch={resolved['trainer']['micro_batch']} would split. Leave trainer.micro_batch=null."
+        )
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        raise InputError(
+            "model.block.norm=batch takes its statistics over the whole batch, which "
+            f"{dist.get_world_size()} processes would split. Train in one, or with model.block.norm=layer."
+        )
+
+
+def make_classifier(
+    attn: Callable[..., Mechanism],
+    model: Mapping[str, Any],
+    *,
+    vocab_size: int,
+    max_len: int,
+    num_classes: int,
+    num_inputs: int,
+    padded_length: int | None = None,
+) -> Classifier:
+    """Make a classifier around what mixes tokens.
+
+    Args:
+        attn: the class of an attention or of a mixer, alone or in a `functools.partial` with its own settings.
+        model: the node of that name.
+        vocab_size, max_len, num_classes, num_inputs: of the task.
+        padded_length: what a mean that counts padding as zeros divides by; None for `max_len`.
+
+    Raises:
+        ValueError: a value is not possible.
+        TypeError: an option does not exist.
+    """
+    num_positions = model.get("num_positions")
+    for name, length in (("model.num_positions", num_positions), ("data.padded_length", padded_length)):
+        if length is not None and length < max_len:
+            raise ValueError(f"{name} must be at least {max_len}, the task's longest sequence. Got {length}.")
+    of_encoder = {name: value for name, value in model.items() if name not in (*OF_MIXER, *OF_HEAD, "num_positions")}
+    # Runs from before there were other blocks have no such node.
+    of_encoder["block"] = BlockShape(**model.get("block", {}))
+    encoder = Encoder(
+        make_mixer(attn, model),
+        vocab_size=vocab_size,
+        max_len=num_positions or max_len,
+        mixer_dropout=model["attention_dropout"],
+        with_cls=model.get("pooling") == "cls",
+        **of_encoder,
+    )
+    return Classifier(
+        encoder,
+        num_classes=num_classes,
+        num_inputs=num_inputs,
+        mlp_dim=model["mlp_dim"],
+        padded_length=padded_length or max_len,
+        **{name: model[name] for name in OF_HEAD if name in model},
+    )
+
+
+def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Callable[..., Mixer]:
+    """Return what makes a mixer from `dim`, `max_len` and `dropout`: an attention gets heads, a mixer is one already.
+
+    Args:
+        attn: as `make_classifier` takes it.
+        model: the node of that name; an attention takes `num_heads` and `head_dim` from it.
+
+    Raises:
+        InputError: the class is neither, or a setting is the model's to give.
+    """
+    kind = check_mechanism(attn.func if isinstance(attn, partial) else attn)
+    handed_in = Sizes.__annotations__ if issubclass(kind, Attention) else ("dim", "max_len", "dropout")
+    for name in handed_in:
+        if isinstance(attn, partial) and name in attn.keywords:
+            raise InputError(
+                f"attn.{name} has no effect: the model hands it in. Leave it out, and set model.* instead."
+            )
+    if issubclass(kind, Attention):
+        make = cast(Callable[..., Attention], attn)
+        return partial(MultiHead, make, num_heads=model["num_heads"], head_dim=model["head_dim"])
+    return cast(Callable[..., Mixer], attn)
+
+
+def check_mechanism(kind: Any) -> type[Mechanism]:
+    """Return a class that is an attention or a mixer.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if isinstance(kind, type) and issubclass(kind, (Attention, Mixer)):
+        return kind
+    raise InputError(
+        f"attn._target_ must be a subclass of models.attention.Attention or of models.mixers.Mixer. Got {kind!r}. "
+        "docs/attention.md and docs/mixer.md show one of each."
+    )

@@ -155,7 +155,12 @@ def load_model(record: RunRecord, folder: Path, own: Task, device: torch.device)
     try:
         model.load_state_dict(weights)
     except Exception as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+        foreign = {*weights} ^ {*model.state_dict()} if isinstance(weights, dict) else set()
+        reason = (
+            f"the model of today has other parts than commit {record.commit} gave it, {min(foreign)} for one."
+            if foreign
+            else str(error).strip().splitlines()[-1].strip()
+        )
         raise InputError(f"{path} does not fit the model of its run: {reason} {again}") from error
     return model.to(device)
 

@@ -42,7 +42,7 @@ def compiled(
 ) -> tuple[nn.Module, float]:
     """Compile the forward and backward pass for every shape that training can have.
 
-    The random state is left as it was, and no gradient remains.
+    The random state and the model's buffers are left as they were, and no gradient remains.
 
     Args:
         model: to be compiled; it shares its weights with what is returned.
@@ -57,6 +57,7 @@ def compiled(
         The compiled model, and the seconds that it took.
     """
     started = time.perf_counter()
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # running statistics of batch norms
     fast: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     by_length = np.argsort(lengths(train, np.arange(len(train.labels))), kind="stable")
     multiples = -(-lengths(train, by_length) // batching.length_multiple)
@@ -68,5 +69,7 @@ def compiled(
                 batch = batching.gather(train, np.full(size, by_length[end]), max_len)
                 logits = compute_logits(fast, batch, device, precision)
                 F.cross_entropy(logits, batch.labels.to(device)).backward()
+    for buffer, before in buffers:
+        buffer.copy_(before)
     model.zero_grad(set_to_none=True)
     return fast, time.perf_counter() - started

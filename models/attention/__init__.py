@@ -11,7 +11,7 @@ from models.mechanism import Mechanism
 
 
 class Sizes(TypedDict):
-    """What the encoder tells every mechanism: heads H, width D of a head, longest sequence, dropout on weights."""
+    """What every attention is told: heads H, width D of a head, longest sequence, dropout on weights."""
 
     num_heads: int
     head_dim: int
@@ -22,8 +22,9 @@ class Sizes(TypedDict):
 class Attention(Mechanism):
     """Base class of all mechanisms: a map from (q, k, v, mask) to a tensor of the shape of q.
 
-    The encoder owns the projections, the split into heads, residuals and norms; a mechanism owns everything between
-    the projected heads and the merged output, its scaling included. It promises:
+    `models.mixers.multi_head` owns the projections and the split into heads, and makes a mixer of it; the encoder's
+    blocks own residuals and norms. A mechanism owns everything between the projected heads and the merged output, its
+    scaling included. It promises:
 
     - padded content (where `mask` is False) never reaches a real row, not even by a rounding error;
     - a sequence's result depends neither on its batch mates nor on how much padding follows it, draws held fixed;

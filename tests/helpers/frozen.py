@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
-from models.attention import Attention
+from models.mechanism import Mechanism
+
+M = TypeVar("M", bound=Mechanism)
 
 
-def freeze_draws(module: Attention, seed: int = 0) -> Attention:
-    """Replace `module.draw`: number (i, j, ...) of the c-th draw of a forward pass is a hash of (seed, c, i, j, ...).
+def freeze_draws(module: M, seed: int = 0) -> M:
+    """Replace `draw` in a mechanism and in those inside it.
 
-    The same (sequence, head, position) so receives the same number in every batch and at every padded length.
+    Number (i, j, ...) of the c-th draw of a forward pass is a hash of (seed, c, i, j, ...): the same (sequence, head,
+    position) receives the same number in every batch and at every padded length.
     """
+    for part in module.modules():
+        if isinstance(part, Mechanism):
+            _freeze(part, seed)
+    return module
+
+
+def _freeze(module: Mechanism, seed: int) -> None:
     calls = 0
 
     def restart(*_: object) -> None:
@@ -31,7 +43,6 @@ def freeze_draws(module: Attention, seed: int = 0) -> Attention:
 
     module.draw = draw  # type: ignore[method-assign, assignment]
     module.register_forward_pre_hook(restart)
-    return module
 
 
 def _hash(shape: tuple[int, ...], seed: int) -> Tensor:

@@ -6,11 +6,12 @@ import dataclasses
 
 import torch
 
+from lra.runs.factory import make_classifier
 from lra.training.batching import Batching
 from lra.training.optimizer import Optimization
 from lra.training.trainer import Trainer
 from models.attention.softmax import SoftmaxAttention
-from models.encoder import Classifier
+from models.classifier import Classifier
 from tests.helpers.toy import ToyTask
 
 CPU = torch.device("cpu")
@@ -33,12 +34,15 @@ def changed(**changes) -> Trainer:
     return dataclasses.replace(TRAINER, optimization=optimization, **changes)
 
 
-def model_for(task: ToyTask, attention=SoftmaxAttention, dropout: float = 0.0) -> Classifier:
+def model_for(task: ToyTask, attention=SoftmaxAttention, dropout: float = 0.0, **more) -> Classifier:
     torch.manual_seed(0)
-    return Classifier(
-        attention, vocab_size=task.vocab_size, max_len=task.max_len, num_classes=task.num_classes,
-        num_inputs=task.num_inputs, dim=16, depth=1, num_heads=2, head_dim=8, mlp_dim=32, dropout=dropout,
-        attention_dropout=dropout,
+    model = {
+        "dim": 16, "depth": 1, "num_heads": 2, "head_dim": 8, "mlp_dim": 32, "dropout": dropout,
+        "attention_dropout": dropout, **more,
+    }  # fmt: skip
+    return make_classifier(
+        attention, model, vocab_size=task.vocab_size, max_len=task.max_len, num_classes=task.num_classes,
+        num_inputs=task.num_inputs,
     )  # fmt: skip
 
 

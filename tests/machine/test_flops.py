@@ -7,19 +7,21 @@ import torch
 from torch import nn
 
 from lra.machine.flops import count_flops
+from lra.runs.factory import make_classifier
 from models.attention.none import NoneAttention
 from models.attention.softmax import SoftmaxAttention
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
-from models.encoder import Classifier
+from models.classifier import Classifier
 
 L, C, HEADS, D, MLP, DEPTH = 96, 24, 2, 8, 40, 3
 
 
-def model(attention, num_inputs: int = 1) -> Classifier:
-    return Classifier(
-        attention, vocab_size=7, max_len=L, num_classes=5, num_inputs=num_inputs, dim=C, depth=DEPTH, num_heads=HEADS,
-        head_dim=D, mlp_dim=MLP, dropout=0.1, attention_dropout=0.1,
-    )  # fmt: skip
+def model(attention, num_inputs: int = 1, **more) -> Classifier:
+    shape = {
+        "dim": C, "depth": DEPTH, "num_heads": HEADS, "head_dim": D, "mlp_dim": MLP, "dropout": 0.1,
+        "attention_dropout": 0.1, **more,
+    }  # fmt: skip
+    return make_classifier(attention, shape, vocab_size=7, max_len=L, num_classes=5, num_inputs=num_inputs)
 
 
 def encoder_flops() -> int:
@@ -42,14 +44,15 @@ def test_two_inputs_are_twice_the_encoder():
     assert two - one == encoder_flops() + 2 * 3 * C * MLP
 
 
-def test_the_model_is_left_as_it_was():
-    made = model(SoftmaxAttention).eval()
-    before = [parameter.clone() for parameter in made.parameters()]
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_the_model_is_left_as_it_was(norm):
+    made = model(SoftmaxAttention, block={"norm": norm}).eval()
+    before = {name: tensor.clone() for name, tensor in made.state_dict().items()}
     state = torch.get_rng_state()
     count_flops(made, 1, L)
     assert not made.training
     assert all(parameter.grad is None for parameter in made.parameters())
-    assert all(torch.equal(a, b) for a, b in zip(before, made.parameters(), strict=True))
+    assert all(torch.equal(before[name], tensor) for name, tensor in made.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -11,9 +11,9 @@ import torch
 
 from lra.files import ROOT
 from lra.machine.meter import Meter
+from lra.runs.factory import make_classifier
 from lra.training.outcome import Outcome
 from models.attention.softmax import SoftmaxAttention
-from models.encoder import Classifier
 from tests.helpers.toy import ToyTask
 from tests.helpers.training import CPU, changed
 
@@ -25,10 +25,11 @@ def peak(mlp_dim: int) -> int:
     """Train a model whose activations take about 12 * 256 * mlp_dim floats, and return the peak."""
     task, outcome, meter = ToyTask(), Outcome(), Meter(CPU)
     torch.manual_seed(0)
-    model = Classifier(
-        SoftmaxAttention, vocab_size=8, max_len=12, num_classes=3, num_inputs=1, dim=16, depth=2, num_heads=2,
-        head_dim=8, mlp_dim=mlp_dim, dropout=0.0, attention_dropout=0.0,
-    )  # fmt: skip
+    shape = {
+        "dim": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": mlp_dim, "dropout": 0.0,
+        "attention_dropout": 0.0,
+    }  # fmt: skip
+    model = make_classifier(SoftmaxAttention, shape, vocab_size=8, max_len=12, num_classes=3, num_inputs=1)
     trainer = changed(steps=5, eval_every=5, batch_size=256)
     trainer.fit(model, task, seed=0, device=CPU, report=lambda _: None, outcome=outcome, meter=meter)
     return outcome.cost["peak_memory_bytes"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.models.test_attention import NAMES, build, holey_mask, inputs, run
+from tests.helpers.contract import NAMES, attention, heads, holey_mask, run
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def test_a_backbone_repeats_bit_for_bit(name, device, deterministic):
     """On a GPU this says what cannot be deterministic: torch raises, and names the kernel."""
     first, second = (
         run(
-            build(name, dropout=0.1).to(device),
-            [x.detach().to(device).requires_grad_() for x in inputs()],
+            attention(name, dropout=0.1).to(device),
+            [x.detach().to(device).requires_grad_() for x in heads()],
             holey_mask().to(device),
         )[1]
         for _ in range(2)

@@ -2,25 +2,56 @@
 
 import math
 from functools import partial
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import nn
 
+from lra.runs.factory import make_classifier
 from models.attention import Attention
 from models.attention.softmax import SoftmaxAttention
-from models.encoder import Classifier, masked_mean
+from models.classifier import Classifier, masked_mean
+from models.encoder import Block, BlockShape
+from models.mixers import Mixer
+from models.norms import BatchNorm
 from models.positions.added import Sinusoids
 
-SMALL = {
-    "vocab_size": 11, "max_len": 20, "dim": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": 32,
-    "num_classes": 5, "dropout": 0.1, "attention_dropout": 0.1,
+TASK = {"vocab_size": 11, "max_len": 20, "num_classes": 5, "padded_length": None}
+MODEL = {
+    "dim": 16, "depth": 2, "num_heads": 2, "head_dim": 8, "mlp_dim": 32, "dropout": 0.1, "attention_dropout": 0.1,
 }  # fmt: skip
+
+
+BLOCKS = [
+    {"norm": "layer", "place": "pre", "mlp": True},
+    {"norm": "layer", "place": "post", "mlp": True},
+    {"norm": "batch", "place": "pre", "mlp": True},
+    {"norm": "batch", "place": "post", "mlp": False},
+]
 
 
 def classifier(num_inputs: int = 1, attention=SoftmaxAttention, **changes) -> Classifier:
     torch.manual_seed(0)
-    return Classifier(attention, num_inputs=num_inputs, **{**SMALL, **changes})
+    task = {name: changes.pop(name, value) for name, value in TASK.items()}
+    return make_classifier(attention, {**MODEL, **changes}, num_inputs=num_inputs, **task)
+
+
+class Recording(SoftmaxAttention):
+    """Keeps what it was built with."""
+
+    made: ClassVar[list[dict[str, Any]]] = []
+
+    def __init__(self, **options) -> None:
+        self.made.append(options)
+        super().__init__(**options)
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[dict[str, Any]]:
+    """The options of every `Recording`."""
+    monkeypatch.setattr(Recording, "made", [])
+    return Recording.made
 
 
 class GarbageInPadding(Attention):
@@ -30,9 +61,10 @@ class GarbageInPadding(Attention):
         return torch.where(mask[:, None, :, None], v, 1e6)
 
 
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
 @pytest.mark.parametrize("num_inputs", [1, 2])
-def test_logits_ignore_what_stands_in_the_padding_and_how_long_it_is(num_inputs):
-    model = classifier(num_inputs).double().eval()
+def test_logits_ignore_what_stands_in_the_padding_and_how_long_it_is(num_inputs, block):
+    model = classifier(num_inputs, block=block).double().eval()
     tokens = torch.randint(1, 11, (3, num_inputs, 10))
     mask = torch.arange(10) < torch.tensor([10, 4, 1])[:, None, None].expand(3, num_inputs, 1)
     expected = model(tokens, mask)
@@ -45,7 +77,7 @@ def test_logits_ignore_what_stands_in_the_padding_and_how_long_it_is(num_inputs)
 
 def test_padded_rows_of_a_mechanism_reach_nothing():
     model = classifier(attention=GarbageInPadding).eval()
-    layer = model.encoder.blocks[0].attention
+    layer = model.encoder.blocks[0].mixer
     x, mask = torch.randn(2, 6, 16), torch.arange(6) < torch.tensor([[6], [2]])
     assert layer(x, mask)[1, 2:].abs().max() == 0
     assert layer(x, mask)[1, :2].abs().max() < 100
@@ -112,10 +144,8 @@ def test_without_positions_the_order_does_not_matter():
     torch.testing.assert_close(model(tokens, mask), model(tokens.flip(-1), mask))
 
 
-def test_the_class_vector_stands_in_front_is_never_masked_and_alone_is_read():
-    made = []
-    factory = lambda **options: made.append(options) or SoftmaxAttention(**options)  # noqa: E731
-    model = classifier(attention=factory, pooling="cls").double().eval()
+def test_the_class_vector_stands_in_front_is_never_masked_and_alone_is_read(made):
+    model = classifier(attention=Recording, pooling="cls").double().eval()
     assert [options["max_len"] for options in made] == [21, 21]
     assert sum(p.numel() for p in model.parameters()) == EXPECTED_PARAMETERS + 2 * 16  # itself and its position
     assert model.encoder.cls.abs().max() == 0  # at first
@@ -162,10 +192,8 @@ def test_the_size_of_initial_embeddings_leaves_learned_positions_alone():
     assert model.encoder.position.weight.std().item() == pytest.approx(0.02, rel=0.2)
 
 
-def test_more_positions_than_the_task_has():
-    made = []
-    factory = lambda **options: made.append(options) or SoftmaxAttention(**options)  # noqa: E731
-    model = classifier(attention=factory, num_positions=32)
+def test_more_positions_than_the_task_has(made):
+    model = classifier(attention=Recording, num_positions=32)
     assert [options["max_len"] for options in made] == [32, 32]
     tokens = torch.ones(1, 1, 32, dtype=torch.uint8)
     assert model(tokens, tokens.bool()).shape == (1, 5)
@@ -183,6 +211,10 @@ def test_more_positions_than_the_task_has():
         ({"head_depth": 0}, "model.head_depth must be an integer, at least 1. Got 0"),
         ({"num_heads": 0}, "model.num_heads must be an integer, at least 1. Got 0"),
         ({"dim": "abc"}, "model.dim must be an integer, at least 1. Got 'abc'"),
+        ({"mlp_dim": 0}, "model.mlp_dim must be an integer, at least 1. Got 0"),
+        ({"block": {"norm": "group"}}, "model.block.norm must be one of layer, batch. Got 'group'"),
+        ({"block": {"place": "both"}}, "model.block.place must be one of pre, post. Got 'both'"),
+        ({"block": {"mlp": "no"}}, "model.block.mlp must be true or false. Got 'no'"),
         ({"num_positions": 19}, "model.num_positions must be at least 20, the task's longest sequence. Got 19"),
     ],
 )
@@ -249,8 +281,125 @@ def test_wrong_sizes_are_named():
         classifier(num_inputs=3)
 
 
-def test_the_factory_is_told_the_rate_of_attention_dropout():
-    made = []
-    classifier(attention=lambda **options: made.append(options) or SoftmaxAttention(**options), attention_dropout=0.3)
+def test_the_factory_is_told_the_rate_of_attention_dropout(made):
+    classifier(attention=Recording, attention_dropout=0.3)
     assert [options["dropout"] for options in made] == [0.3, 0.3]
     assert isinstance(classifier(attention=partial(SoftmaxAttention)), Classifier)
+
+
+class Reversed(Mixer):
+    """Turns each sequence round, padding and all."""
+
+    def forward(self, x, mask):
+        return x.flip(1).masked_fill(~mask[..., None], 0)
+
+
+def block_of(**shape) -> tuple[Block, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    block = Block(Reversed(dim=4, max_len=6, dropout=0.0), BlockShape(**shape), dim=4, mlp_dim=8, dropout=0.0)
+    for name, parameter in block.named_parameters():
+        if "norm" in name:
+            nn.init.normal_(parameter)
+    return block.double(), torch.randn(3, 6, 4).double(), torch.arange(6) < torch.tensor([[6], [4], [1]])
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("place", ["pre", "post"])
+@pytest.mark.parametrize("mlp", [True, False])
+def test_the_shape_of_a_block_is_its_formula(norm, place, mlp):
+    block, x, mask = block_of(norm=norm, place=place, mlp=mlp)
+    assert (block.mlp is not None) == hasattr(block, "mlp_norm") == mlp
+    first, mixed = partial(block.mixer_norm, mask=mask), partial(block.mixer, mask=mask)
+    second = partial(block.mlp_norm, mask=mask) if mlp else None
+    if place == "pre":
+        expected = x + mixed(first(x))
+        expected = expected + block.mlp(second(expected)) if mlp else expected
+    else:
+        expected = first(x + mixed(x))
+        expected = second(expected + block.mlp(expected)) if mlp else expected
+    torch.testing.assert_close(block(x, mask), expected)
+
+
+def test_post_norm_has_no_further_norm_behind_the_last_block():
+    pre, post = (classifier(block={"place": place}) for place in ("pre", "post"))
+    assert (pre.encoder.norm is None, post.encoder.norm is None) == (False, True)
+    assert sum(p.numel() for p in pre.parameters()) - sum(p.numel() for p in post.parameters()) == 2 * 16
+
+
+def test_without_the_perceptron_a_block_is_a_mixer_with_its_norm():
+    with_it, without = (classifier(block={"mlp": mlp}) for mlp in (True, False))
+    saved = sum(p.numel() for p in with_it.parameters()) - sum(p.numel() for p in without.parameters())
+    assert saved == 2 * (32 + (16 * 32 + 32) + (32 * 16 + 16))
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_every_parameter_gets_a_gradient_in_every_block(block):
+    model = classifier(block=block)
+    tokens = torch.randint(1, 11, (3, 1, 20))
+    model(tokens, torch.ones_like(tokens, dtype=torch.bool)).logsumexp(-1).sum().backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert [name for name in without if not name.endswith("key.bias")] == []
+
+
+def real_rows(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows (3, 7, 4) of which some are real, of no mean of 0 and no variance of 1."""
+    generator = torch.Generator().manual_seed(seed)
+    x = 2 + 3 * torch.randn(3, 7, 4, generator=generator, dtype=torch.float64)
+    return x, torch.rand(3, 7, generator=generator) < 0.6
+
+
+def test_batch_norm_is_torchs_on_the_real_rows():
+    ours, theirs = BatchNorm(4).double(), nn.BatchNorm1d(4).double()
+    for norm in (ours, theirs):
+        nn.init.constant_(norm.weight, 0.7)
+        nn.init.constant_(norm.bias, 0.3)
+    for training, seeds in ((True, (0, 1, 2)), (False, (3,))):
+        ours.train(training)
+        theirs.train(training)
+        for seed in seeds:
+            x, mask = real_rows(seed)
+            x, rows = x.requires_grad_(), x[mask].clone().requires_grad_()
+            out, expected = ours(x, mask)[mask], theirs(rows)
+            torch.testing.assert_close(out, expected)
+            (gradient,), (expected,) = (torch.autograd.grad(y.pow(3).sum(), z) for y, z in ((out, x), (expected, rows)))
+            torch.testing.assert_close(gradient[mask], expected)
+            assert gradient[~mask].count_nonzero() == 0
+    torch.testing.assert_close(ours.mean, theirs.running_mean)
+    torch.testing.assert_close(ours.variance, theirs.running_var)
+
+
+def test_batch_norm_does_not_read_padding():
+    norms = [BatchNorm(4).double() for _ in range(3)]
+    x, mask = real_rows(0)
+    noisy = x.masked_fill(~mask[..., None], 1e6)
+    longer, longer_mask = nn.functional.pad(noisy, (0, 0, 0, 5)), nn.functional.pad(mask, (0, 5))
+    clean, changed, padded = (
+        norm(*given)[:, :7][mask]
+        for norm, given in zip(norms, ((x, mask), (noisy, mask), (longer, longer_mask)), strict=True)
+    )
+    assert torch.equal(clean, changed)
+    torch.testing.assert_close(padded, clean)
+    assert torch.equal(norms[0].mean, norms[1].mean)
+    assert torch.equal(norms[0].variance, norms[1].variance)
+
+
+@pytest.mark.parametrize("real", [0, 1])
+def test_batch_norm_of_almost_nothing_stays_finite(real):
+    norm = BatchNorm(4)
+    x, mask = torch.randn(2, 5, 4).requires_grad_(), torch.zeros(2, 5, dtype=torch.bool)
+    mask[0, :real] = True
+    out = norm(x, mask)
+    out.sum().backward()
+    assert out.isfinite().all()
+    assert x.grad.isfinite().all()
+    assert torch.equal(norm.variance, torch.ones(4))
+    assert torch.equal(norm.mean, 0.1 * x[0, 0].detach() if real else torch.zeros(4))
+
+
+def test_batch_norm_computes_in_float32_under_autocast():
+    norm, (x, mask) = BatchNorm(4), real_rows(0)
+    rough = x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = norm(rough, mask)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, BatchNorm(4)(rough.float(), mask))

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from lra.runs.diagnostics import diagnose
+from lra.runs.factory import make_classifier
 from models.attention import Attention
 from models.attention.fsat_r import FSATReconstructedAttention
 from models.attention.softmax import SoftmaxAttention
 from models.attention.vmean import VmeanAttention
-from models.encoder import Classifier
+from models.classifier import Classifier
 
 L = 40
 
@@ -37,10 +38,12 @@ class Failing(SoftmaxAttention):
 
 def build(attention: type[Attention], depth: int = 2, **options: object) -> Classifier:
     torch.manual_seed(0)
-    return Classifier(
-        partial(attention, **options), vocab_size=11, max_len=L, num_classes=3, num_inputs=1, dim=16, depth=depth,
-        num_heads=2, head_dim=8, mlp_dim=16, dropout=0.1, attention_dropout=0.1,
-    )  # fmt: skip
+    shape = {
+        "dim": 16, "depth": depth, "num_heads": 2, "head_dim": 8, "mlp_dim": 16, "dropout": 0.1,
+        "attention_dropout": 0.1,
+    }  # fmt: skip
+    make = partial(attention, **options)
+    return make_classifier(make, shape, vocab_size=11, max_len=L, num_classes=3, num_inputs=1)
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -73,7 +76,7 @@ def test_captured_mass_is_that_of_every_layer(estimator):
 def test_figures_are_those_of_the_arguments_of_the_forward_pass():
     model, (tokens, mask) = build(FSATReconstructedAttention, budget=64).eval(), batch()
     seen = []
-    mechanism = model.encoder.blocks[1].attention.attention
+    mechanism = model.encoder.blocks[1].mixer.attention
     mechanism.register_forward_pre_hook(lambda module, arguments: seen.append(arguments))
     with torch.no_grad():
         model(tokens, mask)

@@ -17,6 +17,7 @@ import torch
 from lra.errors import InputError
 from lra.machine.stopping import StoppedError, StopRequest
 from lra.records.collection import collect, import_records, load_records, load_retests
+from lra.records.record import WEIGHTS_NAME
 from lra.records.retest_record import RETESTS_NAME, Retest, read_retests, write_retests
 from lra.runs import retest as module
 from lra.runs.retest import Tasks, count_common, load_model, retest
@@ -203,6 +204,20 @@ def test_a_run_on_released_files_is_not_tested_on_generated_ones(trained, tmp_pa
     generated, _ = run_of(trained / "results", "vmean")
     with pytest.raises(InputError, match="had other data than are at hand: generated.*unset LRA_DATA"):
         Tasks({}, cache_dir=cache).of(generated)
+
+
+def test_weights_whose_parts_have_other_names_are_refused_in_a_sentence(run, trained):
+    record, folder = run
+    own = Tasks({}, cache_dir=str(trained / "cache")).of(record).own
+    weights = torch.load(folder / WEIGHTS_NAME, weights_only=True)
+    torch.save({name.replace("mixer", "attention"): tensor for name, tensor in weights.items()}, folder / WEIGHTS_NAME)
+    with pytest.raises(InputError) as error:
+        load_model(record, folder, own, CPU)
+    assert (
+        f"has other parts than commit {record.commit} gave it, encoder.blocks.0.attention.key.bias for one. To train"
+        in str(error.value)
+    )
+    assert "\n" not in str(error.value)
 
 
 def test_weights_of_other_code_are_refused(run, trained, tmp_path):

@@ -12,7 +12,7 @@ from torch import nn
 
 from lra.errors import InputError
 from lra.machine.meter import Meter
-from lra.training.compilation import wanted
+from lra.training.compilation import compiled, wanted
 from lra.training.outcome import DivergedError, Outcome
 from lra.training.trainer import Trainer
 from models.attention.softmax import SoftmaxAttention
@@ -298,12 +298,21 @@ def test_deterministic_kernels_compute_the_same(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler, about its own parts
 def test_a_compiled_step_computes_what_the_plain_one_does():
-    plain, compiled = (fit(changed(steps=6, eval_every=3, compile=mode, micro_batch=20)) for mode in (False, True))
-    for a, b in zip(plain[1], compiled[1], strict=True):
+    plain, fast = (fit(changed(steps=6, eval_every=3, compile=mode, micro_batch=20)) for mode in (False, True))
+    for a, b in zip(plain[1], fast[1], strict=True):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-4)
-    assert list(compiled[0].weights) == list(plain[0].weights)
-    assert compiled[0].compile_seconds > 0 == plain[0].compile_seconds
+    assert list(fast[0].weights) == list(plain[0].weights)
+    assert fast[0].compile_seconds > 0 == plain[0].compile_seconds
+
+
+def test_compiling_ahead_leaves_running_statistics_as_they_were(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
+    task, model = ToyTask(), model_for(ToyTask(), block={"norm": "batch"})
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    compiled(model, task.split("train"), TRAINER.batching, [32], task.max_len, CPU, "fp32")
+    assert before
+    assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
 
 
 def test_auto_compiles_on_a_gpu_only():

@@ -1,0 +1,110 @@
+"""A classifier around the encoder: it pools the rows of each input and classifies the inputs of an example together.
+
+Shape letters: B batch, I inputs, L length, C width.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from models.checks import check_choice, check_size
+from models.encoder import Encoder
+
+POOLINGS = ("mean", "cls")
+PADDINGS_IN_MEAN = ("none", "zeros", "rows")
+PAIR_FEATURES = ("nli", "concat")
+
+
+def masked_mean(x: Tensor, mask: Tensor, padding: str = "none", padded_length: int | None = None) -> Tensor:
+    """Average (B, L, C) over the real positions of `mask` (B, L); 0 where a row has none.
+
+    Args:
+        x: the rows.
+        mask: True on real positions.
+        padding: "none"; "zeros" divides the same sum by the padded length, as Nystromformer's and Skeinformer's code;
+            "rows" averages all L rows as they are, as LRA's: then the result depends on how much padding there is.
+        padded_length: that "zeros" divides by, however long the rows here are; None for L.
+    """
+    if padding == "rows":
+        return x.mean(-2)
+    total = x.masked_fill(~mask[..., None], 0).sum(-2)
+    if padding == "zeros":
+        return total / (x.shape[-2] if padded_length is None else padded_length)
+    return total / mask.sum(-1, keepdim=True).clamp_min(1)
+
+
+class Classifier(nn.Module):
+    """Encode every input with the same encoder, pool each, and classify them together.
+
+    Args:
+        encoder: maps tokens (B, L) and mask (B, L) to rows (B, L, C).
+        num_classes, num_inputs: of the task.
+        mlp_dim: the width of the head's first hidden layer.
+        pooling: "mean" of the rows, or "cls", the row of the encoder's learned vector in front of the sequence.
+        padding_in_mean: "none", "zeros" or "rows", see `masked_mean`.
+        padded_length: what "zeros" divides by; None for the encoder's `max_len`.
+        pair_features: two inputs x and y enter the head as [x, y, x * y, x - y], "nli", as in Nystromformer's and
+            Skeinformer's Retrieval, or as [x, y], "concat", as in LRA's.
+        head_depth: linear layers of the head; hidden ones are `mlp_dim` wide, then half of it, and so on.
+
+    Raises:
+        ValueError: an option has no such value, or the encoder has a learned vector in front that is not pooled.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        num_classes: int,
+        num_inputs: int,
+        mlp_dim: int,
+        pooling: str = "mean",
+        padding_in_mean: str = "none",
+        padded_length: int | None = None,
+        pair_features: str = "nli",
+        head_depth: int = 2,
+    ) -> None:
+        super().__init__()
+        if num_inputs not in (1, 2):
+            raise ValueError(f"num_inputs must be 1 or 2. Got {num_inputs}.")
+        check_choice("pooling", pooling, POOLINGS)
+        check_choice("padding_in_mean", padding_in_mean, PADDINGS_IN_MEAN)
+        check_choice("pair_features", pair_features, PAIR_FEATURES)
+        check_size("head_depth", head_depth)
+        if (pooling == "cls") != (encoder.cls is not None):
+            needed = "with" if pooling == "cls" else "without"
+            raise ValueError(f"model.pooling={pooling} needs an encoder {needed} a learned vector in front: with_cls.")
+        self.pooling = pooling
+        self.padding_in_mean = padding_in_mean
+        self.padded_length = encoder.max_len if padded_length is None else padded_length
+        self.pair_features = pair_features
+        self.encoder = encoder
+        features = encoder.dim * (1 if num_inputs == 1 else 4 if pair_features == "nli" else 2)
+        widths = [features, *(mlp_dim // 2**i for i in range(head_depth - 1)), num_classes]
+        layers = [module for pair in pairwise(widths) for module in (nn.Linear(*pair), nn.ReLU())]
+        self.head = nn.Sequential(*layers[:-1])
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Classify.
+
+        Args:
+            tokens: (B, I, L) ids, of any integer type.
+            mask: (B, I, L) bool, True on real tokens.
+
+        Returns:
+            (B, num_classes) logits.
+        """
+        rows = mask.flatten(0, 1)
+        encoded = self.encoder(tokens.flatten(0, 1), rows)  # (B * I, L, C)
+        pooled = encoded[:, 0] if self.pooling == "cls" else self._mean(encoded, rows)
+        if tokens.shape[1] == 1:
+            return self.head(pooled)
+        x, y = pooled.unflatten(0, (-1, 2)).unbind(1)  # (B, C) each
+        features = [x, y, x * y, x - y] if self.pair_features == "nli" else [x, y]
+        return self.head(torch.cat(features, dim=-1))
+
+    def _mean(self, encoded: Tensor, mask: Tensor) -> Tensor:
+        return masked_mean(encoded, mask, self.padding_in_mean, self.padded_length)

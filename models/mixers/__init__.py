@@ -1,0 +1,51 @@
+"""The contract that everything which mixes the tokens of a layer fulfils, and nothing else."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from models.mechanism import Mechanism
+
+
+class Mixer(Mechanism):
+    """Base class of all mixers: a map from (x, mask) to x, (B, L, C).
+
+    The block around it owns the norms, the residual, the dropout behind it and the perceptron; a mixer owns everything
+    between, its projections included. It promises:
+
+    - padded content (where `mask` is False) never reaches a real row, not even by a rounding error;
+    - a sequence's result depends neither on its batch mates nor on how much padding follows it, draws held fixed;
+    - any mask is accepted: holes, a single real token, none at all; rows of padding come out 0;
+    - any length up to `max_len` is accepted: a mixer that needs a divisible length pads and crops inside;
+    - randomness comes only from `draw`, and from dropout; the shapes drawn depend only on the shapes of the inputs;
+    - no value is read back from the device, and no device is named.
+
+    A function of projected heads (q, k, v) is an `Attention` instead, which `MultiHead` makes a mixer.
+
+    Args:
+        dim: C, the width of a row.
+        max_len: the longest sequence.
+        dropout: the rate inside the mixer, where it has a use for one.
+    """
+
+    def __init__(self, *, dim: int, max_len: int, dropout: float) -> None:
+        super().__init__()
+        self.dim = dim
+        self.max_len = max_len
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Mix.
+
+        Args:
+            x: rows (B, L, C).
+            mask: (B, L) bool, True on real tokens.
+
+        Returns:
+            (B, L, C); rows of padded positions are 0.
+        """
+        raise NotImplementedError
+
+    def diagnostics(self, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Measure what the mixer does on inputs of `forward`, at any cost; scalars by name, no gradient."""
+        return {}
