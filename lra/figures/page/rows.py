@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lra.papers.matching import PUBLISHED_SCALE
-from lra.papers.published import METRICS, find_model, load_models, load_tables, read_numbers
+from lra.papers.matching import AVERAGE, PUBLISHED_SCALE
+from lra.papers.published import METRICS, Model, PublishedNumber, find_model, load_models, load_tables, read_numbers
 from lra.records.record import RunRecord
 from lra.reports.costs import machine_of
 from lra.reports.leaderboard import Standing, floors, leaderboard
@@ -149,18 +149,6 @@ def published_lines(results_dir: Path) -> list[Line]:
     lines = []
     for index, number in enumerate(read_numbers(results_dir)):
         model = find_model(models, number.source, number.model, number.task)
-        metric = METRICS[number.metric].title if number.metric in METRICS else number.metric.replace("_", " ")
-        facts = [
-            ["Publication", f"{number.source} {number.year}, {number.table}"], ["What", metric],
-            ["Value as printed", f"{number.text} {number.unit}"], ["Length", number.length], ["Note", number.note],
-            ["Mechanism here", f"{model.attn}, protocol={model.protocol}" if model else "none"],
-            ["How it differs", model.note if model else ""],
-        ]  # fmt: skip
-        commands = []
-        if model and number.task in TASK_TITLES and number.task != "avg":
-            commands.append(f"python run.py task={number.task} attn={model.attn} protocol={model.protocol}")
-        if (number.source, number.table) in tables:
-            commands.append(f"python scripts/report.py table={tables[number.source, number.table]}")
         cells = {
             "name": Cell("model", number.model),
             "task": Cell("task", number.task),
@@ -172,14 +160,27 @@ def published_lines(results_dir: Path) -> list[Line]:
             "table": Cell("table", number.table),
             "attn": Cell("attn here", model.attn if model else ""),
         }
-        detail = {
-            "title": f"{number.model}, {number.task}, as published",
-            "facts": facts,
-            "commands": commands,
-            "runs": [],
-        }
+        detail = _published_detail(number, model, tables.get((number.source, number.table)))
         lines.append(Line(f"published-{index}", cells, detail))
     return lines
+
+
+def _published_detail(number: PublishedNumber, model: Model | None, table: str | None) -> dict[str, Any]:
+    """Say what a paper says of a number, what it is here, and how to have ours beside it; `table` is of report.py."""
+    metric = METRICS[number.metric].title if number.metric in METRICS else number.metric.replace("_", " ")
+    facts = [
+        ["Publication", f"{number.source} {number.year}, {number.table}"], ["What", metric],
+        ["Value as printed", f"{number.text} {number.unit}"], ["Length", number.length], ["Note", number.note],
+        ["Mechanism here", f"{model.attn}, protocol={model.protocol}" if model else "none"],
+        ["How it differs", model.note if model else ""],
+    ]  # fmt: skip
+    commands = []
+    if model and number.task in TASK_TITLES and number.task != AVERAGE:
+        commands.append(f"python run.py task={number.task} attn={model.attn} protocol={model.protocol}")
+    if table is not None:
+        commands.append(f"python scripts/report.py table={table}")
+    title = f"{number.model}, {number.task}, as published"
+    return {"title": title, "facts": facts, "commands": commands, "runs": []}
 
 
 def _papers(results_dir: Path) -> dict[tuple[str, str, str], list[Paper]]:
