@@ -44,7 +44,6 @@ format: .venv/.tested  ## Rewrite the code in the house style
 
 tables: .venv/.installed  ## Rebuild results/tables from the committed records
 	$(BIN)/python scripts/report.py tables
-	$(BIN)/python scripts/backbones.py
 
 clean:  ## Remove the environment and every cache of the checkout; results stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info

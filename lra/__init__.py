@@ -58,9 +58,9 @@ def leaderboard(
     from lra.reports import leaderboard as tables
 
     wanted = {"task": task, "attn": attn, "protocol": protocol, "scale": scale, "device": device}
-    found = records if isinstance(records, list) else load_records(records)
-    chosen = [run for run in found if all(value in (None, getattr(run, name)) for name, value in wanted.items())]
-    board = tables.leaderboard(chosen)
+    known = records if isinstance(records, list) else load_records(records)
+    chosen = [run for run in known if all(value in (None, getattr(run, name)) for name, value in wanted.items())]
+    board = tables.to_frame(tables.leaderboard(chosen))
     if board.empty:
         return board
     order = ["scale", "protocol", "device", "task", "data", "accuracy"]

@@ -28,7 +28,7 @@ from lra.errors import InputError
 from lra.machine.devices import claimed_device
 from lra.machine.stopping import stoppable
 from lra.records.collection import FILTERS, chosen, load_records
-from lra.records.record import BASELINE, RunRecord
+from lra.records.record import RunRecord
 from lra.records.retest_record import Retest
 from lra.reports.report import write
 from lra.reports.retests import retest_report
@@ -94,7 +94,7 @@ def choose(results_dir: Path, options: Mapping[str, str]) -> dict[Path, RunRecor
     named = chosen(load_records(results_dir), {**options, "device": ""}, CONFIGS)
     ok = [run for run in named if run.status == "ok" and options["key"] in ("", run.key)]
     if not (options["key"] or options["attn"]):
-        ok = [run for run in ok if not run.attn.startswith(BASELINE)]
+        ok = [run for run in ok if not run.is_baseline]
     found = {results_dir / "runs" / run.task / run.attn / run.key: run for run in ok}
     there = {folder: run for folder, run in found.items() if folder.is_dir()}
     if not there:

@@ -1,12 +1,25 @@
-"""Exponents, predictions and crossings against curves made by hand."""
+"""Intervals against their definition; exponents, predictions and crossings against curves made by hand."""
 
 from __future__ import annotations
 
+import math
 import random
+import statistics
 
+import numpy as np
 import pytest
 
-from lra.statistics import crossing, extrapolate, fit_exponent, student_interval
+from lra.statistics import (
+    DRAWS,
+    NORMAL_QUANTILE,
+    STUDENT_QUANTILES,
+    bootstrap_interval,
+    crossing,
+    extrapolate,
+    fit_exponent,
+    sampling_half_width,
+    student_interval,
+)
 
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384]
 
@@ -50,3 +63,45 @@ def test_crossings_are_interpolated_and_final():
 def test_the_interval_of_a_mean_is_students():
     assert student_interval([1.0, 2.0, 3.0]) == (2.0, pytest.approx(4.303 / 3**0.5, rel=1e-3))
     assert student_interval([5.0]) == (5.0, 0.0)
+
+
+def test_the_interval_of_one_run_is_the_sampling_error_of_the_test_set():
+    assert sampling_half_width(0.5, 10000) == NORMAL_QUANTILE * 0.005
+    assert bootstrap_interval([0.5], 10000) == pytest.approx((0.5 - 0.0098, 0.5 + 0.0098), abs=1e-6)
+    assert bootstrap_interval([1.0], 10000) == (1.0, 1.0)
+
+
+def test_the_interval_adds_seeds_and_test_set_in_squares():
+    """For many runs, whose bootstrap is normal, both parts have closed forms."""
+    accuracies = np.random.default_rng(1).normal(0.5, 0.02, 25).tolist()
+    seeds = STUDENT_QUANTILES[23] * statistics.stdev(accuracies) / 5
+    low, high = bootstrap_interval(accuracies, 2000)
+    expected = math.hypot(seeds, sampling_half_width(statistics.fmean(accuracies), 2000))
+    assert (high - low) / 2 == pytest.approx(expected, rel=0.04)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_the_interval_covers_the_truth_as_often_as_it_says(n):
+    rng = np.random.default_rng(n)
+    intervals = [bootstrap_interval((0.5 + 0.02 * rng.normal(size=n)).tolist(), 10**7) for _ in range(300)]
+    assert 0.9 <= np.mean([low <= 0.5 <= high for low, high in intervals]) <= 0.99
+
+
+def test_runs_that_learn_or_do_not_have_a_lopsided_interval_within_bounds():
+    low, high = bootstrap_interval([0.5, 0.5, 0.5, 0.5, 0.95], 20000)
+    assert high - 0.59 > 0.59 - low > 0
+    assert bootstrap_interval([0.5, 1.0], 20000)[1] == 1.0
+    assert bootstrap_interval([0.5, 0.6], 20000) == bootstrap_interval([0.6, 0.5], 20000)
+    assert DRAWS >= 10_000
+
+
+def test_students_quantiles_cover_what_they_say():
+    """The quantile of two degrees of freedom has a closed form; the others fall to the normal's like 1/df."""
+    p = 0.975
+    assert STUDENT_QUANTILES[1] == pytest.approx((2 * p - 1) / math.sqrt(2 * p * (1 - p)), abs=1e-3)
+    assert STUDENT_QUANTILES[0] == pytest.approx(math.tan(math.pi * (p - 0.5)), abs=1e-3)
+    assert list(STUDENT_QUANTILES) == sorted(STUDENT_QUANTILES, reverse=True)
+    z = NORMAL_QUANTILE
+    for df in (10, 20, 30):
+        expansion = z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+        assert STUDENT_QUANTILES[df - 1] == pytest.approx(expansion, abs=3e-3)

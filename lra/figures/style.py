@@ -54,12 +54,12 @@ def name_ends(axis: Axes, ends: Iterable[End], size: float = 7) -> None:
         return
     gap = min(0.062 * size / 7, 1 / max(1, len(placed) - 1))
     heights = [height for height, _ in placed]
-    for place in range(1, len(heights)):
-        heights[place] = max(heights[place], heights[place - 1] + gap)
+    for index in range(1, len(heights)):
+        heights[index] = max(heights[index], heights[index - 1] + gap)
     if heights[-1] > 1:  # too many at the top: push them down again
         heights[-1] = 1
-        for place in range(len(heights) - 2, -1, -1):
-            heights[place] = min(heights[place], heights[place + 1] - gap)
+        for index in range(len(heights) - 2, -1, -1):
+            heights[index] = min(heights[index], heights[index + 1] - gap)
     for (_, end), height in zip(placed, heights, strict=True):
         axis.annotate(
             end.text, (end.x, end.y), (1.03, height), textcoords="axes fraction", fontsize=size, va="center",

@@ -1,4 +1,4 @@
-"""What was measured, matched with what was published: a row for each number of a paper's table and each way we have it.
+"""What was measured, matched with what was published: each number of a paper's table with each way in which we have it.
 
 A number of a smaller scale is never subtracted from a published one. What else differs is said in words, in `remarks`.
 """
@@ -6,16 +6,14 @@ A number of a smaller scale is never subtracted from a published one. What else 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-import pandas as pd
-
-from lra.papers.published import METRICS, Metric, Model, PaperTable, find_model, printed
-from lra.records.record import BASELINE, RunRecord, accuracy_of
+from lra.papers.published import METRICS, Metric, Models, PaperTable, PublishedNumber, find_model
+from lra.records.record import RunRecord, accuracy_of
 from lra.reports.experiments import Experiment
-from lra.reports.leaderboard import cell, leaderboard
-from lra.reports.report import MINUS, TIMES, each
+from lra.reports.leaderboard import Accuracy, Standing, leaderboard
+from lra.reports.report import MINUS, TIMES
 from lra.statistics import sampling_half_width
 
 PUBLISHED_SCALE = "full"
@@ -29,158 +27,304 @@ HARMLESS = {
 HARMLESS_NODES = ("hydra.", "hydra/launcher", "wandb.")
 
 OWN_DATA = ("generated", "aan-mini")  # sources whose test examples are not the papers'
-Row = dict[str, Any]
 
 
-def match(
-    table: PaperTable,
-    models: Mapping[tuple[str, str, str], Model],
-    experiment: Experiment,
-    records: Sequence[RunRecord],
-) -> list[Row]:
+@dataclass(frozen=True)
+class Ours:
+    """What we have of a metric, in the papers' unit.
+
+    Attributes:
+        value: None where no run ended ok.
+        text: for a cell: the value with its interval, or what went wrong.
+        low, high: of the 95 % interval, where there is one.
+        n: runs behind it; None if it is no training run's.
+        learned: runs that learned, on tasks where not all do.
+        tested: which weights, `best` or `last`.
+        own_test: the size of our test set where the paper has another, which is taken to be as large; else 0.
+        remarks: what differs from the paper's runs.
+        keys: of the records behind it, or the file.
+    """
+
+    value: float | None
+    text: str
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    learned: int | None = None
+    tested: str | None = None
+    device: str | None = None
+    data: str | None = None
+    own_test: int = 0
+    remarks: str = ""
+    keys: str = ""
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """The value with its interval, in percent; None where there is none."""
+        if self.value is None or self.low is None or self.high is None:
+            return None
+        return Accuracy(self.value, self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A number of a paper's table, and one way in which we have it.
+
+    Attributes:
+        table, metric, unit, model, task: what the paper's number is of; the model is "" where the paper has none.
+        attn: ours; "" where we have it not, and for averages.
+        note: how our mechanism differs from the paper's.
+        number: the paper's; None where it has none.
+        scale: of ours; "" for what no training run measured.
+        ours: None where nothing was measured.
+        difference: ours less the paper's, as text; None where the two are not comparable.
+    """
+
+    table: str
+    metric: str
+    unit: str
+    model: str
+    task: str
+    attn: str = ""
+    note: str = ""
+    number: PublishedNumber | None = None
+    scale: str = ""
+    ours: Ours | None = None
+    difference: str | None = None
+
+    @property
+    def published(self) -> float | None:
+        """The paper's value."""
+        return self.number.value if self.number else None
+
+    @property
+    def printed(self) -> str:
+        """The paper's value as it is printed."""
+        return self.number.text if self.number else ""
+
+    @property
+    def length(self) -> str:
+        """The length that the paper's number is of; "" where there is but one."""
+        return self.number.length if self.number else ""
+
+    @property
+    def text(self) -> str:
+        """What a cell says of ours; "" where nothing was measured."""
+        return self.ours.text if self.ours else ""
+
+    @property
+    def remarks(self) -> str:
+        """What differs from the paper's runs."""
+        return self.ours.remarks if self.ours else ""
+
+    @property
+    def paper_error(self) -> float:
+        """How far, in points, the paper's own test set may have led it, if it is not ours and was as large."""
+        if self.published is None or not self.ours or not self.ours.own_test:
+            return 0.0
+        return 100 * sampling_half_width(self.published / 100, self.ours.own_test)
+
+    def measured(self, scale: str, ours: Ours) -> Match:
+        """Set what was measured at a scale beside it; the difference is taken at the published scale alone."""
+        match = replace(self, scale=scale, ours=ours)
+        if scale != PUBLISHED_SCALE:
+            return match
+        return replace(match, difference=_difference(match, match.paper_error))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A metric of runs that differ in their seed alone."""
+
+    standing: Standing
+    ours: Ours
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """Mechanism and task."""
+        return self.standing.attn, self.standing.task
+
+    @property
+    def scale(self) -> str:
+        """The scale of the runs."""
+        return self.standing.setting.scale
+
+
+def match(table: PaperTable, models: Models, experiment: Experiment, records: Sequence[RunRecord]) -> list[Match]:
     """Match a table with records of its protocol.
 
     Returns:
-        Rows with table, metric, unit, model, attn, task, scale, published (a number or None), printed (as the paper has
-        it), note (how our mechanism differs from the paper's), and, where something was measured, value, low, high, n,
-        learned, tested, device, data, text (for a cell), difference (at the published scale alone), remarks, keys. A
-        number that was not measured at the published scale has a row there whose n is 0. A mechanism that the paper has
-        not follows the others, and its model is "".
+        For each number, in the order of the table: a match without ours if it was not measured at the published scale,
+        and one for each group of runs that measured it. A mechanism that the paper has not follows the others, and
+        the averages come last.
     """
-    return [row for metric in table.metrics for row in _rows(table, models, experiment, records, metric)]
+    matches = []
+    for metric in table.metrics:
+        measurements = measure(records, METRICS[metric])
+        of_numbers = []
+        for number in _numbers(table, models, experiment, metric):
+            own = [one for one in measurements if one.name == (number.attn, number.task)]
+            of_numbers += _missing(number, own) + [number.measured(one.scale, one.ours) for one in own]
+        matches += of_numbers + _unpublished(table, metric, of_numbers, measurements)
+        if METRICS[metric].is_accuracy:
+            matches += _averages(table, metric, of_numbers)
+    return matches
 
 
-def _rows(
-    table: PaperTable,
-    models: Mapping[tuple[str, str, str], Model],
-    experiment: Experiment,
-    records: Sequence[RunRecord],
-    metric: str,
-) -> Iterator[Row]:
-    about = METRICS[metric]
-    board = _board(records, about)
-    published = table.numbers[table.numbers["metric"] == metric]
-    wanted = [(row.model, row.task, row) for row in each(published) if row.task != AVERAGE]
-    if not table.source:
-        wanted = [(attn, task, None) for task in experiment.tasks for attn in experiment.attns]
-    averages: dict[tuple[str, str], dict[str, Row]] = {}
-    named = set()
-    for name, task, number in wanted:
-        model = find_model(models, table.source, name, task)
-        here = {
-            **published_row(table, metric, name, task, number),
-            "attn": name if not table.source else model.attn if model else "",
-            "note": model.note if model else "",
-        }
-        named.add((here["attn"], task))
-        found = [row for row in board if (row.attn, row.task) == (here["attn"], task)]
-        if all(row.scale != PUBLISHED_SCALE for row in found):
-            yield {**here, "scale": PUBLISHED_SCALE, "n": 0, "text": "", "remarks": "", "keys": ""}
-        for row in found:
-            full = {**here, **_measured(row, about)}
-            full["paper_error"] = _sampling_error(full["published"], row.own_test) if about.is_accuracy else 0.0
-            if row.scale == PUBLISHED_SCALE:
-                full["difference"] = _difference(full, about)
-            yield full
-            if about.is_accuracy and row.n:
-                averages.setdefault((name, row.scale), {}).setdefault(task, full)
-    for row in board if table.source else []:
-        new = (row.attn, row.task) not in named and not row.attn.startswith(BASELINE)
-        if new and row.task in set(published["task"]):
-            nothing = {**published_row(table, metric, "", row.task, None), "unit": published["unit"].iloc[0]}
-            yield {**nothing, "attn": row.attn, "note": "", **_measured(row, about)}
-    tasks = sorted(set(published["task"]) - NOT_AVERAGED)
-    for number in each(published[published["task"] == AVERAGE]):
-        for (name, scale), cells in averages.items():
-            if name == number.model and tasks and all(task in cells for task in tasks):
-                row = {**published_row(table, metric, name, AVERAGE, number), "attn": "", "note": ""}
-                yield _averaged(row, scale, [cells[task] for task in tasks], about)
+def begin_match(table: PaperTable, models: Models, number: PublishedNumber) -> Match:
+    """Begin a match with what the paper says, and what its row is here."""
+    model = find_model(models, table.source, number.model, number.task)
+    attn, note = (model.attn, model.note) if model else ("", "")
+    return Match(table.name, number.metric, number.unit, number.model, number.task, attn, note, number)
 
 
-def published_row(table: PaperTable, metric: str, model: str, task: str, number: Any) -> Row:
-    """Begin a row with what the paper says; `number` is a row of `numbers.csv`, or None where it says nothing."""
-    return {
-        "table": table.name, "metric": metric, "unit": number.unit if number else "percent", "model": model,
-        "task": task, "length": number.length if number else "", "published": number.value if number else None,
-        "status": number.status if number else "", "printed": printed(number) if number else "",
-    }  # fmt: skip
-
-
-def _board(records: Sequence[RunRecord], metric: Metric) -> list[Any]:
-    """Return the leaderboard's rows, with the metric's value in its published unit and what sets them apart."""
-    board = leaderboard(records)
-    if board.empty:
-        return []
-    runs: dict[str, list[RunRecord]] = {}
-    for run in records:
-        runs.setdefault(run.group, []).append(run)
-    firsts = [runs[group][0] for group in board["group"]]
-    own = [_own_settings(runs[group]) for group in board["group"]]
-    board["own"] = own
-    # As many as the paper's at the published scale, where alone they are compared.
-    board["own_test"] = [run.data["sizes"]["test"] if run.data["source"] in OWN_DATA else 0 for run in firsts]
-    board["remarks"] = [
-        "; ".join(filter(None, [_data_remark(first), mine or settings, first.device if first.device != "cuda" else ""]))
-        for first, mine, settings in zip(firsts, own, board["settings"], strict=True)
+def _numbers(table: PaperTable, models: Models, experiment: Experiment, metric: str) -> list[Match]:
+    """Begin a match for each number; where no paper is, for each task and mechanism of the experiment."""
+    if table.source:
+        return [begin_match(table, models, one) for one in table.numbers_of(metric) if one.task != AVERAGE]
+    return [
+        Match(table.name, metric, "percent", attn, task, attn) for task in experiment.tasks for attn in experiment.attns
     ]
-    if metric.is_accuracy:
-        board["value"] = 100 * board["accuracy"].astype(float)
-    else:
-        measure = metric.measure or (lambda run: None)
-        values = [
-            [value for run in runs[group] if accuracy_of(run) is not None and (value := measure(run)) is not None]
-            for group in board["group"]
-        ]
-        board["n"] = [len(value) for value in values]
-        board["value"] = [sum(value) / len(value) if value else None for value in values]
-        board = board[board["n"] > 0]
-    return each(board.sort_values("own", key=lambda own: own != "", kind="stable"))
 
 
-def _measured(row: Any, metric: Metric) -> Row:
-    return {
-        "scale": row.scale, "device": row.device, "data": row.data, "tested": row.tested, "n": row.n,
-        "value": row.value if row.n else None,
-        "low": 100 * row.low if metric.is_accuracy and row.n else None,
-        "high": 100 * row.high if metric.is_accuracy and row.n else None,
-        "learned": row.learned, "text": cell(row) if metric.is_accuracy else f"{row.value:,.2f} (n={row.n})",
-        "remarks": row.remarks, "keys": row.keys,
-    }  # fmt: skip
+def _missing(number: Match, measurements: Iterable[Measurement]) -> list[Match]:
+    """Say that a number was not measured at the published scale, if that is so."""
+    if any(one.scale == PUBLISHED_SCALE for one in measurements):
+        return []
+    return [replace(number, scale=PUBLISHED_SCALE)]
 
 
-def _averaged(row: Row, scale: str, cells: Sequence[Row], metric: Metric) -> Row:
-    """Average over tasks, whose errors are independent; of several ways to have one, that without own settings."""
-    value = sum(cell["value"] for cell in cells) / len(cells)
-    low = value - math.hypot(*(cell["value"] - cell["low"] for cell in cells)) / len(cells)
-    high = value + math.hypot(*(cell["high"] - cell["value"] for cell in cells)) / len(cells)
-    row |= {
-        "scale": scale, "n": min(cell["n"] for cell in cells), "value": value, "low": low, "high": high,
-        "text": f"{value:.1f} [{low:.1f}, {high:.1f}]",
-        "remarks": "; ".join(dict.fromkeys(cell["remarks"] for cell in cells if cell["remarks"])),
-        "keys": " ".join(cell["keys"] for cell in cells),
-        "paper_error": math.hypot(*(cell["paper_error"] for cell in cells)) / len(cells),
-    }  # fmt: skip
-    if scale == PUBLISHED_SCALE:
-        row["difference"] = _difference(row, metric)
-    return row
+def _unpublished(
+    table: PaperTable, metric: str, matches: Iterable[Match], measurements: Iterable[Measurement]
+) -> list[Match]:
+    """Take in the mechanisms that the paper has not, on the tasks that it has."""
+    numbers = table.numbers_of(metric)
+    tasks = {number.task for number in numbers}
+    known = {(match.attn, match.task) for match in matches}
+    return [
+        Match(
+            table.name,
+            metric,
+            numbers[0].unit,
+            model="",
+            task=one.standing.task,
+            attn=one.standing.attn,
+            scale=one.scale,
+            ours=one.ours,
+        )
+        for one in measurements
+        if one.standing.task in tasks and one.name not in known and not one.standing.is_baseline
+    ]
 
 
-def _difference(row: Row, metric: Metric) -> str:
-    ours, theirs = row["value"], row["published"]
-    if ours is None or theirs is None or pd.isna(theirs):
+def _averages(table: PaperTable, metric: str, matches: Iterable[Match]) -> list[Match]:
+    """Average over tasks what the paper averages, wherever every task was measured.
+
+    Of several ways to have a task the first counts: that without settings of its own.
+    """
+    numbers = table.numbers_of(metric)
+    tasks = sorted({number.task for number in numbers} - NOT_AVERAGED)
+    by_model: dict[tuple[str, str], dict[str, Match]] = {}
+    for match in matches:
+        if match.ours and match.ours.n:
+            by_model.setdefault((match.model, match.scale), {}).setdefault(match.task, match)
+    averages = []
+    for number in numbers:
+        for (model, scale), by_task in by_model.items():
+            if number.task == AVERAGE and number.model == model and tasks and all(task in by_task for task in tasks):
+                average = Match(table.name, metric, number.unit, model, AVERAGE, number=number, scale=scale)
+                averages.append(_averaged(average, [by_task[task] for task in tasks]))
+    return averages
+
+
+def _averaged(average: Match, matches: Sequence[Match]) -> Match:
+    """Average accuracies over tasks, whose errors are independent."""
+    ours = [match.ours for match in matches if match.ours]
+    accuracies = [accuracy for one in ours if (accuracy := one.accuracy)]
+    num_tasks = len(accuracies)
+    value = sum(accuracy.mean for accuracy in accuracies) / num_tasks
+    low = value - math.hypot(*(accuracy.mean - accuracy.low for accuracy in accuracies)) / num_tasks
+    high = value + math.hypot(*(accuracy.high - accuracy.mean for accuracy in accuracies)) / num_tasks
+    mean = Ours(
+        value=value,
+        text=f"{value:.1f} [{low:.1f}, {high:.1f}]",
+        low=low,
+        high=high,
+        n=min(one.n or 0 for one in ours),
+        remarks="; ".join(dict.fromkeys(one.remarks for one in ours if one.remarks)),
+        keys=" ".join(one.keys for one in ours),
+    )
+    match = replace(average, ours=mean)
+    if match.scale != PUBLISHED_SCALE:
+        return match
+    paper_error = math.hypot(*(one.paper_error for one in matches)) / num_tasks
+    return replace(match, difference=_difference(match, paper_error))
+
+
+def measure(records: Sequence[RunRecord], metric: Metric) -> list[Measurement]:
+    """Return a metric of every group of runs that has it; those with settings of their own last."""
+    measurements = []
+    for standing in leaderboard(records):
+        if metric.is_accuracy:
+            measurements.append(Measurement(standing, _accuracy(standing)))
+        elif metric.measure:
+            values = [metric.measure(run) for run in standing.runs if accuracy_of(run) is not None]
+            if known := [value for value in values if value is not None]:
+                measurements.append(Measurement(standing, _cost(standing, known)))
+    return sorted(measurements, key=lambda one: _own_settings(one.standing.runs) != "")
+
+
+def _accuracy(standing: Standing) -> Ours:
+    mean, low, high = standing.accuracy or (None, None, None)
+    return replace(
+        _described(standing),
+        value=None if mean is None else 100 * mean,
+        low=None if low is None else 100 * low,
+        high=None if high is None else 100 * high,
+        n=standing.n,
+        text=standing.cell,
+        own_test=_own_test(standing.runs[0]),
+    )
+
+
+def _cost(standing: Standing, values: Sequence[float]) -> Ours:
+    mean = sum(values) / len(values)
+    return replace(_described(standing), value=mean, n=len(values), text=f"{mean:,.2f} (n={len(values)})")
+
+
+def _described(standing: Standing) -> Ours:
+    """Say what runs were, whatever is measured of them."""
+    first, setting = standing.runs[0], standing.setting
+    own = _own_settings(standing.runs) or standing.settings
+    remarks = [_data_remark(first), own, setting.device if setting.device != "cuda" else ""]
+    return Ours(
+        None, "", learned=standing.learned, tested=standing.tested, device=setting.device, data=standing.data,
+        remarks="; ".join(filter(None, remarks)), keys=standing.keys,
+    )  # fmt: skip
+
+
+def _difference(match: Match, paper_error: float) -> str:
+    """Print ours less the paper's, `*` where it exceeds both errors; of a cost, ours as a multiple of the paper's."""
+    ours, theirs = match.ours, match.published
+    if ours is None or ours.value is None or theirs is None:
         return ""
-    if not metric.is_accuracy:
-        return f"{TIMES} {ours / theirs:.2f}" if theirs else ""
-    ours_error = ours - row["low"] if theirs < ours else row["high"] - ours
-    outside = abs(ours - theirs) > math.hypot(ours_error, row["paper_error"])
-    return f"{round(ours - theirs, 1) + 0.0:+.1f}".replace("-", MINUS) + ("*" if outside else "")
+    if ours.accuracy is None:
+        return f"{TIMES} {ours.value / theirs:.2f}" if theirs else ""
+    mean, low, high = ours.accuracy
+    ours_error = mean - low if theirs < mean else high - mean
+    mark = "*" if abs(mean - theirs) > math.hypot(ours_error, paper_error) else ""
+    return f"{_signed(mean - theirs)}{mark}"
 
 
-def _sampling_error(published: float | None, own_test: int) -> float:
-    """Return how far, in points, a paper's own test set may have led it, if it is not ours and theirs was as large."""
-    if not own_test or published is None or pd.isna(published):
-        return 0.0
-    return 100 * sampling_half_width(published / 100, own_test)
+def _signed(points: float) -> str:
+    """Print a number with one decimal and its sign; what rounds to zero is +0.0."""
+    sign = MINUS if round(points, 1) < 0 else "+"
+    return f"{sign}{abs(points):.1f}"
+
+
+def _own_test(run: RunRecord) -> int:
+    """Return the size of a test set of our own; as many as the paper's at the published scale, where they compare."""
+    return run.data["sizes"]["test"] if run.data["source"] in OWN_DATA else 0
 
 
 def _data_remark(run: RunRecord) -> str:
@@ -191,12 +335,12 @@ def _data_remark(run: RunRecord) -> str:
     return variant.split(", ", 1)[1] if ", not the official" in variant else ""
 
 
-def _own_settings(runs: Sequence[RunRecord]) -> str:
+def _own_settings(runs: Iterable[RunRecord]) -> str:
     """Return what the commands set beyond what an experiment does."""
-    found = set()
+    settings = set()
     for run in runs:
         for word in (run.command or "").split():
             key, equals, _ = word.lstrip("+~").partition("=")
             if equals and key not in HARMLESS and not key.startswith(HARMLESS_NODES):
-                found.add(word)
-    return "; ".join(sorted(found))
+                settings.add(word)
+    return "; ".join(sorted(settings))

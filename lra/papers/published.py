@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from lra.errors import InputError
 from lra.files import ROOT
 from lra.records.record import RunRecord
-from lra.reports.report import each
 
 FOLDER = Path("published")
 # What papers print does not depend on where somebody keeps results: a folder without its own has the checkout's.
 OURS = ROOT / "results"
-STATUS_TEXT = {"fail": "FAIL", "not_reported": "not reported"}
+NOT_A_NUMBER = {"fail": "FAIL", "not_reported": "not reported"}  # what is printed instead, by status
 
 
 class Metric(NamedTuple):
@@ -57,6 +57,37 @@ METRICS = {
 }
 
 
+class PublishedNumber(NamedTuple):
+    """A row of `numbers.csv`.
+
+    Attributes:
+        source, year, table: where it is printed.
+        model, task, length, metric, unit: what it is of; a length is "" where there is but one.
+        value: None where no number is printed.
+        status: `reported`, or why there is no value.
+        note: what else the paper says of it.
+        printed: the number as the paper has it; "" where it has none.
+    """
+
+    source: str
+    year: str
+    table: str
+    model: str
+    task: str
+    length: str
+    metric: str
+    value: float | None
+    unit: str
+    status: str
+    note: str
+    printed: str
+
+    @property
+    def text(self) -> str:
+        """What the paper prints."""
+        return NOT_A_NUMBER.get(self.status, self.printed)
+
+
 @dataclass(frozen=True)
 class PaperTable:
     """A table to set ours beside.
@@ -67,7 +98,7 @@ class PaperTable:
         source: of `numbers.csv`; "" if none of its figures are at hand.
         metrics: keys of METRICS.
         experiment: the runs it is made of; "" if it is measured without training.
-        numbers: its rows of `numbers.csv`, value as a number.
+        numbers: what it prints of these metrics.
     """
 
     name: str
@@ -75,7 +106,11 @@ class PaperTable:
     source: str
     metrics: tuple[str, ...]
     experiment: str
-    numbers: pd.DataFrame
+    numbers: tuple[PublishedNumber, ...]
+
+    def numbers_of(self, metric: str) -> list[PublishedNumber]:
+        """Return those of one metric."""
+        return [number for number in self.numbers if number.metric == metric]
 
 
 class Model(NamedTuple):
@@ -86,52 +121,63 @@ class Model(NamedTuple):
     note: str
 
 
+Models = Mapping[tuple[str, str, str], Model]  # by source, the paper's name, and task
+
+
 def load_tables(results_dir: Path) -> dict[str, PaperTable]:
     """Read what tables there are, with their numbers.
 
     Raises:
         InputError: a file is lacking.
     """
-    numbers = load_numbers(results_dir)
+    numbers = read_numbers(results_dir)
     tables = {}
-    for row in each(_read(results_dir, "tables.csv")):
-        metrics = tuple(row.metrics.split())
-        mine = numbers[
-            (numbers["source"] == row.source) & (numbers["table"] == row.table) & numbers["metric"].isin(metrics)
-        ]
-        tables[row.name] = PaperTable(
-            row.name, row.title, row.source, metrics, row.experiment, mine.reset_index(drop=True)
+    for row in _read(results_dir, "tables.csv"):
+        metrics = tuple(row["metrics"].split())
+        printed = tuple(
+            number
+            for number in numbers
+            if (number.source, number.table) == (row["source"], row["table"]) and number.metric in metrics
         )
+        tables[row["name"]] = PaperTable(row["name"], row["title"], row["source"], metrics, row["experiment"], printed)
     return tables
 
 
+def read_numbers(results_dir: Path) -> list[PublishedNumber]:
+    """Read every published number.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    numbers = []
+    for row in _read(results_dir, "numbers.csv"):
+        printed = row.pop("value")
+        numbers.append(PublishedNumber(**row, value=float(printed) if printed else None, printed=printed))
+    return numbers
+
+
 def load_numbers(results_dir: Path) -> pd.DataFrame:
-    """Read every published number; `value` is a float, NaN where none was reported, everything else text."""
-    numbers = _read(results_dir, "numbers.csv")
-    return numbers.assign(value=pd.to_numeric(numbers["value"]), printed=numbers["value"])
+    """Put every published number in a data frame; `value` is a float, NaN where none was reported, the rest text."""
+    return pd.DataFrame(read_numbers(results_dir), columns=list(PublishedNumber._fields))
 
 
 def load_models(results_dir: Path) -> dict[tuple[str, str, str], Model]:
     """Read which of our mechanisms a paper's row is, by source, model and task; task "" stands for those not named."""
     return {
-        (row.source, row.model, row.task): Model(row.attn, row.protocol, row.note)
-        for row in each(_read(results_dir, "models.csv"))
+        (row["source"], row["model"], row["task"]): Model(row["attn"], row["protocol"], row["note"])
+        for row in _read(results_dir, "models.csv")
     }
 
 
-def find_model(models: Mapping[tuple[str, str, str], Model], source: str, name: str, task: str) -> Model | None:
+def find_model(models: Models, source: str, name: str, task: str) -> Model | None:
     """Find what a paper's row is here: for this task, else for all that are not named; None where we have it not."""
     return models.get((source, name, task)) or models.get((source, name, ""))
 
 
-def printed(row: Any) -> str:
-    """Print a published number as its paper has it."""
-    return STATUS_TEXT.get(row.status, row.printed)
-
-
-def _read(results_dir: Path, name: str) -> pd.DataFrame:
+def _read(results_dir: Path, name: str) -> list[dict[str, str]]:
     path = (results_dir if (results_dir / FOLDER).is_dir() else OURS) / FOLDER / name
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error

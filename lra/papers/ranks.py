@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lra.papers.matching import AVERAGE, Row, match
-from lra.papers.published import METRICS, Model, PaperTable
+from lra.papers.matching import AVERAGE, Match, match
+from lra.papers.published import METRICS, Models, PaperTable
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
-from lra.reports.leaderboard import floors
+from lra.reports.leaderboard import Accuracy, floors
 from lra.reports.names import TASK_TITLES, data_name, scale_order
 from lra.reports.report import MINUS, Report, Table
 from lra.statistics import NORMAL_QUANTILE
 
 LEAST = 4  # below it the interval of a correlation is not defined
-HEAD = (
-    "scale, device",
-    "task",
-    "mechanisms",
-    "Spearman's correlation",
-    "above every floor",
-    "spread of ours",
-    "half interval",
-)
 LEGEND = (
     "Spearman's correlation of our accuracies with the paper's, with its 95 % interval over mechanisms (Fisher's z, "
     "variance of Bonett and Wright 2000), as if they were independent and their accuracies exact. Above every floor: "
@@ -35,43 +28,93 @@ LEGEND = (
     "are mostly chance, and so is their correlation."
 )
 COLUMNS = [
-    "table",
-    "scale",
-    "task",
-    "data",
-    "device",
-    "n",
-    "correlation",
-    "low",
-    "high",
-    "above_floor",
-    "spread",
-    "half_width",
-    "keys",
-]
+    "table", "scale", "task", "data", "device", "n", "correlation", "low", "high", "above_floor", "spread",
+    "half_width", "keys",
+]  # fmt: skip
+
+
+class Contest(NamedTuple):
+    """Where mechanisms are ranked: they ran on the same data at the same scale, on the same kind of device."""
+
+    scale: str
+    task: str
+    data: str
+    device: str
+
+
+@dataclass(frozen=True)
+class RankedAccuracy:
+    """Our accuracy of a mechanism, in percent, and the paper's."""
+
+    ours: Accuracy
+    theirs: float
+    n: int
+    keys: str
+
+
+@dataclass(frozen=True)
+class RankComparison:
+    """The ranks of mechanisms here and in a published table.
+
+    Attributes:
+        table: its name.
+        n: mechanisms that both have.
+        correlation, low, high: Spearman's, with its 95 % interval; NaN where they are not defined.
+        above_floor: mechanisms whose interval lies above every floor.
+        spread: the highest of our accuracies less the lowest, in points.
+        half_width: the median half width of an accuracy's interval, in points.
+        keys: of the records behind it.
+    """
+
+    table: str
+    contest: Contest
+    n: int
+    correlation: float
+    low: float
+    high: float
+    above_floor: int
+    spread: float
+    half_width: float
+    keys: str
+
+    @property
+    def correlation_text(self) -> str:
+        """The correlation with its interval."""
+        if math.isnan(self.correlation):
+            return "none: all are equal"
+        interval = "" if math.isnan(self.low) else f" [{_signed(self.low)}, {_signed(self.high)}]"
+        return f"{_signed(self.correlation)}{interval}"
+
+
+RANK_COLUMNS: dict[str, Callable[[RankComparison], str]] = {
+    "scale, device": lambda row: f"{row.contest.scale}, {row.contest.device}",
+    "task": lambda row: TASK_TITLES.get(row.contest.task, row.contest.task),
+    "mechanisms": lambda row: str(row.n),
+    "Spearman's correlation": lambda row: row.correlation_text,
+    "above every floor": lambda row: f"{row.above_floor} of {row.n}",
+    "spread of ours": lambda row: f"{row.spread:.1f}",
+    "half interval": lambda row: f"{row.half_width:.1f}",
+}
 
 
 def rank_report(
-    tables: Sequence[PaperTable],
-    models: Mapping[tuple[str, str, str], Model],
-    experiments: Mapping[str, Experiment],
-    records: Sequence[RunRecord],
+    tables: Sequence[PaperTable], models: Models, experiments: Mapping[str, Experiment], records: Sequence[RunRecord]
 ) -> Report:
     """Compare ranks: a table for each published one of accuracies, a row for each scale and task with enough runs."""
-    found = []
+    rows = []
     for table in tables:
         if table.source and table.experiment and any(METRICS[name].is_accuracy for name in table.metrics):
             experiment = experiments[table.experiment]
-            mine = [run for run in records if run.protocol == experiment.protocol]
-            found += _compare(table, match(table, models, experiment, mine), mine)
-    frame = pd.DataFrame(found, columns=COLUMNS)
+            runs = [run for run in records if run.protocol == experiment.protocol]
+            rows += _compare(table, match(table, models, experiment, runs), runs)
+    frame = pd.DataFrame([_frame_row(row) for row in rows], columns=COLUMNS)
+    if not rows:
+        return Report([], frame, notes=[f"No task has {LEAST} mechanisms of a published table yet."])
     titles = {table.name: table.title for table in tables}
     laid_out = [
-        Table(titles[name], HEAD, [_line(row) for row in found if row["table"] == name])
-        for name in dict.fromkeys(row["table"] for row in found)
+        Table.of(titles[name], RANK_COLUMNS, [row for row in rows if row.table == name])
+        for name in dict.fromkeys(row.table for row in rows)
     ]
-    if not found:
-        return Report([], frame, notes=[f"No task has {LEAST} mechanisms of a published table yet."])
     return Report(laid_out, frame, "Ranks here, and ranks in the papers", notes=[LEGEND])
 
 
@@ -92,41 +135,55 @@ def spearman(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, flo
     return r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)
 
 
-def _compare(table: PaperTable, rows: Sequence[Row], records: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    places: dict[tuple[str, str, str, str], dict[str, Row]] = {}
-    for row in rows:
-        if METRICS[row["metric"]].is_accuracy and row["task"] != AVERAGE and row["n"] and not pd.isna(row["published"]):
-            mine = places.setdefault((row["scale"], row["task"], row["data"], row["device"]), {})
-            # Of several settings of a mechanism that with the most runs counts; of these the first.
-            if row["n"] > mine.get(row["model"], {"n": 0})["n"]:
-                mine[row["model"]] = row
-    found = []
-    for (scale, task, data, device), mine in sorted(places.items(), key=lambda item: scale_order(item[0][0])):
-        if len(mine) < LEAST:
+def _ranked(matches: Sequence[Match]) -> dict[Contest, dict[str, RankedAccuracy]]:
+    """Gather what can be ranked, by contest and the paper's name."""
+    contests: dict[Contest, dict[str, RankedAccuracy]] = {}
+    for one in matches:
+        ours, theirs = one.ours, one.published
+        if not METRICS[one.metric].is_accuracy or one.task == AVERAGE or ours is None or theirs is None:
             continue
-        ours = [row["value"] for row in mine.values()]
-        r, low, high = spearman(ours, [row["published"] for row in mine.values()])
-        beneath = floors(run for run in records if (run.task, run.scale, data_name(run)) == (task, scale, data))
-        highest = 100 * beneath["accuracy"].max()
-        found.append(
-            {
-                "table": table.name, "scale": scale, "task": task, "data": data, "device": device, "n": len(mine),
-                "correlation": r, "low": low, "high": high,
-                "above_floor": sum(row["low"] > highest for row in mine.values()),
-                "spread": max(ours) - min(ours),
-                "half_width": float(pd.Series([(row["high"] - row["low"]) / 2 for row in mine.values()]).median()),
-                "keys": " ".join(row["keys"] for row in mine.values()),
-            }
-        )  # fmt: skip
-    return found
+        if not ours.n or ours.accuracy is None:
+            continue
+        ranked = contests.setdefault(Contest(one.scale, one.task, ours.data or "", ours.device or ""), {})
+        # Of several settings of a mechanism that with the most runs counts; of these the first.
+        if one.model not in ranked or ours.n > ranked[one.model].n:
+            ranked[one.model] = RankedAccuracy(ours.accuracy, theirs, ours.n, ours.keys)
+    return contests
 
 
-def _line(row: Mapping[str, Any]) -> list[str]:
-    correlation = "none: all are equal"
-    if not math.isnan(row["correlation"]):
-        interval = "" if math.isnan(row["low"]) else f" [{row['low']:+.2f}, {row['high']:+.2f}]"
-        correlation = f"{row['correlation']:+.2f}{interval}".replace("-", MINUS)
-    return [
-        f"{row['scale']}, {row['device']}", TASK_TITLES.get(row["task"], row["task"]), str(row["n"]), correlation,
-        f"{row['above_floor']} of {row['n']}", f"{row['spread']:.1f}", f"{row['half_width']:.1f}",
-    ]  # fmt: skip
+def _compare(table: PaperTable, matches: Sequence[Match], records: Sequence[RunRecord]) -> list[RankComparison]:
+    rows = []
+    for contest, by_model in sorted(_ranked(matches).items(), key=lambda item: scale_order(item[0].scale)):
+        pairs = list(by_model.values())
+        if len(pairs) < LEAST:
+            continue
+        where = (contest.task, contest.scale, contest.data)
+        beneath = floors(run for run in records if (run.task, run.scale, data_name(run)) == where)
+        highest = max((100 * floor.accuracy.mean for floor in beneath), default=math.nan)
+        ours = [pair.ours for pair in pairs]
+        means = [accuracy.mean for accuracy in ours]
+        rows.append(
+            RankComparison(
+                table.name,
+                contest,
+                len(pairs),
+                *spearman(means, [pair.theirs for pair in pairs]),
+                above_floor=sum(accuracy.low > highest for accuracy in ours),
+                spread=max(means) - min(means),
+                half_width=statistics.median((accuracy.high - accuracy.low) / 2 for accuracy in ours),
+                keys=" ".join(pair.keys for pair in pairs),
+            )
+        )
+    return rows
+
+
+def _frame_row(row: RankComparison) -> dict[str, Any]:
+    return {
+        "table": row.table, **row.contest._asdict(), "n": row.n, "correlation": row.correlation, "low": row.low,
+        "high": row.high, "above_floor": row.above_floor, "spread": row.spread, "half_width": row.half_width,
+        "keys": row.keys,
+    }  # fmt: skip
+
+
+def _signed(correlation: float) -> str:
+    return f"{correlation:+.2f}".replace("-", MINUS)

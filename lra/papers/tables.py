@@ -7,27 +7,25 @@ column that says so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from lra.papers.matching import AVERAGE, PUBLISHED_SCALE, Row, match
-from lra.papers.matching_costs import SOURCES, benchmarked, sections
-from lra.papers.published import METRICS, Metric, Model, PaperTable, printed
-from lra.records.record import BASELINE, RunRecord
+from lra.papers.matching import AVERAGE, PUBLISHED_SCALE, Match, Ours, match
+from lra.papers.matching_costs import COUNTERPARTS, benchmarked, sections
+from lra.papers.published import METRICS, Metric, Models, PaperTable
+from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
-from lra.reports.leaderboard import CELL_LEGEND, cell, floors, leaderboard
-from lra.reports.names import TASK_TITLES, caption, label, scale_order
-from lra.reports.report import Report, Table, each
+from lra.reports.leaderboard import CELL_LEGEND, floors, leaderboard
+from lra.reports.names import TASK_TITLES, caption, scale_order
+from lra.reports.report import Report, Table
 
-# Of the frame: a published number is of the published size, whatever the scale of the row's own value.
-COLUMNS = {
-    **{name: name for name in ("table", "scale", "metric", "unit", "task", "length", "model", "attn")},
-    **{name: name for name in ("value", "low", "high", "n", "learned")},
-    "published": "published_at_full_size", "status": "published_status",
-    **{name: name for name in ("difference", "remarks", "note", "tested", "device", "data", "keys")},
-}  # fmt: skip
+COLUMNS = [
+    "table", "scale", "metric", "unit", "task", "length", "model", "attn", "value", "low", "high", "n", "learned",
+    "published_at_full_size", "published_status", "difference", "remarks", "note", "tested", "device", "data", "keys",
+]  # fmt: skip
 NOT_MEASURED = "not measured"
 NOT_PUBLISHED = "(not in the paper)"
 LEGEND = (
@@ -43,7 +41,7 @@ COST_LEGEND = (
 
 def paper_report(
     table: PaperTable,
-    models: Mapping[tuple[str, str, str], Model],
+    models: Models,
     experiment: Experiment | None,
     records: Sequence[RunRecord],
     benchmarks: Path,
@@ -57,114 +55,130 @@ def paper_report(
         records: all there are; those of the experiment's protocol are taken.
         benchmarks: folder of the figures of `scripts/benchmark.py`.
     """
-    tables, notes = _as_published(table), _paper_notes(table)
     costs = benchmarked(table, models, benchmarks)
-    tables += sections(costs)
-    rows: list[Row] = []
+    matches: list[Match] = []
+    runs: list[RunRecord] = []
     if experiment is None:
-        mine, intro = [], [_without_training(table, costs)]
+        intro = [_without_training(table, costs)]
     else:
-        mine = [run for run in records if run.protocol == experiment.protocol]
-        rows = match(table, models, experiment, mine)
+        runs = [run for run in records if run.protocol == experiment.protocol]
+        matches = match(table, models, experiment, runs)
         intro = [f"Ours: `{experiment.command}`, protocol={experiment.protocol}."]
-        if not any(row["scale"] == PUBLISHED_SCALE and row["n"] for row in rows):
+        if not any(one.scale == PUBLISHED_SCALE and one.ours and one.ours.n for one in matches):
             intro.append("Nothing is measured at the published size (scale=full) yet.")
-    parts: dict[tuple[str, str, str], list[Row]] = {}
-    for row in rows:
-        parts.setdefault((row["scale"], row["metric"], row["task"]), []).append(row)
-    for (scale, metric, task), part in sorted(parts.items(), key=lambda item: scale_order(item[0][0])):
-        if any(row["text"] for row in part):
-            here = [run for run in mine if (run.task, run.scale) == (task, scale)]
-            tables.append(_section(scale, METRICS[metric], task, part, here, bool(table.source)))
-    shown = {METRICS[row["metric"]].is_accuracy for row in rows if row["text"]}
-    notes += [f"{model}: {note} (attn={attn})." for model, attn, note in _differences(rows + costs)]
-    notes += [f"{CELL_LEGEND} {LEGEND}"] * (True in shown) + [COST_LEGEND] * (False in shown)
-    frame = pd.DataFrame(rows + costs, columns=list(COLUMNS)).rename(columns=COLUMNS)
-    return Report(tables, frame, table.title, intro, notes)
+    tables = [*_as_published(table), *sections(costs), *_sections(matches, runs, bool(table.source))]
+    return Report(tables, _frame([*matches, *costs]), table.title, intro, _notes(table, matches, costs))
+
+
+def _frame(matches: Sequence[Match]) -> pd.DataFrame:
+    """Put matches in a data frame, a row each; a published number is of the published size, whatever ours is."""
+    return pd.DataFrame([_frame_row(one) for one in matches], columns=COLUMNS)
+
+
+def _frame_row(one: Match) -> dict[str, Any]:
+    ours = one.ours or Ours(None, "", n=0)
+    return {
+        "table": one.table, "scale": one.scale, "metric": one.metric, "unit": one.unit, "task": one.task,
+        "length": one.length, "model": one.model, "attn": one.attn, "value": ours.value, "low": ours.low,
+        "high": ours.high, "n": ours.n, "learned": ours.learned, "published_at_full_size": one.published,
+        "published_status": one.number.status if one.number else "", "difference": one.difference,
+        "remarks": ours.remarks, "note": one.note, "tested": ours.tested, "device": ours.device, "data": ours.data,
+        "keys": ours.keys,
+    }  # fmt: skip
 
 
 def _as_published(table: PaperTable) -> list[Table]:
     """Lay out the paper's own numbers, a table a metric."""
     tables = []
     for metric in table.metrics:
-        rows = table.numbers[table.numbers["metric"] == metric]
-        columns = list(dict.fromkeys(zip(rows["task"], rows["length"], strict=True)))
-        cells = {(row.model, row.task, row.length): printed(row) for row in each(rows)}
+        numbers = table.numbers_of(metric)
+        columns = list(dict.fromkeys((number.task, number.length) for number in numbers))
+        cells = {(number.model, number.task, number.length): number.text for number in numbers}
         head = ["model", *(f"{task} {length}".strip() for task, length in columns)]
-        lines = [
-            [name, *(cells.get((name, *column), "") for column in columns)] for name in dict.fromkeys(rows["model"])
+        rows = [
+            [model, *(cells.get((model, *column), "") for column in columns)]
+            for model in dict.fromkeys(number.model for number in numbers)
         ]
-        if lines:
-            tables.append(Table(f"As published: {METRICS[metric].title}", head, lines))
+        if rows:
+            tables.append(Table(f"As published: {METRICS[metric].title}", head, rows))
+    return tables
+
+
+def _sections(matches: Sequence[Match], records: Sequence[RunRecord], has_paper: bool) -> list[Table]:
+    """Lay matches out: a table for each scale, metric and task of which anything was measured."""
+    parts: dict[tuple[str, str, str], list[Match]] = {}
+    for one in matches:
+        parts.setdefault((one.scale, one.metric, one.task), []).append(one)
+    tables = []
+    for (scale, metric, task), part in sorted(parts.items(), key=lambda item: scale_order(item[0][0])):
+        if any(one.text for one in part):
+            runs = [run for run in records if (run.task, run.scale) == (task, scale)]
+            tables.append(_section(scale, METRICS[metric], task, part, runs, has_paper))
     return tables
 
 
 def _section(
-    scale: str, metric: Metric, task: str, rows: Sequence[Row], records: Sequence[RunRecord], has_paper: bool
+    scale: str, metric: Metric, task: str, matches: Sequence[Match], records: Sequence[RunRecord], has_paper: bool
 ) -> Table:
     """Lay out one task at one scale; columns without content are left out."""
-    comparable = scale == PUBLISHED_SCALE
-    head = [
-        "model",
-        "attn",
-        "ours",
-        "paper" if comparable else "paper, full size, for reference",
-        "difference",
-        "remarks",
-    ]
-    lines = [
+    is_published_size = scale == PUBLISHED_SCALE
+    paper = "paper" if is_published_size else "paper, full size, for reference"
+    head = ["model", "attn", "ours", paper, "difference", "remarks"]
+    rows = [
         [
-            row["model"] or NOT_PUBLISHED,
-            row["attn"],
-            row["text"] or NOT_MEASURED,
-            row["printed"],
-            row.get("difference", ""),
-            row["remarks"],
+            one.model or NOT_PUBLISHED, one.attn, one.text or NOT_MEASURED, one.printed, one.difference or "",
+            one.remarks,
         ]
-        for row in rows
-    ]
+        for one in matches
+    ]  # fmt: skip
     notes = []
     if metric.is_accuracy and task != AVERAGE:
-        lines += _beneath(records)
-        notes.append(caption(row["tested"] for row in rows if row["text"]))
-    if has_paper and not comparable:
+        rows += _beneath(records)
+        notes.append(caption(one.ours.tested for one in matches if one.ours and one.ours.text and one.ours.tested))
+    if has_paper and not is_published_size:
         notes.append("Of another size than the paper's: ours and the reference are not comparable.")
     unneeded = {"attn"} if not has_paper else set()
-    kept = [i for i, name in enumerate(head) if name not in unneeded and any(line[i] for line in lines)]
+    kept = [i for i, name in enumerate(head) if name not in unneeded and any(row[i] for row in rows)]
     title = f"{TASK_TITLES.get(task, task)}, scale={scale}: {metric.title}"
-    return Table(title, [head[i] for i in kept], [[line[i] for i in kept] for line in lines], notes)
+    return Table(title, [head[i] for i in kept], [[row[i] for i in kept] for row in rows], notes)
 
 
 def _beneath(records: Sequence[RunRecord]) -> list[list[str]]:
     """Lay out baselines and floors."""
-    baselines = leaderboard([run for run in records if run.attn.startswith(BASELINE)])
-    lines = [[label(row.attn, row.settings), "", cell(row), "", "", ""] for row in each(baselines)]
-    found = floors(records)
-    several = found["data"].nunique() > 1
-    beneath = [
-        [f"floor: {row.name}" + (f" ({row.data})" if several else ""), "", row.text, "", "", ""] for row in each(found)
+    baselines = leaderboard([run for run in records if run.is_baseline])
+    beneath = floors(records)
+    several = len({floor.data for floor in beneath}) > 1
+    names = [f"floor: {floor.name}" + (f" ({floor.data})" if several else "") for floor in beneath]
+    return [
+        *([standing.label, "", standing.cell, "", "", ""] for standing in baselines),
+        *([name, "", str(floor.accuracy), "", "", ""] for name, floor in zip(names, beneath, strict=True)),
     ]
-    return lines + beneath
 
 
-def _without_training(table: PaperTable, costs: Sequence[Row]) -> str:
-    targets = dict.fromkeys(SOURCES[metric].target for metric in table.metrics if metric in SOURCES)
+def _without_training(table: PaperTable, costs: Sequence[Match]) -> str:
+    targets = dict.fromkeys(COUNTERPARTS[metric].target for metric in table.metrics if metric in COUNTERPARTS)
     commands = " and ".join(f"`python scripts/benchmark.py {target}`" for target in targets)
     return f"Measured without training, by {commands}{'' if costs else '; not measured yet'}."
 
 
+def _notes(table: PaperTable, matches: Sequence[Match], costs: Sequence[Match]) -> list[str]:
+    """Gather what the paper says of its numbers, how our mechanisms differ, and how to read what is shown."""
+    notes = _paper_notes(table)
+    differing = dict.fromkeys((one.model, one.attn, one.note) for one in (*matches, *costs) if one.note)
+    notes += [f"{model}: {note} (attn={attn})." for model, attn, note in differing]
+    has_accuracy = {METRICS[one.metric].is_accuracy for one in matches if one.text}
+    notes += [f"{CELL_LEGEND} {LEGEND}"] * (True in has_accuracy) + [COST_LEGEND] * (False in has_accuracy)
+    return notes
+
+
 def _paper_notes(table: PaperTable) -> list[str]:
     """Gather what the published numbers' notes say: of many numbers once, of a single one with its name."""
-    fragments: Counter[str] = Counter()
-    places = {}
-    for row in each(table.numbers):
-        for text in row.note.split("; "):
-            fragments[text] += 1
-            places[text] = f"{row.model}, {row.task}{f' {row.length}' if row.length else ''}"
-    general = [text for text, count in fragments.items() if count > 2 and not text.startswith("length ")]
+    counts: Counter[str] = Counter()
+    names = {}
+    for number in table.numbers:
+        for text in number.note.split("; "):
+            counts[text] += 1
+            names[text] = f"{number.model}, {number.task}{f' {number.length}' if number.length else ''}"
+    general = [text for text, count in counts.items() if count > 2 and not text.startswith("length ")]
     notes = [f"The paper's numbers: {'; '.join(general)}."] if general else []
-    return notes + [f"{places[text]}: {text}." for text, count in fragments.items() if 0 < count <= 2 and text]
-
-
-def _differences(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    return list(dict.fromkeys((row["model"], row["attn"], row["note"]) for row in rows if row["note"]))
+    return notes + [f"{names[text]}: {text}." for text, count in counts.items() if 0 < count <= 2 and text]

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from lra.errors import InputError
 from lra.files import write_atomically
 from lra.records.record import FLOOR, PREDICTIONS_NAME, WEIGHTS, RunRecord
-from lra.reports.report import each
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +48,8 @@ class Packed:
         for key, points in curves.groupby("key", sort=False) if len(curves) else ():
             rows = points.drop(columns="key").to_dict("records")
             packed.curves[str(key)] = [{str(n): v for n, v in row.items() if not pd.isna(v)} for row in rows]
-        for row in each(predictions):
-            packed.predictions[row.key, row.name] = np.frombuffer(row.classes, np.uint8)
+        for row in predictions.to_dict("records"):
+            packed.predictions[row["key"], row["name"]] = np.frombuffer(row["classes"], np.uint8)
         return packed
 
     def merge(self, other: Packed) -> None:

@@ -81,6 +81,11 @@ class RunRecord:
         """Whether the run is a result, good or bad, that running it again would only repeat."""
         return self.status in FINAL_STATUSES
 
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is no attention mechanism but a small model to compare with, which stands beneath the tables."""
+        return self.attn.startswith(BASELINE)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
         return dataclasses.asdict(self)

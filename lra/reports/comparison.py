@@ -8,10 +8,11 @@ pairs, whose p-values depend on one another through the test set: twice their me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,19 +23,26 @@ from lra.records.arrays import Packed
 from lra.records.collection import load_packed
 from lra.records.record import LABELS, RunRecord, tested
 from lra.reports.leaderboard import leaderboard
-from lra.reports.names import TABLE_COLUMNS, data_name, label, scale_order
-from lra.reports.report import TO, Report, Table, each
+from lra.reports.names import Setting, data_name
+from lra.reports.report import TO, Report, Table
 
 LEVEL = 0.05
+LEGEND = (
+    "A floor is the best rule that needs no model, fitted on the train split. Same: the share of the test examples in "
+    "the same class.",
+    "McNemar's exact test on the same test examples, two-sided; over several seeds twice the mean of the p-values; "
+    f"adjusted for the number of pairs in a table (Holm). Significant: below {LEVEL}. It speaks of these trained "
+    "models; whether other seeds would agree, the interval of the leaderboard says.",
+)
 Right = Mapping[int, NDArray[np.bool_]]  # by seed, whether each test example was classified rightly
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two models on one test set.
+class PairedTest:
+    """McNemar's test of two mechanisms on one test set.
 
     Attributes:
-        only_a: examples that a alone classifies rightly, summed over the pairs of seeds.
+        only_a: examples that a alone classifies rightly, summed over the seeds.
         only_b: likewise.
         seeds: those that both have.
         p: of the hypothesis that they are equally good.
@@ -46,9 +54,36 @@ class Pair:
     p: float
 
 
+@dataclass(frozen=True)
+class Duel:
+    """Two mechanisms of a contest.
+
+    Attributes:
+        accuracy_a, accuracy_b: means over the seeds that both have.
+        same: the share of the test examples that both put into the same class.
+        test: whether the difference may be chance.
+        p_adjusted: its p-value, adjusted for the number of duels of the contest.
+    """
+
+    a: str
+    b: str
+    accuracy_a: float
+    accuracy_b: float
+    same: float
+    test: PairedTest
+    p_adjusted: float = 1.0
+
+    @property
+    def better(self) -> str:
+        """The name of the one that is significantly better; "" if neither is."""
+        if self.p_adjusted >= LEVEL or self.test.only_a == self.test.only_b:
+            return ""
+        return self.a if self.test.only_a > self.test.only_b else self.b
+
+
 @dataclass
-class Place:
-    """What can be compared: one task, data, scale, protocol and device.
+class Contest:
+    """Mechanisms that can be compared: one task, data set and setting.
 
     Attributes:
         title, note: what it is.
@@ -92,7 +127,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return min(1.0, 2 * tail / 2**trials)
 
 
-def compare(a: Right, b: Right) -> Pair:
+def compare(a: Right, b: Right) -> PairedTest:
     """Compare two mechanisms over the seeds that both have.
 
     Raises:
@@ -104,15 +139,15 @@ def compare(a: Right, b: Right) -> Pair:
     counts = [(int((a[seed] & ~b[seed]).sum()), int((b[seed] & ~a[seed]).sum())) for seed in seeds]
     ps = [mcnemar(*count) for count in counts]
     p = ps[0] if len(ps) == 1 else min(1.0, 2 * sum(ps) / len(ps))
-    return Pair(sum(x for x, _ in counts), sum(y for _, y in counts), seeds, p)
+    return PairedTest(sum(x for x, _ in counts), sum(y for _, y in counts), seeds, p)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
     """Adjust p-values for their number (Holm 1979)."""
     adjusted, largest = [0.0] * len(ps), 0.0
-    for rank, place in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
-        adjusted[place] = largest
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda index: ps[index])):
+        largest = max(largest, min(1.0, (len(ps) - rank) * ps[index]))
+        adjusted[index] = largest
     return adjusted
 
 
@@ -134,103 +169,101 @@ def compare_report(results_dir: Path, records: Sequence[RunRecord], a: str = "",
     for name in (a, b):
         if name and name not in known:
             raise InputError(f"There is no record of attn={name!r} here. There are: {', '.join(known) or 'none'}.")
-    chosen = [run for run in records if run.status == "ok" and (not a or run.attn in (a, b))]
-    places, lacking = _places(chosen, load_packed(results_dir, chosen))
-    tables, frames = [], []
-    for place in places:
-        frame = _pairs(place)
-        if len(frame):
-            frames.append(frame.assign(place=place.title))
-            tables.append(_pair_table(place, frame) if a else _ranking(place, frame))
+    finished = [run for run in records if run.status == "ok" and (not a or run.attn in (a, b))]
+    contests, lacking = _contests(finished, load_packed(results_dir, finished))
+    tables, frame_rows = [], []
+    for contest in contests:
+        if duels := _duels(contest):
+            frame_rows += [_frame_row(contest, duel) for duel in duels]
+            tables.append(Table.of(contest.title, COLUMNS, duels, [contest.note]) if a else _ranking(contest, duels))
     if not tables:
         reason = f" {lacking[0]}, and {len(lacking) - 1} more." if lacking else ""
         raise InputError(f"No two mechanisms ran on the same data with predictions to compare.{reason}")
-    legend = [
-        "A floor is the best rule that needs no model, fitted on the train split. Same: the share of the test examples "
-        "in the same class.",
-        "McNemar's exact test on the same test examples, two-sided; over several seeds twice the mean of the p-values; "
-        f"adjusted for the number of pairs in a table (Holm). Significant: below {LEVEL}. It speaks of these trained "
-        "models; whether other seeds would agree, the interval of the leaderboard says.",
-    ]
+    notes = list(LEGEND)
     if lacking:
-        legend.append(f"Left out, {len(lacking)} runs: {'; '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}.")
-    return Report(tables, pd.concat(frames, ignore_index=True), notes=legend)
+        notes.append(f"Left out, {len(lacking)} runs: {'; '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}.")
+    return Report(tables, pd.DataFrame(frame_rows), notes=notes)
 
 
-def _places(records: Sequence[RunRecord], packed: Packed) -> tuple[list[Place], list[str]]:
-    """Gather runs by task, data, scale, protocol and device, in each of them by mechanism and settings, and by seed.
+def _contests(records: Sequence[RunRecord], packed: Packed) -> tuple[list[Contest], list[str]]:
+    """Gather runs by task, data and setting, in each of them by mechanism and settings, and by seed.
 
     Returns:
-        The places, and why runs are in none.
+        The contests, and why runs are in none.
     """
-    names = {row.group: label(row.attn, row.settings) for row in each(leaderboard(records))}
-    found: dict[tuple[str, ...], Place] = {}
+    labels = {standing.group: standing.label for standing in leaderboard(records)}
+    contests: dict[tuple[Setting, str, str], Contest] = {}
     lacking = []
     for run in records:
         digest = run.data["sha256"]["test"]
-        labels, classes = packed.predictions.get((digest, LABELS)), packed.predictions.get((run.key, tested(run)))
-        if classes is None or labels is None or len(labels) != len(classes):
+        truth, classes = packed.predictions.get((digest, LABELS)), packed.predictions.get((run.key, tested(run)))
+        if classes is None or truth is None or len(truth) != len(classes):
             what = "predictions" if classes is None else "true classes of its test examples"
             lacking.append(f"{run.attn}, seed {run.seed} ({run.key}): no {what}")
             continue
-        where = (scale_order(run.scale), *(getattr(run, name) for name in TABLE_COLUMNS), run.task, data_name(run))
-        title = f"{run.task}, scale={run.scale}, protocol={run.protocol}, on {run.device}"
-        place = found.setdefault(where, Place(title, f"Data: {data_name(run)}.", labels, packed.floors(digest)))
-        place.predicted.setdefault(names[run.group], {})[run.seed] = classes
-    places = [place for _, place in sorted(found.items(), key=lambda item: item[0])]
-    for place in places:
-        place.add_floor()
-    return places, lacking
+        setting, data = Setting.of(run), data_name(run)
+        contest = contests.setdefault(
+            (setting, run.task, data),
+            Contest(f"{run.task}, {setting.title}", f"Data: {data}.", truth, packed.floors(digest)),
+        )
+        contest.predicted.setdefault(labels[run.group], {})[run.seed] = classes
+    order = sorted(contests, key=lambda contest: (contest[0].order, contest[1:]))
+    for contest in contests.values():
+        contest.add_floor()
+    return [contests[name] for name in order], lacking
 
 
-def _pairs(place: Place) -> pd.DataFrame:
-    rows = []
-    for a, b in combinations(place.predicted, 2):
-        first, second = place.predicted[a], place.predicted[b]
-        if not first.keys() & second.keys():
-            continue
-        pair = compare(place.right(a), place.right(b))
-        rows.append(
-            {"a": a, "b": b, "accuracy_a": place.accuracy(a, pair.seeds), "accuracy_b": place.accuracy(b, pair.seeds),
-             "same": float(np.mean([(first[seed] == second[seed]).mean() for seed in pair.seeds])),
-             "only_a": pair.only_a, "only_b": pair.only_b, "seeds": " ".join(map(str, pair.seeds)), "p": pair.p}
-        )  # fmt: skip
-    frame = pd.DataFrame(rows)
-    if rows:
-        frame["p_adjusted"] = holm(frame["p"].tolist())
-        signs = np.sign(frame["only_a"] - frame["only_b"])
-        frame["better"] = [
-            "" if p >= LEVEL or sign == 0 else a if sign > 0 else b
-            for a, b, p, sign in zip(frame["a"], frame["b"], frame["p_adjusted"], signs, strict=True)
-        ]
-    return frame
+def _duels(contest: Contest) -> list[Duel]:
+    """Compare every two mechanisms that share a seed."""
+    duels = []
+    for a, b in combinations(contest.predicted, 2):
+        first, second = contest.predicted[a], contest.predicted[b]
+        if first.keys() & second.keys():
+            test = compare(contest.right(a), contest.right(b))
+            same = float(np.mean([(first[seed] == second[seed]).mean() for seed in test.seeds]))
+            accuracies = contest.accuracy(a, test.seeds), contest.accuracy(b, test.seeds)
+            duels.append(Duel(a, b, *accuracies, same, test))
+    adjusted = holm([duel.test.p for duel in duels])
+    return [replace(duel, p_adjusted=p) for duel, p in zip(duels, adjusted, strict=True)]
 
 
-def _pair_table(place: Place, frame: pd.DataFrame) -> Table:
-    head = ["a", "b", "a %", "b %", "same %", "only a right", "only b right", "seeds", "p", "p adjusted", "better"]
-    lines = [
-        [row.a, row.b, f"{100 * row.accuracy_a:.1f}", f"{100 * row.accuracy_b:.1f}", f"{100 * row.same:.1f}",
-         f"{row.only_a:,}", f"{row.only_b:,}", row.seeds, f"{row.p:.2g}", f"{row.p_adjusted:.2g}",
-         row.better or "not significant"]
-        for row in each(frame)
-    ]  # fmt: skip
-    return Table(place.title, head, lines, [place.note])
+COLUMNS: dict[str, Callable[[Duel], str]] = {
+    "a": lambda duel: duel.a,
+    "b": lambda duel: duel.b,
+    "a %": lambda duel: f"{100 * duel.accuracy_a:.1f}",
+    "b %": lambda duel: f"{100 * duel.accuracy_b:.1f}",
+    "same %": lambda duel: f"{100 * duel.same:.1f}",
+    "only a right": lambda duel: f"{duel.test.only_a:,}",
+    "only b right": lambda duel: f"{duel.test.only_b:,}",
+    "seeds": lambda duel: " ".join(map(str, duel.test.seeds)),
+    "p": lambda duel: f"{duel.test.p:.2g}",
+    "p adjusted": lambda duel: f"{duel.p_adjusted:.2g}",
+    "better": lambda duel: duel.better or "not significant",
+}
 
 
-def _ranking(place: Place, frame: pd.DataFrame) -> Table:
+def _frame_row(contest: Contest, duel: Duel) -> dict[str, Any]:
+    return {
+        "a": duel.a, "b": duel.b, "accuracy_a": duel.accuracy_a, "accuracy_b": duel.accuracy_b, "same": duel.same,
+        "only_a": duel.test.only_a, "only_b": duel.test.only_b, "seeds": " ".join(map(str, duel.test.seeds)),
+        "p": duel.test.p, "p_adjusted": duel.p_adjusted, "better": duel.better, "place": contest.title,
+    }  # fmt: skip
+
+
+def _ranking(contest: Contest, duels: Sequence[Duel]) -> Table:
     """Give a mechanism the ranks that the test leaves open: from after all that beat it to before all that it beats."""
-    accuracies = {name: place.accuracy(name, runs) for name, runs in place.predicted.items()}
-    lines = []
+    accuracies = {name: contest.accuracy(name, runs) for name, runs in contest.predicted.items()}
+    rows = []
     for name in sorted(accuracies, key=lambda name: -accuracies[name]):
-        mine = frame[(frame["a"] == name) | (frame["b"] == name)]
-        wins = int((mine["better"] == name).sum())
-        losses = int((mine["better"] != "").sum()) - wins
+        own = [duel for duel in duels if name in (duel.a, duel.b)]
+        wins = sum(duel.better == name for duel in own)
+        losses = sum(duel.better != "" for duel in own) - wins
         first, last = 1 + losses, len(accuracies) - wins
         ranks = str(first) if first == last else f"{first}{TO}{last}"
-        line = [ranks, name, f"{100 * accuracies[name]:.1f}", str(len(place.predicted[name])), str(wins), str(losses)]
-        if place.floor:
-            same = mine.loc[mine["b"] == place.floor, "same"]  # the floor came last, so it is every pair's b
-            line.append(f"{100 * same.item():.1f}" if len(same) == 1 else "")
-        lines.append(line)
+        row = [ranks, name, f"{100 * accuracies[name]:.1f}", str(len(contest.predicted[name])), str(wins), str(losses)]
+        if contest.floor:
+            same = [duel.same for duel in own if duel.b == contest.floor]  # it came last, so it is b of every duel
+            row.append(f"{100 * same[0]:.1f}" if len(same) == 1 else "")
+        rows.append(row)
     head = ["rank", "attn", "accuracy %", "seeds", "better than", "worse than"]
-    return Table(place.title, [*head, *(["same as floor %"] if place.floor else [])], lines, [place.note])
+    return Table(contest.title, [*head, *(["same as floor %"] if contest.floor else [])], rows, [contest.note])

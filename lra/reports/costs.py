@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
 from lra.records.record import RunRecord, accuracy_of, tested
-from lra.reports.names import STATUS_TEXT, TABLE_COLUMNS, data_name, label, scale_order
-from lra.reports.report import Report, Table, each
+from lra.reports.names import Setting, data_name, label, status_text
+from lra.reports.report import Report, Table
 
-PLACE = [*TABLE_COLUMNS, "task", "data", "device_name"]
 COSTS = {"ms_per_step": "t", "peak_memory_bytes": "m", "training_flops": "f"}
 
 COST_FIELDS = (
     "steps", "batch_size", "micro_batch", "dtype", "train_seconds", "wall_seconds", "ms_per_step",
     "tokens_per_second", "load_average", "peak_memory_bytes", "forward_flops", "training_flops", "num_params",
-)  # fmt: skip
-HEAD = (
-    "attn", "seed", "accuracy %", "steps", "train s", "ms/step", "load", "peak MiB", "MFLOP forward", "MFLOP training",
-    "parameters", "front",
 )  # fmt: skip
 LEGEND = (
     "A row a run. Train s: training steps alone, without evaluation; ms/step: median; load: threads that wanted a core "
@@ -30,70 +28,49 @@ LEGEND = (
 )
 
 
-def cost_frame(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Put accuracy and cost of every record in a frame, a row a run.
+@dataclass(frozen=True)
+class RunCost:
+    """A run with what it is compared by.
 
-    Returns:
-        Names, status, accuracy (a fraction), the costs in the units of the record, and `front`: for which of t (time a
-        step), m (peak memory), f (operations in training) no run of the same task, data, scale, protocol and machine
-        is as accurate and cheaper, or as cheap and more accurate.
+    Attributes:
+        accuracy: a fraction; None if the run did not end ok.
+        machine: what its times are of.
+        front: for which of t (time a step), m (peak memory), f (operations in training) no run of the same task, data,
+            scale, protocol and machine is as accurate and cheaper, or as cheap and more accurate.
     """
-    rows = [
-        {
-            **{name: getattr(run, name) for name in (*TABLE_COLUMNS, "task")},
-            "data": data_name(run),
-            "attn": run.attn,
-            "seed": run.seed,
-            "status": run.status,
-            "tested": tested(run),
-            "accuracy": accuracy_of(run),
-            **{name: getattr(run, name) for name in COST_FIELDS},
-            "device_name": machine_of(run),
-            "front": "",
-            "key": run.key,
-        }
-        for run in records
-    ]
-    frame = pd.DataFrame(rows)
-    for _, alike in frame.groupby(PLACE) if rows else ():
-        for cost, letter in COSTS.items():
-            here = alike[alike["accuracy"].notna() & alike[cost].notna()]
-            for row in here.index:
-                accuracy, price = here.loc[row, "accuracy"], here.loc[row, cost]
-                beaten = (here["accuracy"] >= accuracy) & (here[cost] <= price)
-                beaten &= (here["accuracy"] > accuracy) | (here[cost] < price)
-                if not beaten.any():
-                    frame.loc[row, "front"] += letter
-    return frame
+
+    run: RunRecord
+    accuracy: float | None
+    machine: str
+    front: str
+
+
+def run_costs(records: Sequence[RunRecord]) -> list[RunCost]:
+    """Find the Pareto front among the runs of each task, data set, setting and machine."""
+    rivals: dict[tuple[str, ...], list[RunRecord]] = {}
+    for run in records:
+        rivals.setdefault(_contest(run), []).append(run)
+    return [RunCost(run, accuracy_of(run), machine_of(run), _front(run, rivals[_contest(run)])) for run in records]
+
+
+def cost_frame(costs: Sequence[RunCost]) -> pd.DataFrame:
+    """Put costs in a data frame, a row a run: names, status, accuracy, costs in the units of the record, front."""
+    return pd.DataFrame([_frame_row(cost) for cost in costs])
 
 
 def cost_report(records: Sequence[RunRecord]) -> Report:
     """Lay the costs out: a table for each task, data, scale, protocol and device, the most accurate run first."""
-    frame = cost_frame(records)
-    tables = []
-    parts = [] if frame.empty else [(tuple(map(str, name)), rows) for name, rows in frame.groupby(PLACE)]
-    for name, rows in sorted(parts, key=lambda part: (scale_order(part[0][0]), part[0])):
-        scale, protocol, device, task, data, machine = name
-        lines = [
-            [
-                label(row.attn, ""), str(row.seed),
-                _text(row.accuracy, 100, "{:.1f}") or STATUS_TEXT.get(row.status, row.status),
-                f"{row.steps:,}", _text(row.train_seconds, 1, "{:,.1f}"), _text(row.ms_per_step, 1, "{:,.2f}"),
-                _text(row.load_average, 1, "{:.1f}"),
-                _text(row.peak_memory_bytes, 2**-20, "{:,.0f}"), _text(row.forward_flops, 1e-6, "{:,.1f}"),
-                _text(row.training_flops, 1e-6, "{:,.1f}"), _text(row.num_params, 1, "{:,.0f}"), row.front,
-            ]
-            for row in each(rows.sort_values("accuracy", ascending=False, na_position="last", kind="stable"))
-        ]  # fmt: skip
-        tables.append(
-            Table(
-                f"{task}, scale={scale}, protocol={protocol}, on {device}",
-                HEAD,
-                lines,
-                [f"Data: {data}. Machine: {machine or device}."],
-            )
-        )
-    return Report(tables, frame, notes=[LEGEND] if tables else ["No records yet."])
+    costs = run_costs(records)
+    tables: dict[tuple[str, ...], list[RunCost]] = {}
+    for cost in costs:
+        tables.setdefault(_contest(cost.run), []).append(cost)
+    laid_out = []
+    for contest, rows in sorted(tables.items(), key=lambda item: (Setting(*item[0][:3]).order, item[0])):
+        *setting, task, data, machine = contest
+        title = f"{task}, {Setting(*setting).title}"
+        note = f"Data: {data}. Machine: {machine or Setting(*setting).device}."
+        laid_out.append(Table.of(title, COLUMNS, sorted(rows, key=_most_accurate_first), [note]))
+    return Report(laid_out, cost_frame(costs), notes=[LEGEND] if costs else ["No records yet."])
 
 
 def machine_of(run: RunRecord) -> str:
@@ -102,5 +79,57 @@ def machine_of(run: RunRecord) -> str:
     return f"{name}, {threads} thread{'s' * (threads != 1)}" if name and threads and run.device == "cpu" else name
 
 
+def _contest(run: RunRecord) -> tuple[str, ...]:
+    """Return what runs share whose costs compare: setting, task, data and machine."""
+    return *Setting.of(run), run.task, data_name(run), machine_of(run)
+
+
+def _front(run: RunRecord, rivals: Sequence[RunRecord]) -> str:
+    return "".join(letter for name, letter in COSTS.items() if _is_on_front(run, rivals, name))
+
+
+def _is_on_front(run: RunRecord, rivals: Sequence[RunRecord], cost: str) -> bool:
+    accuracy, price = accuracy_of(run), getattr(run, cost)
+    if accuracy is None or price is None:
+        return False
+    for rival in rivals:
+        reached, paid = accuracy_of(rival), getattr(rival, cost)
+        if reached is None or paid is None:
+            continue
+        if reached >= accuracy and paid <= price and (reached > accuracy or paid < price):
+            return False
+    return True
+
+
+def _most_accurate_first(cost: RunCost) -> float:
+    return math.inf if cost.accuracy is None else -cost.accuracy
+
+
+def _frame_row(cost: RunCost) -> dict[str, Any]:
+    run = cost.run
+    return {
+        **Setting.of(run)._asdict(), "task": run.task, "data": data_name(run), "attn": run.attn, "seed": run.seed,
+        "status": run.status, "tested": tested(run), "accuracy": cost.accuracy,
+        **{name: getattr(run, name) for name in COST_FIELDS}, "device_name": cost.machine, "front": cost.front,
+        "key": run.key,
+    }  # fmt: skip
+
+
 def _text(value: float | None, factor: float, form: str) -> str:
-    return "" if value is None or pd.isna(value) else form.format(value * factor)
+    return "" if value is None or math.isnan(value) else form.format(value * factor)
+
+
+COLUMNS: dict[str, Callable[[RunCost], str]] = {
+    "attn": lambda cost: label(cost.run),
+    "seed": lambda cost: str(cost.run.seed),
+    "accuracy %": lambda cost: _text(cost.accuracy, 100, "{:.1f}") or status_text(cost.run.status),
+    "steps": lambda cost: f"{cost.run.steps:,}",
+    "train s": lambda cost: _text(cost.run.train_seconds, 1, "{:,.1f}"),
+    "ms/step": lambda cost: _text(cost.run.ms_per_step, 1, "{:,.2f}"),
+    "load": lambda cost: _text(cost.run.load_average, 1, "{:.1f}"),
+    "peak MiB": lambda cost: _text(cost.run.peak_memory_bytes, 2**-20, "{:,.0f}"),
+    "MFLOP forward": lambda cost: _text(cost.run.forward_flops, 1e-6, "{:,.1f}"),
+    "MFLOP training": lambda cost: _text(cost.run.training_flops, 1e-6, "{:,.1f}"),
+    "parameters": lambda cost: _text(cost.run.num_params, 1, "{:,.0f}"),
+    "front": lambda cost: cost.front,
+}

@@ -4,16 +4,64 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
-from lra.reports.names import STATUS_TEXT, scale_order
+from lra.reports.names import scale_order, status_text
 from lra.reports.report import Report, Table
 
 NO_DATA = "no data"
+SUMMARY_HEAD = ("experiment", "protocol", "scale", "ended ok", "of", "ended otherwise", "no data")
+OTHERS_HEAD = ("scale", "protocol", "attn", "task", "ended ok", "ended otherwise")
+LEGEND = (
+    "Cells: seeds that ended ok, of those the experiment has, then what ended otherwise; empty: nothing ran yet. "
+    "`python run.py experiment=NAME scale=SCALE` runs what is lacking. Runs of the same protocol and names count "
+    "whatever command they are of."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What there is of one mechanism on one task of an experiment, at one scale.
+
+    Attributes:
+        runs: those with a record.
+        num_ok: seeds of the experiment that ended ok.
+        others: how many runs of other seeds ended otherwise, or have no record, by what they did.
+        no_data: whether the task has no data and nothing ended ok.
+    """
+
+    experiment: Experiment
+    scale: str
+    task: str
+    attn: str
+    runs: tuple[RunRecord, ...]
+    num_ok: int
+    others: Counter[str]
+    no_data: bool
+
+    @property
+    def text(self) -> str:
+        """What the table says of it; "" where nothing ran."""
+        others = [f"{count} {status}" for status, count in self.others.items() if count]
+        if self.num_ok or others:
+            return ", ".join([f"{self.num_ok}/{len(self.experiment.seeds)}", *others])
+        return NO_DATA if self.no_data else ""
+
+    @property
+    def frame_row(self) -> dict[str, Any]:
+        """What the frame says of it."""
+        return {
+            "experiment": self.experiment.name, "protocol": self.experiment.protocol, "scale": self.scale,
+            "task": self.task, "attn": self.attn, "seeds": len(self.experiment.seeds), "ok": self.num_ok,
+            "not_ok": self.others.total(), "no_data": self.no_data,
+            "devices": " ".join(sorted({run.device for run in self.runs})),
+            "settings": len({run.group for run in self.runs}), "keys": " ".join(sorted(run.key for run in self.runs)),
+        }  # fmt: skip
 
 
 def coverage(
@@ -36,47 +84,86 @@ def coverage(
     missing = missing or {}
     cells, tables, summary = [], [], []
     for experiment in experiments:
-        mine = [run for run in records if run.protocol == experiment.protocol]
-        begun = [config for config in unfinished if config["protocol"]["name"] == experiment.protocol]
-        scales = {"full", *(run.scale for run in mine), *(str(config["scale"]) for config in begun)}
-        scales |= {scale for _, protocol, scale in missing if protocol == experiment.protocol}
-        for scale in sorted(scales, key=scale_order):
-            found = {
-                attn: [_cell(experiment, task, attn, scale, mine, begun, missing) for task in experiment.tasks]
+        for scale in _scales(experiment, records, unfinished, missing):
+            grid = [
+                [_cell(experiment, scale, task, attn, records, unfinished, missing) for task in experiment.tasks]
                 for attn in experiment.attns
-            }
-            these = [cell for line in found.values() for cell in line]
-            cells += these
-            counts = [sum(cell[name] for cell in these) for name in ("ok", "seeds", "not_ok")]
-            no_data = [task for task in experiment.tasks if (task, experiment.protocol, scale) in missing]
-            summary.append([experiment.name, experiment.protocol, scale, *map(str, counts), ", ".join(no_data)])
-            lines = {attn: [cell["text"] for cell in line] for attn, line in found.items()}
-            if any(map(any, lines.values())):
-                absent = [attn for attn, line in lines.items() if not any(line)]
-                tables.append(
-                    Table(
-                        f"{experiment.name}, scale={scale}",
-                        ["attn", *experiment.tasks],
-                        [[attn, *line] for attn, line in lines.items() if any(line)],
-                        [f"Nothing yet of {', '.join(absent)}."] if absent else [],
-                    )
-                )
-    head = ["experiment", "protocol", "scale", "ended ok", "of", "ended otherwise", "no data"]
+            ]
+            here = [cell for line in grid for cell in line]
+            cells += here
+            summary.append(_summary(experiment, scale, here, missing))
+            if any(cell.text for cell in here):
+                tables.append(_table(experiment, scale, grid))
+    if others and (rows := _of_none(experiments, records)):
+        tables.append(Table("Runs of no experiment", OTHERS_HEAD, rows))
     reasons = [
         f"No data for {task}, protocol={protocol}, scale={scale}: {reason}"
         for (task, protocol, scale), reason in missing.items()
         if protocol in {experiment.protocol for experiment in experiments}
     ]
-    legend = (
-        "Cells: seeds that ended ok, of those the experiment has, then what ended otherwise; empty: nothing ran yet. "
-        "`python run.py experiment=NAME scale=SCALE` runs what is lacking. Runs of the same protocol and names count "
-        "whatever command they are of."
+    frame = pd.DataFrame([cell.frame_row for cell in cells])
+    return Report([Table("Runs of experiments", SUMMARY_HEAD, summary), *tables], frame, notes=[*reasons, LEGEND])
+
+
+def _scales(
+    experiment: Experiment,
+    records: Sequence[RunRecord],
+    unfinished: Sequence[Mapping[str, Any]],
+    missing: Mapping[tuple[str, str, str], str],
+) -> list[str]:
+    """Name the scales at which anything of an experiment's protocol is known, and the published one."""
+    scales = {"full"}
+    scales |= {run.scale for run in records if run.protocol == experiment.protocol}
+    scales |= {str(config["scale"]) for config in unfinished if config["protocol"]["name"] == experiment.protocol}
+    scales |= {scale for _, protocol, scale in missing if protocol == experiment.protocol}
+    return sorted(scales, key=scale_order)
+
+
+def _cell(
+    experiment: Experiment,
+    scale: str,
+    task: str,
+    attn: str,
+    records: Sequence[RunRecord],
+    unfinished: Sequence[Mapping[str, Any]],
+    missing: Mapping[tuple[str, str, str], str],
+) -> Cell:
+    names = (task, attn, experiment.protocol, scale)
+    runs = [run for run in records if (run.task, run.attn, run.protocol, run.scale) == names]
+    ok = {run.seed for run in runs if run.status == "ok"} & set(experiment.seeds)
+    others = Counter(status_text(run.status) for run in runs if run.status != "ok" and run.seed not in ok)
+    others["unfinished"] = sum(
+        (config["task"]["name"], config["attn"]["name"], config["protocol"]["name"], config["scale"]) == names
+        and config["seed"] not in ok
+        for config in unfinished
     )
-    if others and (rest := _of_none(experiments, records)):
-        heads = ["scale", "protocol", "attn", "task", "ended ok", "ended otherwise"]
-        tables.append(Table("Runs of no experiment", heads, rest))
-    frame = pd.DataFrame(cells).drop(columns="text", errors="ignore")
-    return Report([Table("Runs of experiments", head, summary), *tables], frame, notes=[*reasons, legend])
+    no_data = (task, experiment.protocol, scale) in missing and not ok
+    return Cell(experiment, scale, task, attn, tuple(runs), len(ok), others, no_data)
+
+
+def _summary(
+    experiment: Experiment, scale: str, cells: Sequence[Cell], missing: Mapping[tuple[str, str, str], str]
+) -> list[str]:
+    """Count over all tasks and mechanisms."""
+    counts = (
+        sum(cell.num_ok for cell in cells),
+        len(experiment.seeds) * len(cells),
+        sum(cell.others.total() for cell in cells),
+    )
+    no_data = [task for task in experiment.tasks if (task, experiment.protocol, scale) in missing]
+    return [experiment.name, experiment.protocol, scale, *map(str, counts), ", ".join(no_data)]
+
+
+def _table(experiment: Experiment, scale: str, grid: Sequence[Sequence[Cell]]) -> Table:
+    """Lay out the mechanisms of which there is anything, and name the others beneath."""
+    rows = {line[0].attn: [cell.text for cell in line] for line in grid}
+    absent = [attn for attn, texts in rows.items() if not any(texts)]
+    return Table(
+        f"{experiment.name}, scale={scale}",
+        ["attn", *experiment.tasks],
+        [[attn, *texts] for attn, texts in rows.items() if any(texts)],
+        [f"Nothing yet of {', '.join(absent)}."] if absent else [],
+    )
 
 
 def _of_none(experiments: Sequence[Experiment], records: Sequence[RunRecord]) -> list[list[str]]:
@@ -84,36 +171,5 @@ def _of_none(experiments: Sequence[Experiment], records: Sequence[RunRecord]) ->
     known = {(one.protocol, attn, task) for one in experiments for attn in one.attns for task in one.tasks}
     outside = [run for run in records if (run.protocol, run.attn, run.task) not in known]
     counts = Counter((run.scale, run.protocol, run.attn, run.task, run.status == "ok") for run in outside)
-    places = sorted({place[:4] for place in counts}, key=lambda place: (scale_order(place[0]), place))
-    return [[*place, *(str(counts[(*place, ok)]) for ok in (True, False))] for place in places]
-
-
-def _cell(
-    experiment: Experiment,
-    task: str,
-    attn: str,
-    scale: str,
-    records: Sequence[RunRecord],
-    begun: Sequence[Mapping[str, Any]],
-    missing: Mapping[tuple[str, str, str], str],
-) -> dict[str, Any]:
-    runs = [run for run in records if (run.task, run.attn, run.scale) == (task, attn, scale)]
-    ok = {run.seed for run in runs if run.status == "ok"} & set(experiment.seeds)
-    rest = Counter(STATUS_TEXT.get(run.status, run.status) for run in runs if run.status != "ok" and run.seed not in ok)
-    rest["unfinished"] = sum(
-        (config["task"]["name"], config["attn"]["name"], config["scale"]) == (task, attn, scale)
-        and config["seed"] not in ok
-        for config in begun
-    )
-    no_data = (task, experiment.protocol, scale) in missing and not ok
-    words = [f"{count} {status}" for status, count in rest.items() if count]
-    if ok or words:
-        words.insert(0, f"{len(ok)}/{len(experiment.seeds)}")
-    elif no_data:
-        words = [NO_DATA]
-    return {
-        "experiment": experiment.name, "protocol": experiment.protocol, "scale": scale, "task": task, "attn": attn,
-        "seeds": len(experiment.seeds), "ok": len(ok), "not_ok": sum(rest.values()), "no_data": no_data,
-        "devices": " ".join(sorted({run.device for run in runs})), "settings": len({run.group for run in runs}),
-        "keys": " ".join(sorted(run.key for run in runs)), "text": ", ".join(words),
-    }  # fmt: skip
+    names = sorted({name[:4] for name in counts}, key=lambda name: (scale_order(name[0]), name))
+    return [[*name, *(str(counts[(*name, ok)]) for ok in (True, False))] for name in names]

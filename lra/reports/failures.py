@@ -2,17 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
 
 from lra.records.record import RunRecord
-from lra.reports.names import STATUS_TEXT, scale_order
+from lra.reports.names import scale_order, status_text
 from lra.reports.report import Report, Table
 
-COLUMNS = ["scale", "protocol", "task", "attn", "seed", "device", "status", "steps", "reason", "key", "command"]
 LONGEST_REASON = 90
+NOTE = (
+    "Diverged and out of memory are results: the same command does not run them again. It does run failed, interrupted "
+    "and unfinished ones again."
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not end ok, or the runs of a task without data: these have no mechanism, seed or device."""
+
+    scale: str
+    protocol: str
+    task: str
+    attn: str | None = None
+    seed: int | None = None
+    device: str | None = None
+    status: str = ""
+    steps: int | None = None
+    reason: str = ""
+    key: str | None = None
+    command: str | None = None
+
+    @classmethod
+    def of_run(cls, run: RunRecord) -> Failure:
+        """Take the last line of what a run said."""
+        return cls(
+            run.scale, run.protocol, run.task, run.attn, run.seed, run.device, status_text(run.status), run.steps,
+            (run.error or "").strip().rpartition("\n")[2], run.key, run.command,
+        )  # fmt: skip
+
+    @classmethod
+    def of_unfinished(cls, config: Mapping[str, Any]) -> Failure:
+        """Describe a run that has left no record, by its configuration."""
+        task, attn, protocol = (config[name]["name"] for name in ("task", "attn", "protocol"))
+        return cls(
+            config["scale"], protocol, task, attn, config["seed"], config["device"], "unfinished",
+            reason="no record yet: it runs still, or was killed",
+        )  # fmt: skip
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """Sorts failures by scale, protocol, task, mechanism and seed; what has no mechanism last."""
+        names = (self.attn is None, self.attn or "", self.seed is None, self.seed or 0)
+        return scale_order(self.scale), self.protocol, self.task, *names
+
+    @property
+    def short_reason(self) -> str:
+        """The reason, cut to what fits a table."""
+        return self.reason if len(self.reason) <= LONGEST_REASON else self.reason[: LONGEST_REASON - 3] + "..."
+
+
+COLUMNS: dict[str, Callable[[Failure], str]] = {
+    "scale": lambda failure: failure.scale,
+    "protocol": lambda failure: failure.protocol,
+    "task": lambda failure: failure.task,
+    "attn": lambda failure: failure.attn or "",
+    "seed": lambda failure: "" if failure.seed is None else f"{failure.seed:,}",
+    "device": lambda failure: failure.device or "",
+    "status": lambda failure: failure.status,
+    "steps": lambda failure: "" if failure.steps is None else f"{failure.steps:,}",
+    "reason": lambda failure: failure.short_reason,
+    "key": lambda failure: failure.key or "",
+}
 
 
 def failure_report(
@@ -28,40 +91,14 @@ def failure_report(
         unfinished: configurations of runs without a record.
         missing: why data could not be had, by task, protocol and scale.
     """
-    rows = [
-        {
-            **{name: getattr(run, name) for name in COLUMNS if hasattr(run, name)},
-            "status": STATUS_TEXT.get(run.status, run.status),
-            "reason": (run.error or "").strip().rpartition("\n")[2],
-        }
-        for run in records
-        if run.status != "ok"
-    ]
-    rows += [
-        {
-            "scale": config["scale"], "protocol": config["protocol"]["name"], "task": config["task"]["name"],
-            "attn": config["attn"]["name"], "seed": config["seed"], "device": config["device"], "status": "unfinished",
-            "reason": "no record yet: it runs still, or was killed",
-        }
-        for config in unfinished
-    ]  # fmt: skip
-    rows += [
-        {"scale": scale, "protocol": protocol, "task": task, "status": "no data", "reason": reason}
+    failures = [Failure.of_run(run) for run in records if run.status != "ok"]
+    failures += [Failure.of_unfinished(config) for config in unfinished]
+    failures += [
+        Failure(scale, protocol, task, status="no data", reason=reason)
         for (task, protocol, scale), reason in (missing or {}).items()
     ]
-    frame = pd.DataFrame(rows, columns=COLUMNS)
-    frame = frame.sort_values(COLUMNS[:5], key=lambda c: c.map(scale_order) if c.name == "scale" else c)
-    shown = frame.drop(columns="command").astype(object).where(frame.drop(columns="command").notna(), "")
-    shown["reason"] = [
-        text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 3] + "..." for text in shown["reason"]
-    ]
-    for column in ("seed", "steps"):
-        shown[column] = ["" if value == "" else f"{int(value):,}" for value in shown[column]]
-    if frame.empty:
+    failures.sort(key=lambda failure: failure.order)
+    frame = pd.DataFrame([asdict(failure) for failure in failures], columns=[*COLUMNS, "command"])
+    if not failures:
         return Report([], frame, notes=["No run ended otherwise than ok."])
-    note = (
-        "Diverged and out of memory are results: the same command does not run them again. It does run failed, "
-        "interrupted and unfinished ones again."
-    )
-    title = f"{len(frame)} without a good end"
-    return Report([Table(title, list(shown.columns), shown.astype(str).values.tolist())], frame, notes=[note])
+    return Report([Table.of(f"{len(failures)} without a good end", COLUMNS, failures)], frame, notes=[NOTE])

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from lra.records.identity import hashed
-from lra.records.record import BASELINE, RunRecord, accuracy_of, tested
-from lra.reports.names import STATUS_TEXT, TABLE_COLUMNS, caption, comparable, data_name, label, scale_order
-from lra.reports.report import Report, Table, each, write
+from lra.records.record import RunRecord, accuracy_of, tested
+from lra.reports.names import (
+    Setting,
+    caption,
+    comparable,
+    data_name,
+    label,
+    status_text,
+)
+from lra.reports.report import Report, Table, write
 from lra.statistics import bootstrap_interval
 
 # On these tasks a run learns, or stays at chance: their cells say how many runs were above this accuracy.
@@ -24,66 +33,173 @@ CELL_LEGEND = (
 )
 
 
-def to_frame(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """Put records in a data frame: a row a run, a column a field."""
-    return pd.DataFrame([record.as_dict() for record in records])
+class Accuracy(NamedTuple):
+    """A mean accuracy and its 95 % interval, as fractions."""
+
+    mean: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, accuracies: Sequence[float], num_test: int) -> Accuracy:
+        """Average runs that were tested on the same `num_test` examples."""
+        return cls(sum(accuracies) / len(accuracies), *bootstrap_interval(accuracies, num_test))
+
+    @property
+    def interval(self) -> str:
+        """The interval, in percent."""
+        return f"[{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f} {self.interval}"
 
 
-def leaderboard(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Summarise runs that differ in their seed alone.
+@dataclass(frozen=True)
+class Standing:
+    """Runs that differ in their seed alone, summarised.
+
+    Attributes:
+        runs: all of them, in the order of the records.
+        settings: what tells them from others of the same name; "" where there are none.
+        n: runs that ended ok.
+        accuracy: of these; None if there are none.
+        learned: runs above 60 %; None but on Pathfinder and Path-X.
+        failures: the other statuses, as text.
+        ms_per_step: median over the runs that ended ok; None where it was not measured.
+    """
+
+    runs: tuple[RunRecord, ...]
+    settings: str
+    n: int
+    accuracy: Accuracy | None
+    learned: int | None
+    failures: str
+    ms_per_step: float | None
+
+    @classmethod
+    def of(cls, runs: Sequence[RunRecord], settings: str) -> Standing:
+        """Summarise runs."""
+        first = runs[0]
+        accuracies = [accuracy for run in runs if (accuracy := accuracy_of(run)) is not None]
+        failures = Counter(status_text(run.status) for run in runs if run.status != "ok")
+        times = [run.ms_per_step for run in runs if run.status == "ok" and run.ms_per_step is not None]
+        return cls(
+            runs=tuple(runs),
+            settings=settings,
+            n=len(accuracies),
+            accuracy=Accuracy.of(accuracies, first.data["sizes"]["test"]) if accuracies else None,
+            learned=sum(value > LEARNED for value in accuracies) if first.task in LEARNING_TASKS else None,
+            failures=", ".join(f"{count} {status}" for status, count in failures.items()),
+            ms_per_step=statistics.median(times) if times else None,
+        )
+
+    @property
+    def group(self) -> str:
+        """What the runs' keys share."""
+        return self.runs[0].group
+
+    @property
+    def setting(self) -> Setting:
+        """Their scale, protocol and device."""
+        return Setting.of(self.runs[0])
+
+    @property
+    def task(self) -> str:
+        """Their task."""
+        return self.runs[0].task
+
+    @property
+    def data(self) -> str:
+        """Their data set, see `data_name`."""
+        return data_name(self.runs[0])
+
+    @property
+    def attn(self) -> str:
+        """Their mechanism."""
+        return self.runs[0].attn
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is no attention mechanism."""
+        return self.runs[0].is_baseline
+
+    @property
+    def label(self) -> str:
+        """The mechanism with its settings."""
+        return label(self.runs[0], self.settings)
+
+    @property
+    def tested(self) -> str:
+        """Which weights count: `best` or `last`."""
+        return tested(self.runs[0])
+
+    @property
+    def keys(self) -> str:
+        """The keys of all runs, sorted."""
+        return " ".join(sorted(run.key for run in self.runs))
+
+    @property
+    def cell(self) -> str:
+        """What a table's cell says: mean, interval, n, runs that learned, failures."""
+        if self.accuracy is None:
+            return self.failures
+        learned = "" if self.learned is None else f", {self.learned} learned"
+        failures = f", {self.failures}" if self.failures else ""
+        return f"{self.accuracy} (n={self.n}{learned}){failures}"
+
+
+class Floor(NamedTuple):
+    """What a rule that needs no model reaches on a task's test split."""
+
+    task: str
+    data: str
+    name: str
+    accuracy: Accuracy
+
+
+def leaderboard(records: Sequence[RunRecord]) -> list[Standing]:
+    """Summarise runs that differ in their seed alone: a standing for each `group`, in the order of the records."""
+    groups: dict[str, list[RunRecord]] = {}
+    for run in records:
+        groups.setdefault(run.group, []).append(run)
+    namesakes: dict[tuple[str, ...], list[RunRecord]] = {}
+    for first, *_ in groups.values():
+        namesakes.setdefault(_name(first), []).append(first)
+    return [Standing.of(runs, _settings(runs[0], namesakes[_name(runs[0])])) for runs in groups.values()]
+
+
+def to_frame(standings: Iterable[Standing]) -> pd.DataFrame:
+    """Put standings in a data frame, a row each.
 
     Returns:
-        A row for each `group`, with scale, protocol, device, task, data (see `data_name`), attn, settings (what tells
-        the row from others of the same name, "" where it has none), tested (`best` or `last`), n (runs that ended ok),
-        accuracy (mean, a fraction), low and high (of its 95 % interval; all three None if n is 0), learned (runs above
-        60 %; None but on Pathfinder and Path-X), failures (the other statuses, as text), ms_per_step (median over
-        runs), keys (of all its runs).
+        group, scale, protocol, device, task, data, attn, settings, tested, n, accuracy (the mean, a fraction), low and
+        high (of its interval; NaN like the mean where n is 0), learned, failures, ms_per_step, keys (of all runs). No
+        standings have no columns.
     """
-    groups: dict[str, list[RunRecord]] = {}
-    for record in records:
-        groups.setdefault(record.group, []).append(record)
-    firsts = [runs[0] for runs in groups.values()]
-    return pd.DataFrame([_summary(runs, firsts) for runs in groups.values()])
+    return pd.DataFrame([_frame_row(standing) for standing in standings])
 
 
-def _summary(runs: Sequence[RunRecord], firsts: Sequence[RunRecord]) -> dict[str, Any]:
-    first = runs[0]
-    accuracies = [accuracy for run in runs if (accuracy := accuracy_of(run)) is not None]
-    times = [run.ms_per_step for run in runs if run.status == "ok" and run.ms_per_step is not None]
-    failures = Counter(STATUS_TEXT.get(run.status, run.status) for run in runs if run.status != "ok")
-    low, high = bootstrap_interval(accuracies, first.data["sizes"]["test"]) if accuracies else (None, None)
+def _frame_row(standing: Standing) -> dict[str, Any]:
+    mean, low, high = standing.accuracy or (None, None, None)
     return {
-        "group": first.group,
-        **{name: getattr(first, name) for name in TABLE_COLUMNS},
-        "task": first.task,
-        "data": data_name(first),
-        "attn": first.attn,
-        "settings": _settings(first, firsts),
-        "tested": tested(first),
-        "n": len(accuracies),
-        "accuracy": sum(accuracies) / len(accuracies) if accuracies else None,
-        "low": low,
-        "high": high,
-        "learned": sum(value > LEARNED for value in accuracies) if first.task in LEARNING_TASKS else None,
-        "failures": ", ".join(f"{count} {status}" for status, count in failures.items()),
-        "ms_per_step": pd.Series(times).median() if times else None,
-        "keys": " ".join(sorted(run.key for run in runs)),
-    }
+        "group": standing.group, **standing.setting._asdict(), "task": standing.task, "data": standing.data,
+        "attn": standing.attn, "settings": standing.settings, "tested": standing.tested, "n": standing.n,
+        "accuracy": mean, "low": low, "high": high, "learned": standing.learned, "failures": standing.failures,
+        "ms_per_step": standing.ms_per_step, "keys": standing.keys,
+    }  # fmt: skip
 
 
 def leaderboard_report(records: Sequence[RunRecord]) -> Report:
     """Lay the leaderboard out: a table for each scale, protocol and kind of device, floors beneath."""
     if not records:
         return Report([], pd.DataFrame(), notes=["No records yet: train something first, for example with `make run`."])
-    board = leaderboard(records)
-    parts = comparable(records)
+    standings = leaderboard(records)
     tables = []
-    for scale, protocol, device in sorted(parts, key=lambda name: (scale_order(name[0]), name)):
-        rows = board[(board["scale"] == scale) & (board["protocol"] == protocol) & (board["device"] == device)]
-        title = f"scale={scale}, protocol={protocol}, on {device}"
-        tables.append(Table(title, *_grid(rows, parts[scale, protocol, device]), [caption(rows["tested"])]))
+    for setting, runs in sorted(comparable(records).items(), key=lambda item: item[0].order):
+        rows = [standing for standing in standings if standing.setting == setting]
+        tables.append(Table(setting.title, *_grid(rows, floors(runs)), [caption(row.tested for row in rows)]))
     notes = [f"{CELL_LEGEND} Floors need no model. Numbers of two tables are not comparable."]
-    return Report(tables, board, notes=notes)
+    return Report(tables, to_frame(standings), notes=notes)
 
 
 def render(records: Sequence[RunRecord]) -> str:
@@ -91,61 +207,52 @@ def render(records: Sequence[RunRecord]) -> str:
     return write(leaderboard_report(records), "markdown")
 
 
-def cell(row: Any) -> str:
-    """Print a row of the leaderboard in one cell: mean, interval, n, runs that learned, failures."""
-    if row.n == 0:
-        return row.failures
-    learned = "" if pd.isna(row.learned) else f", {row.learned:.0f} learned"
-    failures = f", {row.failures}" if row.failures else ""
-    return f"{100 * row.accuracy:.1f} [{100 * row.low:.1f}, {100 * row.high:.1f}] (n={row.n}{learned}){failures}"
-
-
-def floors(records: Iterable[RunRecord]) -> pd.DataFrame:
-    """Collect what needs no model: task, data, name, accuracy, and the text of its cell; the highest first."""
-    rows = {
-        (run.task, data_name(run), name): (accuracy, bootstrap_interval([accuracy], run.data["sizes"]["test"]))
+def floors(records: Iterable[RunRecord]) -> list[Floor]:
+    """Collect what rules without a model reach on these runs' test splits; the highest first."""
+    accuracies = {
+        (run.task, data_name(run), name): (accuracy, run.data["sizes"]["test"])
         for run in records
         for name, accuracy in run.floors.items()
     }
-    return pd.DataFrame(
-        [
-            (task, data, name, a, f"{100 * a:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
-            for (task, data, name), (a, (low, high)) in sorted(rows.items(), key=lambda item: -item[1][0])
-        ],
-        columns=["task", "data", "name", "accuracy", "text"],
-    )
-
-
-def _grid(rows: pd.DataFrame, records: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
-    columns = list(dict.fromkeys(zip(rows["task"], rows["data"], strict=True)))
-    several = Counter(task for task, _ in columns)
-    heads = [task if several[task] == 1 else f"{task} ({data})" for task, data in columns]
-    labels = [label(attn, settings) for attn, settings in zip(rows["attn"], rows["settings"], strict=True)]
-    rows = rows.assign(label=labels, baseline=rows["attn"].str.startswith(BASELINE))
-    means = rows.groupby(["label", "baseline"], as_index=False)[["accuracy"]].mean()
-    order = sorted(each(means), key=lambda row: (row.baseline, -row.accuracy if pd.notna(row.accuracy) else 1))
-    found = {(row.label, row.task, row.data): cell(row) for row in each(rows)}
-    lines = [[name, *(found.get((name, *column), "") for column in columns)] for name in (row.label for row in order)]
-    beneath = floors(records)
-    by_place = {(row.name, row.task, row.data): row.text for row in each(beneath)}
-    floor_lines = [
-        [f"floor: {name}", *(by_place.get((name, *column), "") for column in columns)]
-        for name in dict.fromkeys(beneath["name"])
+    rows = [
+        Floor(task, data, name, Accuracy.of([accuracy], num_test))
+        for (task, data, name), (accuracy, num_test) in accuracies.items()
     ]
-    return ["attn", *heads], lines + floor_lines
+    return sorted(rows, key=lambda floor: -floor.accuracy.mean)
 
 
-def _settings(run: RunRecord, others: Sequence[RunRecord]) -> str:
-    """Name the settings in which a run differs from others of the same name, task, data, scale, protocol and device."""
-    alike = [
-        _flat(hashed(other.config))
-        for other in others
-        if (other.attn, other.task, data_name(other)) == (run.attn, run.task, data_name(run))
-        and all(getattr(other, name) == getattr(run, name) for name in TABLE_COLUMNS)
-    ]
-    mine = _flat({name: value for name, value in hashed(run.config).items() if name not in ("seed", "prepared")})
-    differing = [f"{name}={mine[name]}" for name in mine if any(other.get(name) != mine[name] for other in alike)]
-    if len(alike) > 1 and not differing:  # in something that only the others have
+def _grid(standings: Sequence[Standing], beneath: Sequence[Floor]) -> tuple[list[str], list[list[str]]]:
+    """Lay one setting out: a row a mechanism, the most accurate on top; baselines and floors beneath."""
+    columns = list(dict.fromkeys((standing.task, standing.data) for standing in standings))
+    data_sets = Counter(task for task, _ in columns)
+    heads = [task if data_sets[task] == 1 else f"{task} ({data})" for task, data in columns]
+    by_label: dict[str, list[Standing]] = {}
+    for standing in sorted(standings, key=lambda standing: standing.label):
+        by_label.setdefault(standing.label, []).append(standing)
+    order = sorted(by_label, key=lambda name: (by_label[name][0].is_baseline, -_mean_accuracy(by_label[name])))
+    cells = {(standing.label, standing.task, standing.data): standing.cell for standing in standings}
+    cells |= {(f"floor: {floor.name}", floor.task, floor.data): str(floor.accuracy) for floor in beneath}
+    names = [*order, *dict.fromkeys(f"floor: {floor.name}" for floor in beneath)]
+    return ["attn", *heads], [[name, *(cells.get((name, *column), "") for column in columns)] for name in names]
+
+
+def _mean_accuracy(standings: Iterable[Standing]) -> float:
+    """Average over tasks; below every accuracy where nothing ended ok."""
+    means = [standing.accuracy.mean for standing in standings if standing.accuracy]
+    return statistics.fmean(means) if means else -1.0
+
+
+def _name(run: RunRecord) -> tuple[str, ...]:
+    """Return what a table names a run by: two of one name are told apart by their settings."""
+    return run.attn, run.task, data_name(run), *Setting.of(run)
+
+
+def _settings(run: RunRecord, namesakes: Sequence[RunRecord]) -> str:
+    """Name the settings in which a run differs from others of its name; `namesakes` has the run itself too."""
+    configs = [_flat(hashed(namesake.config)) for namesake in namesakes]
+    own = _flat({name: value for name, value in hashed(run.config).items() if name not in ("seed", "prepared")})
+    differing = [f"{name}={own[name]}" for name in own if any(config.get(name) != own[name] for config in configs)]
+    if len(configs) > 1 and not differing:  # in something that only the others have
         return run.group
     if len(differing) > SHOWN_SETTINGS:
         return f"{', '.join(differing[:SHOWN_SETTINGS])}, {len(differing) - SHOWN_SETTINGS} more: {run.group}"

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from lra.records.record import BASELINE, RunRecord
 from lra.records.retest_record import Retest
 
-# Runs on different data, or on different kinds of machine, never share a table.
-TABLE_COLUMNS = ["scale", "protocol", "device"]
-STATUS_TEXT = {"out_of_memory": "out of memory"}
 SCALES = ("full", "mini", "smoke")
 TASK_TITLES = {
     "listops": "ListOps", "text": "Text", "retrieval": "Retrieval", "image": "Image", "pathfinder": "Pathfinder",
     "pathx": "Path-X", "avg": "Average",
 }  # fmt: skip
-
-
 TESTED = {"best": "the weights with the best validation accuracy", "last": "the weights of the last step"}
 
 
-def data_name(record: RunRecord | Retest) -> str:
-    """Tell data sets apart: source, variant and the checksum of the test split."""
-    return f"{record.data['source']}, {record.data['variant']}, {record.data['sha256']['test'][:8]}"
+class Setting(NamedTuple):
+    """Under what a run was made: runs at other scales, protocols or kinds of device never share a table."""
+
+    scale: str
+    protocol: str
+    device: str
+
+    @classmethod
+    def of(cls, run: RunRecord) -> Setting:
+        """Return that of a run."""
+        return cls(run.scale, run.protocol, run.device)
+
+    @property
+    def title(self) -> str:
+        """How a table's title says it."""
+        return f"scale={self.scale}, protocol={self.protocol}, on {self.device}"
+
+    @property
+    def order(self) -> tuple[tuple[int, str], Setting]:
+        """Sorts settings: the published size first."""
+        return scale_order(self.scale), self
 
 
 def scale_order(scale: str) -> tuple[int, str]:
@@ -30,20 +44,30 @@ def scale_order(scale: str) -> tuple[int, str]:
     return (SCALES.index(scale) if scale in SCALES else len(SCALES)), scale
 
 
-def comparable(records: Iterable[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:
-    """Divide records into what one board may show: by scale, protocol and kind of device."""
-    found: dict[tuple[str, str, str], list[RunRecord]] = {}
+def comparable(records: Iterable[RunRecord]) -> dict[Setting, list[RunRecord]]:
+    """Divide records into what one board may show: by setting."""
+    boards: dict[Setting, list[RunRecord]] = {}
     for run in records:
-        found.setdefault((run.scale, run.protocol, run.device), []).append(run)
-    return found
+        boards.setdefault(Setting.of(run), []).append(run)
+    return boards
 
 
-def caption(which: Iterable[str]) -> str:
-    """Say whose accuracy a table has."""
-    return f"Tested: {' or '.join(TESTED[name] for name in sorted(set(which)))}."
+def data_name(record: RunRecord | Retest) -> str:
+    """Tell data sets apart: source, variant and the checksum of the test split."""
+    return f"{record.data['source']}, {record.data['variant']}, {record.data['sha256']['test'][:8]}"
 
 
-def label(attn: str, settings: str) -> str:
-    """Name a row."""
-    name = f"baseline: {attn.removeprefix(BASELINE)}" if attn.startswith(BASELINE) else attn
+def status_text(status: str) -> str:
+    """Print a run's status: `out_of_memory` as three words."""
+    return status.replace("_", " ")
+
+
+def caption(weights: Iterable[str]) -> str:
+    """Say which weights a table's accuracies are of, given `best` or `last` for each of them."""
+    return f"Tested: {' or '.join(TESTED[name] for name in sorted(set(weights)))}."
+
+
+def label(run: RunRecord, settings: str = "") -> str:
+    """Name the row of a run, with the settings that tell it from others of its name."""
+    name = f"baseline: {run.attn.removeprefix(BASELINE)}" if run.is_baseline else run.attn
     return f"{name} [{settings}]" if settings else name

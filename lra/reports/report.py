@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import pandas as pd
 
 from lra.errors import InputError
+
+T = TypeVar("T")
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
 MINUS, TIMES, TO = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
@@ -30,6 +32,13 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = ()
+
+    @classmethod
+    def of(
+        cls, title: str, columns: Mapping[str, Callable[[T], str]], rows: Iterable[T], notes: Sequence[str] = ()
+    ) -> Table:
+        """Lay rows out, given for each column its head and what it says of a row."""
+        return cls(title, list(columns), [[text(row) for text in columns.values()] for row in rows], notes)
 
 
 @dataclass
@@ -63,11 +72,6 @@ def write(report: Report, style: str) -> str:
     if style not in layouts:
         raise InputError(f"format must be one of {', '.join(FORMATS)}. Got {style!r}.")
     return layouts[style](report)
-
-
-def each(frame: pd.DataFrame) -> list[Any]:
-    """Return the rows of a frame, with their columns as attributes."""
-    return list(frame.itertuples(index=False))
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

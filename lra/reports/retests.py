@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -11,12 +12,10 @@ import pandas as pd
 from lra.records.record import RunRecord
 from lra.records.retest_record import Retest
 from lra.reports.leaderboard import leaderboard
-from lra.reports.names import data_name, label, scale_order
-from lra.reports.report import Report, Table, each
+from lra.reports.names import Setting, data_name
+from lra.reports.report import Report, Table
 from lra.statistics import sampling_half_width
 
-PLACE = ["scale", "protocol", "device", "task", "data"]
-HEAD = ("attn", "seed", "on its own %", "on these %")
 LEGEND = (
     "The weights of a run that were best on validation, tested again by `python scripts/retest.py`. On its own: the "
     "same weights on the run's own test split. ±: half the 95 % interval that the number of examples alone implies. A "
@@ -25,75 +24,133 @@ LEGEND = (
 )
 
 
-def retest_frame(retests: Sequence[Retest], records: Sequence[RunRecord]) -> pd.DataFrame:
-    """Put retests beside their runs, a row a retest.
+@dataclass(frozen=True)
+class RetestedRun:
+    """A retest beside the run whose weights it tested.
+
+    Attributes:
+        label: the run's mechanism and settings.
+        own_accuracy: what these weights reached on the run's own test split.
+    """
+
+    retest: Retest
+    run: RunRecord
+    label: str
+    own_accuracy: float
+
+    @property
+    def setting(self) -> Setting:
+        """Scale and protocol of the run, and the device of the retest."""
+        return Setting(self.run.scale, self.run.protocol, self.retest.device)
+
+    @property
+    def tested(self) -> str:
+        """What was changed, as on the command line."""
+        return " ".join(
+            f"task.{name}={value if isinstance(value, str) else json.dumps(value)}"
+            for name, value in self.retest.changes.items()
+        )
+
+    @property
+    def num_examples(self) -> int:
+        """How many examples it was tested on."""
+        return self.retest.data["sizes"]["test"]
+
+    @property
+    def own_half_width(self) -> float:
+        """What the size of the run's own test split leaves open."""
+        return sampling_half_width(self.own_accuracy, self.run.data["sizes"]["test"])
+
+    @property
+    def floor(self) -> str:
+        """The name of the best floor."""
+        return max(self.retest.floors, key=lambda name: self.retest.floors[name])
+
+    @property
+    def floor_accuracy(self) -> float:
+        """What it reaches on these examples."""
+        return self.retest.floors[self.floor]
+
+    @property
+    def same_as_floor(self) -> float:
+        """The share of the examples that the run puts into the class that it does."""
+        return self.retest.same_as_floors[self.floor]
+
+    def half_width(self, accuracy: float) -> float:
+        """Return what the number of examples leaves open of an accuracy."""
+        return sampling_half_width(accuracy, self.num_examples)
+
+
+def retested_runs(retests: Sequence[Retest], records: Sequence[RunRecord]) -> list[RetestedRun]:
+    """Set retests beside their runs; those of runs that are not among the records are left out."""
+    runs = {run.key: run for run in records}
+    labels = {standing.group: standing.label for standing in leaderboard(records)}
+    return [
+        RetestedRun(retest, run, labels[run.group], run.test_accuracy)
+        for retest in retests
+        if (run := runs.get(retest.run)) and run.test_accuracy is not None
+    ]
+
+
+def retest_frame(rows: Sequence[RetestedRun]) -> pd.DataFrame:
+    """Put them in a data frame, a row a retest.
 
     Returns:
         Names of the run and where it was tested, label (name and settings), tested (the changes, as on the command
         line), data (source, variant and checksum of these examples), examples and trained_on (how many), own_accuracy
         and own_half_width of the run, accuracy, half_width and loss here, of the best floor its name, accuracy, half
-        width and the share in the same class, key (of the run), commit and date. Retests of runs that are not among
-        the records are left out.
+        width and the share in the same class, key (of the run), commit and date.
     """
-    runs = {run.key: run for run in records if run.test_accuracy is not None}
-    names = {row.group: label(row.attn, row.settings) for row in each(leaderboard(records))}
-    return pd.DataFrame([_row(one, runs[one.run], names) for one in retests if one.run in runs])
-
-
-def _row(one: Retest, run: RunRecord, names: dict[str, str]) -> dict[str, Any]:
-    examples = one.data["sizes"]["test"]
-    floor = max(one.floors, key=lambda name: one.floors[name])
-    assert run.test_accuracy is not None
-    return {
-        **{name: getattr(run, name) for name in ("scale", "protocol")},
-        "device": one.device,
-        **{name: getattr(run, name) for name in ("task", "attn", "seed")},
-        "label": names[run.group],
-        "tested": " ".join(
-            f"task.{name}={value if isinstance(value, str) else json.dumps(value)}"
-            for name, value in one.changes.items()
-        ),
-        "data": data_name(one),
-        "examples": examples,
-        "trained_on": one.trained_on,
-        "own_accuracy": run.test_accuracy,
-        "own_half_width": sampling_half_width(run.test_accuracy, run.data["sizes"]["test"]),
-        "accuracy": one.accuracy,
-        "half_width": sampling_half_width(one.accuracy, examples),
-        "loss": one.loss,
-        "floor": floor,
-        "floor_accuracy": one.floors[floor],
-        "floor_half_width": sampling_half_width(one.floors[floor], examples),
-        "same_as_floor": one.same_as_floors[floor],
-        "key": run.key,
-        "commit": one.commit,
-        "date": one.date,
-    }
+    return pd.DataFrame([_frame_row(row) for row in rows])
 
 
 def retest_report(retests: Sequence[Retest], records: Sequence[RunRecord]) -> Report:
     """Lay them out: a table for each set of examples, scale, protocol and device, the most accurate first."""
-    frame = retest_frame(retests, records)
-    if frame.empty:
-        return Report([], frame, notes=["None of these runs was tested again yet: see `python scripts/retest.py`."])
-    groups = {tuple(map(str, place)): rows for place, rows in frame.groupby(PLACE)}
-    tables = []
-    for place in sorted(groups, key=lambda place: (scale_order(place[0]), place)):
-        scale, protocol, device, task, data = place
-        rows = each(groups[place].sort_values("accuracy", ascending=False, kind="stable"))
-        first = rows[0]
-        lines = [
-            [row.label, str(row.seed), _percent(row.own_accuracy, row.own_half_width),
-             _percent(row.accuracy, row.half_width), f"{100 * row.same_as_floor:.1f}"]
-            for row in rows
-        ]  # fmt: skip
-        lines.append([f"floor: {first.floor}", "", "", _percent(first.floor_accuracy, first.floor_half_width), ""])
-        title = f"{task}, scale={scale}, protocol={protocol}, on {device}: {first.tested or 'the examples of the run'}"
-        notes = [f"{first.examples:,} examples: {data}."]
-        if tainted := [f"{row.label}, seed {row.seed}, {row.trained_on:,}" for row in rows if row.trained_on]:
-            notes.append(f"Trained on some of these examples: {'; '.join(tainted)}.")
-        tables.append(Table(title, [*HEAD, f"same as {first.floor} %"], lines, notes))
-    return Report(tables, frame, notes=[LEGEND])
+    rows = retested_runs(retests, records)
+    if not rows:
+        notes = ["None of these runs was tested again yet: see `python scripts/retest.py`."]
+        return Report([], pd.DataFrame(), notes=notes)
+    parts: dict[tuple[Setting, str, str], list[RetestedRun]] = {}
+    for row in rows:
+        parts.setdefault((row.setting, row.run.task, data_name(row.retest)), []).append(row)
+    tables = [
+        _table(setting, task, data, sorted(part, key=lambda row: -row.retest.accuracy))
+        for (setting, task, data), part in sorted(parts.items(), key=lambda item: (item[0][0].order, item[0][1:]))
+    ]
+    return Report(tables, retest_frame(rows), notes=[LEGEND])
+
+
+def _table(setting: Setting, task: str, data: str, rows: Sequence[RetestedRun]) -> Table:
+    first = rows[0]
+    columns = {
+        "attn": lambda row: row.label,
+        "seed": lambda row: str(row.run.seed),
+        "on its own %": lambda row: _percent(row.own_accuracy, row.own_half_width),
+        "on these %": lambda row: _percent(row.retest.accuracy, row.half_width(row.retest.accuracy)),
+        f"same as {first.floor} %": lambda row: f"{100 * row.same_as_floor:.1f}",
+    }
+    notes = [f"{first.num_examples:,} examples: {data}."]
+    if tainted := [
+        f"{row.label}, seed {row.run.seed}, {row.retest.trained_on:,}" for row in rows if row.retest.trained_on
+    ]:
+        notes.append(f"Trained on some of these examples: {'; '.join(tainted)}.")
+    table = Table.of(f"{task}, {setting.title}: {first.tested or 'the examples of the run'}", columns, rows, notes)
+    floor = _percent(first.floor_accuracy, first.half_width(first.floor_accuracy))
+    table.rows = [*table.rows, [f"floor: {first.floor}", "", "", floor, ""]]
+    return table
+
+
+def _frame_row(row: RetestedRun) -> dict[str, Any]:
+    run, retest = row.run, row.retest
+    return {
+        **row.setting._asdict(), "task": run.task, "attn": run.attn, "seed": run.seed, "label": row.label,
+        "tested": row.tested, "data": data_name(retest), "examples": row.num_examples,
+        "trained_on": retest.trained_on, "own_accuracy": row.own_accuracy, "own_half_width": row.own_half_width,
+        "accuracy": retest.accuracy, "half_width": row.half_width(retest.accuracy), "loss": retest.loss,
+        "floor": row.floor, "floor_accuracy": row.floor_accuracy,
+        "floor_half_width": row.half_width(row.floor_accuracy), "same_as_floor": row.same_as_floor, "key": run.key,
+        "commit": retest.commit, "date": retest.date,
+    }  # fmt: skip
 
 
 def _percent(accuracy: float, half_width: float) -> str:

@@ -12,7 +12,8 @@ import re
 import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,48 @@ import pandas as pd
 
 from lra.records.collection import load_records
 from lra.records.record import RunRecord
-from lra.reports.names import STATUS_TEXT
+from lra.reports.names import status_text
 from lra.reports.report import Report, Table, write
 
 SECONDS = 10.0
 LATEST = 10
-HEAD = ("task", "attn", "protocol", "scale", "seed", "status", "steps", "of", "validation %", "time left", "since")
 HOLDER = re.compile(r"process (?P<process>\d+) on (?P<host>.*), since (?P<since>.*)")
 UNDER_WAY = ["running", "elsewhere"]
 NOT_FINISHED = ["stopped", "failed", "interrupted"]
 RESULTS = ["out of memory", "diverged"]
 CLEAR = "\033[2J\033[H"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is: `steps` of `of`; None where it has not been validated, and where it does not go on."""
+
+    task: str
+    attn: str
+    protocol: str
+    scale: str
+    seed: int
+    status: str
+    steps: int
+    of: int
+    val_accuracy: float | None
+    seconds_left: float | None
+    since: str
+
+
+COLUMNS: dict[str, Callable[[RunState], str]] = {
+    "task": lambda state: state.task,
+    "attn": lambda state: state.attn,
+    "protocol": lambda state: state.protocol,
+    "scale": lambda state: state.scale,
+    "seed": lambda state: str(state.seed),
+    "status": lambda state: state.status,
+    "steps": lambda state: f"{state.steps:,}",
+    "of": lambda state: f"{state.of:,}",
+    "validation %": lambda state: "" if state.val_accuracy is None else f"{100 * state.val_accuracy:.1f}",
+    "time left": lambda state: "" if state.seconds_left is None else _duration(state.seconds_left),
+    "since": lambda state: state.since,
+}
 
 
 def watch(results_dir: Path, *, once: bool = False, seconds: float = SECONDS) -> None:
@@ -54,28 +86,27 @@ def watch_report(results_dir: Path) -> Report:
         last validation pass and the seconds left at the pace so far (without evaluation); NaN where there was none yet.
     """
     records = {run.key: run for run in load_records(results_dir)}
-    rows = []
+    states = []
     for path in sorted((results_dir / "runs").glob("*/*/*/config.json")):
         known = records.get(path.parent.name)
         if known is None or not known.is_final:
-            rows.append(_begun(path, known))
+            states.append(_begun(path, known))
             records.pop(path.parent.name, None)
-    rows += [_ended(run) for run in sorted(records.values(), key=lambda run: run.date or "", reverse=True)]
-    frame = pd.DataFrame(rows, columns=[*HEAD[:8], "val_accuracy", "seconds_left", "since"])
-    counts = Counter(row["status"] for row in rows)
+    states += [_ended(run) for run in sorted(records.values(), key=lambda run: run.date or "", reverse=True)]
+    frame = pd.DataFrame([asdict(state) for state in states], columns=[field.name for field in fields(RunState)])
+    counts = Counter(state.status for state in states)
     order = [*UNDER_WAY, *NOT_FINISHED, *RESULTS, "ok"]
     summary = ", ".join(f"{counts[name]} {name}" for name in sorted(counts, key=order.index)) or "Nothing has begun."
     groups = [
-        ("Under way", UNDER_WAY, len(rows)),
-        ("Not finished, and not running: the same command goes on with them", NOT_FINISHED, len(rows)),
-        ("Failures that are results", RESULTS, len(rows)),
+        ("Under way", UNDER_WAY, len(states)),
+        ("Not finished, and not running: the same command goes on with them", NOT_FINISHED, len(states)),
+        ("Failures that are results", RESULTS, len(states)),
         (f"Ended ok, the last {LATEST}", ["ok"], LATEST),
     ]
     tables = []
     for title, statuses, most in groups:
-        lines = [_line(row) for row in rows if row["status"] in statuses][:most]
-        if lines:
-            tables.append(Table(title, HEAD, lines))
+        if rows := [state for state in states if state.status in statuses][:most]:
+            tables.append(Table.of(title, COLUMNS, rows))
     note = (
         "Time left: at the pace of training so far, from the last validation pass on and without evaluation; patience "
         "may end a run earlier. Elsewhere: begun on another machine, whose processes cannot be seen from here."
@@ -104,7 +135,7 @@ def _holder(folder: Path) -> tuple[str, str]:
     return "running", found["since"]
 
 
-def _begun(path: Path, record: RunRecord | None) -> dict[str, Any]:
+def _begun(path: Path, record: RunRecord | None) -> RunState:
     config = json.loads(path.read_text())
     points = _points(path.with_name("metrics.jsonl"))
     last = points[-1] if points else {}
@@ -113,20 +144,17 @@ def _begun(path: Path, record: RunRecord | None) -> dict[str, Any]:
     if status == "stopped" and record is not None:
         status = record.status
     left = last["train_seconds"] / steps * (of - steps) if steps and status in UNDER_WAY else None
-    return {
-        "task": config["task"]["name"], "attn": config["attn"]["name"], "protocol": config["protocol"]["name"],
-        "scale": config["scale"], "seed": config["seed"], "status": status, "steps": steps, "of": of,
-        "val_accuracy": last.get("val_accuracy"), "seconds_left": left, "since": since,
-    }  # fmt: skip
+    task, attn, protocol = (config[name]["name"] for name in ("task", "attn", "protocol"))
+    accuracy = last.get("val_accuracy")
+    return RunState(task, attn, protocol, config["scale"], config["seed"], status, steps, of, accuracy, left, since)
 
 
-def _ended(run: RunRecord) -> dict[str, Any]:
-    names = ("task", "attn", "protocol", "scale", "seed", "steps")
-    return {
-        **{name: getattr(run, name) for name in names}, "status": STATUS_TEXT.get(run.status, run.status),
-        "of": run.config.get("trainer", {}).get("steps", run.steps), "val_accuracy": run.val_accuracy,
-        "seconds_left": None, "since": run.date or "",
-    }  # fmt: skip
+def _ended(run: RunRecord) -> RunState:
+    steps = run.config.get("trainer", {}).get("steps", run.steps)
+    return RunState(
+        run.task, run.attn, run.protocol, run.scale, run.seed, status_text(run.status), run.steps, steps,
+        run.val_accuracy, None, run.date or "",
+    )  # fmt: skip
 
 
 def _points(path: Path) -> Sequence[dict[str, Any]]:
@@ -138,14 +166,6 @@ def _points(path: Path) -> Sequence[dict[str, Any]]:
         except ValueError:
             break
     return found
-
-
-def _line(row: dict[str, Any]) -> list[str]:
-    accuracy, left = row["val_accuracy"], row["seconds_left"]
-    return [
-        *(str(row[name]) for name in HEAD[:6]), f"{row['steps']:,}", f"{row['of']:,}",
-        "" if accuracy is None else f"{100 * accuracy:.1f}", "" if left is None else _duration(left), row["since"],
-    ]  # fmt: skip
 
 
 def _duration(seconds: float) -> str:

@@ -25,7 +25,7 @@ from lra.errors import InputError
 from lra.machine.environment import current_commit, describe_environment, now
 from lra.machine.stopping import StopRequest
 from lra.records.identity import ADDED
-from lra.records.record import BASELINE, WEIGHTS_NAME, RunRecord
+from lra.records.record import WEIGHTS_NAME, RunRecord
 from lra.records.retest_record import RETESTS_NAME, REWRITTEN, Retest, key_of, read_retests, write_retests
 from lra.runs.factory import make_model, make_trainer
 from lra.tasks import Split, Task
@@ -133,7 +133,7 @@ def load_model(record: RunRecord, folder: Path, own: Task, device: torch.device)
         InputError: it has none, or they are of other code than this.
     """
     attn, path = record.config["attn"], folder / WEIGHTS_NAME
-    if record.attn.startswith(BASELINE):
+    if record.is_baseline:
         raise InputError(f"Run {record.key} is a {record.attn}: only attention mechanisms can be tested again.")
     if not path.exists():
         raise InputError(f"Run {record.key} has no {path}: a run leaves it there, and collected records have none.")

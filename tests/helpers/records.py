@@ -16,6 +16,9 @@ PUBLISHED = ROOT / "results" / "published"
 GENERATED = {"source": "generated", "variant": "brackets", "sizes": {"test": 10000}, "sha256": {"test": "ab" * 32}}
 
 
+LABELLED = np.random.default_rng(0).integers(0, 10, 10000).astype(np.uint8)  # true classes of a test split
+
+
 def record(attn: str, seed: int, accuracy: float | None, status="ok", task="listops", **more) -> RunRecord:
     """A record whose key and group are names."""
     group = more.pop("group", f"{task}-{attn}")
@@ -64,3 +67,8 @@ def with_published(results_dir: Path) -> Path:
     results_dir.mkdir(parents=True, exist_ok=True)
     (results_dir / "published").symlink_to(PUBLISHED)
     return results_dir
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

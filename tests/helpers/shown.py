@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+from scripts import report
 from tests.helpers.records import record, saved, with_published
 
 ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -40,3 +42,9 @@ def shown(results_dir: Path) -> Path:
     ]  # fmt: skip
     (folder / "cpu-attention.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return results_dir
+
+
+def printed(capsys: Any, *words: str) -> str:
+    """What the script prints for these arguments."""
+    assert report.main(list(words)) == 0
+    return capsys.readouterr().out

@@ -1,19 +1,14 @@
-"""The published numbers' form, and what stands beside them."""
+"""The published numbers' form."""
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
-import pytest
+import pandas as pd
 
 from lra.papers.published import METRICS, find_model
-from lra.papers.tables import paper_report
-from lra.reports.report import write
 from tests.helpers.configurations import CONFIGS, EXPERIMENTS, choices
-from tests.helpers.published import MODELS, NUMBERS, RESULTS, TABLES
-from tests.helpers.records import GENERATED, record
+from tests.helpers.published import MODELS, NUMBERS, TABLES
 
 TASKS = {*choices("task"), "avg", "all"}
 
@@ -38,7 +33,7 @@ def test_the_numbers_have_the_form_that_is_documented():
 def test_averages_are_those_of_their_rows():
     """Of the tables that are set beside ours; the one that is known to be misprinted says so."""
     for name in ("skeinformer_table1", "lra_table1", "nystromformer_lra"):
-        numbers = TABLES[name].numbers
+        numbers = pd.DataFrame(TABLES[name].numbers)
         wide = numbers.pivot(index="model", columns="task", values="value")
         means = wide.drop(columns=["avg", "pathx"], errors="ignore").mean(axis=1)
         wrong = set(wide.index[(means - wide["avg"]).abs() > 0.011])
@@ -57,7 +52,7 @@ def test_every_row_of_a_table_with_runs_finds_its_mechanism():
         assert table.experiment in ("", *EXPERIMENTS)
         if table.experiment and table.source:
             experiment = EXPERIMENTS[table.experiment]
-            for row in table.numbers.itertuples():
+            for row in table.numbers:
                 ours = find_model(MODELS, table.source, row.model, row.task)
                 assert ours is not None
                 assert ours.attn in experiment.attns
@@ -67,167 +62,3 @@ def test_every_row_of_a_table_with_runs_finds_its_mechanism():
 def test_every_experiment_has_a_table():
     assert set(EXPERIMENTS) <= set(TABLES)
     assert {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")} == set(EXPERIMENTS)
-
-
-def beside(name: str, *records) -> tuple:
-    table = TABLES[name]
-    report = paper_report(table, MODELS, EXPERIMENTS.get(table.experiment), records, RESULTS / "benchmarks")
-    return report, write(report, "markdown")
-
-
-LAST = {"attn": {"name": "vmean"}, "protocol": {"name": "skeinformer", "tested": "last"}}
-
-
-def test_ours_at_the_published_size_stands_beside_the_papers_with_the_difference():
-    runs = [
-        record("vmean", seed, 0.1, scale="full", config={**LAST, "seed": seed}, last_test_accuracy=accuracy,
-               device="cuda", group="v", command="python run.py experiment=skeinformer_table1 seed=0")
-        for seed, accuracy in enumerate([0.28, 0.29, 0.30])
-    ]  # fmt: skip
-    report, text = beside("skeinformer_table1", *runs)
-    assert "### ListOps, scale=full: test accuracy in %" in text
-    assert re.search(
-        r"\| vmean +\| vmean +\| 29.0 \[2\d.\d, 3\d.\d\] \(n=3\) \| 28.78 +\| +\+0.2 +\| generated data", text
-    )
-    assert re.search(r"\| standard +\| softmax_materialised +\| not measured +\| 38.15", text)
-    assert "Tested: the weights of the last step." in text
-    assert "floor: root_operator" in text
-    row = report.frame[report.frame["n"] > 0].iloc[0]
-    assert row["keys"] == "v-0 v-1 v-2"
-    assert row["value"] == pytest.approx(29.0)
-    assert row["published_at_full_size"] == 28.78
-
-
-@pytest.mark.parametrize(("source", "marked"), [("generated", False), ("released", True)])
-def test_the_papers_own_sampling_error_counts_where_its_test_examples_are_not_ours(source, marked):
-    # 2.4 points less than 28.78, with 2,000 examples each: 1.9 of them may be ours, and 2.0 the paper's.
-    data = {**GENERATED, "source": source, "sizes": {"test": 2000}}
-    run = record("vmean", 0, 0.2638, scale="full", device="cuda", data=data)
-    _, text = beside("skeinformer_table1", run)
-    assert ("\N{MINUS SIGN}2.4*" in text) == marked
-    assert ("\N{MINUS SIGN}2.4 " in text) != marked
-
-
-def test_a_difference_outside_our_interval_is_marked_and_own_settings_are_named():
-    run = record(
-        "vmean", 0, 0.5, scale="full", device="cuda", command="python run.py attn=vmean scale=full trainer.steps=5"
-    )
-    _, text = beside("skeinformer_table1", run)
-    assert "+21.2*" in text
-    assert "generated data; trainer.steps=5" in text
-
-
-def test_a_smaller_scale_never_stands_in_a_column_of_published_numbers():
-    report, text = beside("skeinformer_table1", record("vmean", 0, 0.9))
-    part = text.split("### ListOps, scale=mini")[1]
-    assert "paper, full size, for reference" in part
-    assert "difference" not in part.split("\n\n")[1]
-    assert "ours and the reference are not comparable" in part
-    assert "Nothing is measured at the published size" in text
-    assert report.frame["difference"].isna().all()
-
-
-def test_other_protocols_stay_out():
-    _, text = beside("lra_table1", record("vmean", 0, 0.9), record("reformer", 0, 0.9))
-    assert "scale=mini" not in text
-
-
-def test_the_average_needs_all_tasks():
-    tasks = ("text", "listops", "retrieval", "pathfinder", "image")
-    runs = [record("vmean", 0, 0.5, task=task, scale="full", device="cuda") for task in tasks]
-    assert "### Average" not in beside("skeinformer_table1", *runs[1:])[1]
-    report, text = beside("skeinformer_table1", *runs)
-    assert re.search(r"\| vmean \| 50.0 \[49.6, 50.4\] \| 53.98 \| +.4.0\* \|", text.split("### Average")[1])
-    average = report.frame[(report.frame["task"] == "avg") & (report.frame["n"] > 0)].iloc[0]
-    assert len(average["keys"].split()) == 5
-
-
-def test_a_papers_row_may_be_two_mechanisms_here():
-    runs = [record("performer", 0, 0.2, protocol="lra"), record("performer_relu", 0, 0.3, protocol="lra", task="text")]
-    report, _ = beside("lra_table1", *runs)
-    found = report.frame[report.frame["n"] > 0].set_index("task")["attn"].to_dict()
-    assert found == {"listops": "performer", "text": "performer_relu"}
-
-
-def test_costs_come_from_the_same_runs_as_ratios():
-    run = record("vmean", 0, 0.5, scale="full", device="cuda", ms_per_step=600.0, micro_batch=512, batch_size=512)
-    report, text = beside("skeinformer_table2", run)
-    assert re.search(r"\| vmean +\| vmean +\| 10.00 \(n=1\) +\| +4.14 \| +. 2.42 \|", text)
-    assert not report.frame[report.frame["metric"] == "max_micro_batch"]["n"].any()  # it was chosen, not sought
-    run.config = {**run.config, "trainer": {"micro_batch": "auto"}}
-    report, _ = beside("skeinformer_table2", run)
-    full = report.frame[report.frame["scale"] == "full"]
-    assert full[full["metric"] == "max_micro_batch"]["value"].dropna().tolist() == [512]
-
-
-def test_a_mechanism_that_the_paper_has_not_stands_beneath_its_rows():
-    runs = [
-        record(name, 0, 0.4, scale=scale, group=f"{name} {scale}", device="cuda")
-        for name in ("mine", "baseline_ngrams")
-        for scale in ("full", "mini")
-    ]
-    report, text = beside("skeinformer_table1", *runs, record("mine", 1, 0.4, task="pathx", scale="full"))
-    part = text.split("### ListOps, scale=full")[1].split("### ")[0]
-    assert re.search(r"\| skeinformer_no_pilot .*\n\| \(not in the paper\) +\| mine +\| 40.0 \[.*\(n=1\) +\| +\|", part)
-    rows = report.frame[report.frame["model"] == ""]
-    assert rows[["attn", "task"]].drop_duplicates().to_numpy().tolist() == [["mine", "listops"]]
-    assert rows["published_at_full_size"].isna().all()
-    _, costs = beside("skeinformer_table2", record("mine", 0, 0.4, scale="full", ms_per_step=60.0))
-    assert re.search(r"\(not in the paper\) +\| mine +\| 1.00 \(n=1\)", costs)
-
-
-def benchmark_file(folder: Path, target: str, rows: list[dict]) -> None:
-    folder.mkdir(exist_ok=True)
-    lines = [json.dumps({"status": "ok", "device": "cpu", "direction": "step", **row}) for row in rows]
-    (folder / f"cpu-{target}.jsonl").write_text("\n".join(lines) + "\n")
-
-
-def test_speed_ups_are_over_stored_scores_of_the_same_length_and_file(tmp_path):
-    benchmark_file(tmp_path, "model", [
-        {"backbone": "softmax_materialised", "n": 1024, "ms": 30.0},
-        {"backbone": "linformer", "n": 1024, "ms": 12.0},
-        {"backbone": "linformer", "n": 1024, "ms": 1.0, "direction": "forward"},
-        {"backbone": "softmax_materialised", "n": 4096, "status": "not started (predicted 29 s)"},
-        {"backbone": "linformer", "n": 4096, "ms": 50.0},
-    ])  # fmt: skip
-    report = paper_report(TABLES["lra_table2"], MODELS, None, [], tmp_path)
-    text = write(report, "markdown")
-    assert re.search(r"\| linformer +\| linformer +\| +2.5 \| +1.2 \|", text)
-    assert "text 4000: ours" not in text
-    found = report.frame.set_index("model")
-    assert found.loc["linformer", ["value", "length", "published_at_full_size", "device"]].tolist() == [
-        2.5, "1000", 1.2, "cpu",
-    ]  # fmt: skip
-    assert set(found["keys"]) == {f"{tmp_path.name}/cpu-model.jsonl"}
-
-
-def test_counted_operations_show_both_terms_and_why_they_are_not_the_papers(tmp_path):
-    benchmark_file(tmp_path, "flops", [
-        {"backbone": "informer", "quadratic": 9.0, "linear": 9.0, "reason": ""},
-        {"backbone": "informer_padding_mask", "quadratic": 1.0, "linear": 2.031, "reason": "it scores all"},
-        {"backbone": "softmax_materialised", "quadratic": 2.0, "linear": 0.001, "reason": ""},
-    ])  # fmt: skip
-    text = write(paper_report(TABLES["skeinformer_table3"], MODELS, None, [], tmp_path), "markdown")
-    assert re.search(r"\| informer +\| informer_padding_mask +\| 1.00 n² p \+ 2.03 n d p \| +3 \| it scores all", text)
-    assert re.search(r"\| standard +\| softmax_materialised +\| 2.00 n² p +\| +2 \|\n", text)
-    assert r"2.00 n$^2$ p" in write(paper_report(TABLES["skeinformer_table3"], MODELS, None, [], tmp_path), "latex")
-
-
-def test_largest_batches_stand_apart_from_what_training_measured(tmp_path):
-    benchmark_file(tmp_path, "max_batch", [{"backbone": "vmean", "task": "image", "largest": 128}])
-    run = record("vmean", 0, 0.5, scale="full", ms_per_step=600.0)
-    report = paper_report(TABLES["skeinformer_table2"], MODELS, EXPERIMENTS["skeinformer_table1"], [run], tmp_path)
-    assert re.search(r"\| vmean +\| vmean +\| +128 \| +256 \|", write(report, "markdown"))
-    assert report.frame["value"].dropna().tolist() == [10.0, 128.0]
-
-
-def test_what_no_benchmark_has_measured_is_said(tmp_path):
-    for name, target in (("lra_table2", "model"), ("skeinformer_table3", "flops")):
-        text = write(paper_report(TABLES[name], MODELS, None, [], tmp_path), "markdown")
-        assert f"by `python scripts/benchmark.py {target}`; not measured yet." in text
-
-
-def test_an_experiment_without_published_numbers_shows_ours_alone():
-    _, text = beside("controlled", record("vmean", 0, 0.5, protocol="controlled", scale="full"))
-    assert "| vmean" in text
-    assert "paper" not in text.split("### ListOps")[1].split("\n\n")[1]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lra.papers.matching import PUBLISHED_SCALE
-from lra.papers.published import METRICS, find_model, load_models, load_numbers, load_tables, printed
+from lra.papers.matching import AVERAGE, PUBLISHED_SCALE
+from lra.papers.published import METRICS, Model, PublishedNumber, find_model, load_models, load_tables, read_numbers
 from lra.records.record import RunRecord
 from lra.reports.costs import machine_of
-from lra.reports.leaderboard import floors, leaderboard
-from lra.reports.names import TABLE_COLUMNS, TASK_TITLES, comparable, label
-from lra.reports.report import each
+from lra.reports.leaderboard import Standing, floors, leaderboard
+from lra.reports.names import TASK_TITLES, Setting, comparable
 
 MISSING = "\N{EN DASH}"
 NAN = math.nan
@@ -36,69 +35,91 @@ class Line(NamedTuple):
     point: dict[str, Any] | None = None
 
 
+class Costs(NamedTuple):
+    """Means over the runs of a group; NaN where there are none."""
+
+    ms_per_step: float = NAN
+    peak_mib: float = NAN
+    mflop: float = NAN
+
+    @classmethod
+    def of(cls, runs: Sequence[RunRecord]) -> Costs:
+        """Average what the runs that ended ok have."""
+        ok = [run for run in runs if run.status == "ok"]
+        return cls(
+            _mean([run.ms_per_step for run in ok if run.ms_per_step is not None]),
+            _mean([run.peak_memory_bytes / 2**20 for run in ok if run.peak_memory_bytes is not None]),
+            _mean([run.training_flops * 1e-6 for run in ok if run.training_flops is not None]),
+        )
+
+
+NO_COSTS = Costs()
+
+
+class Paper(NamedTuple):
+    """An accuracy that a paper prints of one of our mechanisms: where, under which name, what, how it differs."""
+
+    source: str
+    model: str
+    value: str
+    note: str
+
+
 def measured_lines(records: Sequence[RunRecord], results_dir: Path) -> list[Line]:
     """Make a row of every group of runs, and of every floor."""
-    if not records:
-        return []
     papers = _papers(results_dir)
-    runs = {run.key: run for run in records}
-    lines = [_measured(row, [runs[key] for key in row.keys.split()], papers) for row in each(leaderboard(records))]
-    for place, chosen in comparable(records).items():
-        for row in each(floors(chosen)):
-            value, interval = row.text.split(" ", 1)
-            cells = _cells(f"floor: {row.name}", row.task, place, row.data, float(value), interval)
-            lines.append(Line("", cells))
+    lines = [_measured(standing, papers) for standing in leaderboard(records)]
+    for setting, runs in comparable(records).items():
+        for floor in floors(runs):
+            reached = round(100 * floor.accuracy.mean, 1)
+            name = f"floor: {floor.name}"
+            lines.append(Line("", _cells(name, floor.task, setting, floor.data, reached, floor.accuracy.interval)))
     return lines
 
 
-def _measured(row: Any, runs: Sequence[RunRecord], papers: dict[tuple[str, str, str], list[list[str]]]) -> Line:
-    place = tuple(getattr(row, name) for name in TABLE_COLUMNS)
-    good = [run for run in runs if run.status == "ok"]
-    costs = {
-        name: _mean([value * factor for run in good if (value := getattr(run, name)) is not None])
-        for name, factor in (("ms_per_step", 1), ("peak_memory_bytes", 2**-20), ("training_flops", 1e-6))
-    }
-    name = label(row.attn, row.settings)
-    accuracy, low, high = (100 * value if row.n else NAN for value in (row.accuracy or 0, row.low or 0, row.high or 0))
-    interval = f"[{low:.1f}, {high:.1f}]" if row.n else row.failures
-    beside = papers.get((row.attn, row.protocol, row.task), []) if row.scale == PUBLISHED_SCALE else []
+def _measured(standing: Standing, papers: Mapping[tuple[str, str, str], Sequence[Paper]]) -> Line:
+    setting, task, name = standing.setting, standing.task, standing.label
+    costs = Costs.of(sorted(standing.runs, key=lambda run: run.key))
+    accuracy, low, high = (100 * value for value in standing.accuracy or (NAN, NAN, NAN))
+    interval = standing.accuracy.interval if standing.accuracy else standing.failures
+    published: Sequence[Paper] = []
+    if setting.scale == PUBLISHED_SCALE:
+        published = papers.get((standing.attn, setting.protocol, task), [])
     cells = _cells(
-        name, row.task, place, row.data, accuracy, interval, n=row.n, costs=costs, failures=row.failures,
-        paper="; ".join(f"{value} ({source})" for source, _, value, _ in beside),
+        name, task, setting, standing.data, accuracy, interval, n=standing.n, costs=costs, failures=standing.failures,
+        paper="; ".join(f"{paper.value} ({paper.source})" for paper in published),
     )  # fmt: skip
+    reached = f"{accuracy:.1f} % {interval}, seeds: {standing.n}" if standing.n else standing.failures
     detail = {
-        "title": f"{name} on {TASK_TITLES.get(row.task, row.task)}",
+        "title": f"{name} on {TASK_TITLES.get(task, task)}",
         "facts": [
-            ["Scale, protocol, device", ", ".join(place)],
-            ["Test accuracy", f"{accuracy:.1f} % {interval}, seeds: {row.n}" if row.n else row.failures],
-            ["Weights tested", row.tested], ["Data", row.data], ["Failures", row.failures],
-            *([f"Published, {source}: {model}", f"{value} {note}"] for source, model, value, note in beside),
+            ["Scale, protocol, device", ", ".join(setting)], ["Test accuracy", reached],
+            ["Weights tested", standing.tested], ["Data", standing.data], ["Failures", standing.failures],
+            *([f"Published, {paper.source}: {paper.model}", f"{paper.value} {paper.note}"] for paper in published),
         ],
-        "runs": [run.key for run in sorted(runs, key=lambda run: run.seed)],
+        "runs": [run.key for run in sorted(standing.runs, key=lambda run: (run.seed, run.key))],
     }  # fmt: skip
     point = {
-        "name": name, "task": row.task, "accuracy": accuracy, "low": low, "high": high,
-        "place": [*place, row.data, machine_of(runs[0])],
-        "costs": list(costs.values()),
+        "name": name, "task": task, "accuracy": accuracy, "low": low, "high": high,
+        "place": [*setting, standing.data, machine_of(min(standing.runs, key=lambda run: run.key))],
+        "costs": list(costs),
     }  # fmt: skip
-    return Line(row.group, cells, detail, point if row.n else None)
+    return Line(standing.group, cells, detail, point if standing.n else None)
 
 
 def _cells(
     name: str,
     task: str,
-    place: Sequence[str],
+    setting: Setting,
     data: str,
     accuracy: float,
     interval: str,
     *,
     n: int | None = None,
-    costs: dict[str, float] | None = None,
+    costs: Costs = NO_COSTS,
     failures: str = "",
     paper: str = "",
 ) -> dict[str, Cell]:
-    time, memory, flops = (costs or dict.fromkeys("tmf", NAN)).values()
-    scale, protocol, device = place
     return {
         "name": Cell("mechanism", name),
         "task": Cell("task", task),
@@ -106,12 +127,12 @@ def _cells(
         "interval": Cell("95 % interval", interval),
         "n": Cell("seeds", "" if n is None else f"{n}", NAN if n is None else n),
         "paper": Cell("published %", paper),
-        "ms": Cell("ms / step", _number(time, "{:,.1f}"), time),
-        "memory": Cell("peak MiB", _number(memory, "{:,.0f}"), memory),
-        "flops": Cell("MFLOP", _number(flops, "{:,.0f}"), flops),
-        "scale": Cell("scale", scale),
-        "protocol": Cell("protocol", protocol),
-        "device": Cell("device", device),
+        "ms": Cell("ms / step", _number(costs.ms_per_step, "{:,.1f}"), costs.ms_per_step),
+        "memory": Cell("peak MiB", _number(costs.peak_mib, "{:,.0f}"), costs.peak_mib),
+        "flops": Cell("MFLOP", _number(costs.mflop, "{:,.0f}"), costs.mflop),
+        "scale": Cell("scale", setting.scale),
+        "protocol": Cell("protocol", setting.protocol),
+        "device": Cell("device", setting.device),
         "failures": Cell("failures", failures),
         "data": Cell("data", data),
     }
@@ -120,49 +141,58 @@ def _cells(
 def published_lines(results_dir: Path) -> list[Line]:
     """Make a row of every published number."""
     models = load_models(results_dir)
-    tables = {(table.source, row.table): name for name, table in load_tables(results_dir).items()
-              for row in each(table.numbers.head(1))}  # fmt: skip
+    tables = {
+        (number.source, number.table): name
+        for name, table in load_tables(results_dir).items()
+        for number in table.numbers[:1]
+    }
     lines = []
-    for index, row in enumerate(each(load_numbers(results_dir))):
-        model = find_model(models, row.source, row.model, row.task)
-        metric = METRICS[row.metric].title if row.metric in METRICS else row.metric.replace("_", " ")
-        facts = [
-            ["Publication", f"{row.source} {row.year}, {row.table}"], ["What", metric],
-            ["Value as printed", f"{printed(row)} {row.unit}"], ["Length", row.length], ["Note", row.note],
-            ["Mechanism here", f"{model.attn}, protocol={model.protocol}" if model else "none"],
-            ["How it differs", model.note if model else ""],
-        ]  # fmt: skip
-        commands = []
-        if model and row.task in TASK_TITLES and row.task != "avg":
-            commands.append(f"python run.py task={row.task} attn={model.attn} protocol={model.protocol}")
-        if (row.source, row.table) in tables:
-            commands.append(f"python scripts/report.py table={tables[row.source, row.table]}")
+    for index, number in enumerate(read_numbers(results_dir)):
+        model = find_model(models, number.source, number.model, number.task)
         cells = {
-            "name": Cell("model", row.model),
-            "task": Cell("task", row.task),
-            "value": Cell("value as printed", printed(row), row.value),
-            "unit": Cell("unit", row.unit),
-            "metric": Cell("metric", row.metric.replace("_", " ")),
-            "source": Cell("source", row.source),
-            "year": Cell("year", row.year),
-            "table": Cell("table", row.table),
+            "name": Cell("model", number.model),
+            "task": Cell("task", number.task),
+            "value": Cell("value as printed", number.text, NAN if number.value is None else number.value),
+            "unit": Cell("unit", number.unit),
+            "metric": Cell("metric", number.metric.replace("_", " ")),
+            "source": Cell("source", number.source),
+            "year": Cell("year", number.year),
+            "table": Cell("table", number.table),
             "attn": Cell("attn here", model.attn if model else ""),
         }
-        detail = {"title": f"{row.model}, {row.task}, as published", "facts": facts, "commands": commands, "runs": []}
+        detail = _published_detail(number, model, tables.get((number.source, number.table)))
         lines.append(Line(f"published-{index}", cells, detail))
     return lines
 
 
-def _papers(results_dir: Path) -> dict[tuple[str, str, str], list[list[str]]]:
-    """Gather published accuracies by our mechanism, protocol and task: source, model, value, note."""
+def _published_detail(number: PublishedNumber, model: Model | None, table: str | None) -> dict[str, Any]:
+    """Say what a paper says of a number, what it is here, and how to have ours beside it; `table` is of report.py."""
+    metric = METRICS[number.metric].title if number.metric in METRICS else number.metric.replace("_", " ")
+    facts = [
+        ["Publication", f"{number.source} {number.year}, {number.table}"], ["What", metric],
+        ["Value as printed", f"{number.text} {number.unit}"], ["Length", number.length], ["Note", number.note],
+        ["Mechanism here", f"{model.attn}, protocol={model.protocol}" if model else "none"],
+        ["How it differs", model.note if model else ""],
+    ]  # fmt: skip
+    commands = []
+    if model and number.task in TASK_TITLES and number.task != AVERAGE:
+        commands.append(f"python run.py task={number.task} attn={model.attn} protocol={model.protocol}")
+    if table is not None:
+        commands.append(f"python scripts/report.py table={table}")
+    title = f"{number.model}, {number.task}, as published"
+    return {"title": title, "facts": facts, "commands": commands, "runs": []}
+
+
+def _papers(results_dir: Path) -> dict[tuple[str, str, str], list[Paper]]:
+    """Gather published accuracies by our mechanism, protocol and task."""
     models = load_models(results_dir)
-    found: dict[tuple[str, str, str], list[list[str]]] = {}
-    for row in each(load_numbers(results_dir)):
-        model = find_model(models, row.source, row.model, row.task)
-        if model and row.metric == "accuracy":
-            place = (model.attn, model.protocol, row.task)
-            found.setdefault(place, []).append([row.source, row.model, printed(row), model.note])
-    return found
+    papers: dict[tuple[str, str, str], list[Paper]] = {}
+    for number in read_numbers(results_dir):
+        model = find_model(models, number.source, number.model, number.task)
+        if model and number.metric == "accuracy":
+            paper = Paper(number.source, number.model, number.text, model.note)
+            papers.setdefault((model.attn, model.protocol, number.task), []).append(paper)
+    return papers
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,0 +1,57 @@
+"""rewrite `tables/`, with a figure of each leaderboard, from `measured/` and `published/` alone"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lra.errors import InputError
+from lra.figures.runs import board
+from lra.figures.style import save
+from lra.files import write_atomically
+from lra.papers.published import load_tables
+from lra.records.collection import load_measured, load_retests
+from lra.records.record import RunRecord
+from lra.reports import backbones
+from lra.reports.costs import cost_report
+from lra.reports.coverage import coverage
+from lra.reports.leaderboard import leaderboard_report
+from lra.reports.names import comparable
+from lra.reports.report import Report, write
+from lra.reports.retests import retest_report
+from lra.verbs import Request
+from lra.verbs.ranks import ranks
+from lra.verbs.show import paper_table
+
+OPTIONS = ()
+
+
+def act(request: Request) -> int:
+    """Write every table as Markdown, and where something is measured as CSV with the keys of the records behind it."""
+    records = load_measured(request.results_dir)
+    folder = request.results_dir / "tables"
+    count = 0
+    try:
+        for name, report in _reports(request, records):
+            write_atomically(folder / f"{name}.md", write(report, "markdown") + "\n")
+            if name != "coverage" and any(report.frame.get("key", report.frame.get("keys", []))):
+                write_atomically(folder / f"{name}.csv", write(report, "csv") + "\n")
+            count += 1
+        write_atomically(folder / "backbones.md", backbones.markdown())
+        for setting, runs in comparable(records).items():
+            if len({run.attn for run in runs}) > 1:
+                save(board(runs), folder / f"board-{'-'.join(setting)}")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    print(f"{count} tables in {folder} are rebuilt from {len(records)} records.")
+    return 0
+
+
+def _reports(request: Request, records: list[RunRecord]) -> Iterator[tuple[str, Report]]:
+    """Make the reports one by one, with the names of their files."""
+    yield "leaderboard", leaderboard_report(records)
+    yield "cost", cost_report(records)
+    yield "ranks", ranks(request, records)
+    yield "coverage", coverage(list(request.experiments().values()), records, others=True)
+    yield "retests", retest_report(load_retests(request.results_dir, collected_alone=True), records)
+    for name in load_tables(request.results_dir):
+        yield name, paper_table(request, name, records)
