@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -20,8 +21,8 @@ WARMUP_STEPS = 3
 class Meter:
     """A stop-watch over training steps that is paused for everything else, and the peak of memory meanwhile.
 
-    Call `start`, then `lap` after every step, then `stop` before an evaluation, and `start` again after it. On CUDA
-    the laps are events, read only at `stop`, so that measuring does not stall the queue of kernels.
+    Call `lap` after every step, within `running`, and do everything else within `paused`. On CUDA the laps are events,
+    read only when the watch is stopped, so that measuring does not stall the queue of kernels.
 
     Memory counts from what is in use when the meter is made, once all that is free was given back: make it after the
     data are loaded and before the model is.
@@ -40,6 +41,22 @@ class Meter:
         return_free_memory(device)
         reset_peak_memory(device)
         self._before, _ = peak_memory(device)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Measure what happens within."""
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what happens within; after an error there, nothing more is measured."""
+        self.stop()
+        yield
+        self.start()
 
     def start(self) -> None:
         """Begin a stretch of training steps."""

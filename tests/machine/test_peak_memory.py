@@ -12,6 +12,7 @@ import torch
 from lra.files import ROOT
 from lra.machine.meter import Meter
 from lra.training.outcome import Outcome
+from lra.training.surroundings import Surroundings
 from models.attention.softmax import SoftmaxAttention
 from models.encoder import Classifier
 from tests.helpers.toy import ToyTask
@@ -30,7 +31,7 @@ def peak(mlp_dim: int) -> int:
         head_dim=8, mlp_dim=mlp_dim, dropout=0.0, attention_dropout=0.0,
     )  # fmt: skip
     trainer = changed(steps=5, eval_every=5, batch_size=256)
-    trainer.fit(model, task, seed=0, device=CPU, report=lambda _: None, outcome=outcome, meter=meter)
+    trainer.fit(model, task, outcome, seed=0, surroundings=Surroundings(CPU, meter=meter))
     return outcome.cost["peak_memory_bytes"]
 
 

@@ -22,6 +22,7 @@ from lra.machine.stopping import StoppedError, StopRequest, stoppable
 from lra.training.batching import Batching
 from lra.training.checkpoint import Checkpoints, random_state, set_random_state
 from lra.training.outcome import Outcome
+from lra.training.surroundings import Surroundings
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
 from tests.helpers.toy import ToyTask
 from tests.helpers.training import CPU, changed, model_for, numbers
@@ -52,9 +53,8 @@ def fit(folder: Path, trainer=TRAINER, stop: StopRequest | None = None, key: str
     model = model_for(ToyTask(), SoftmaxMaterialisedAttention, dropout=0.2)
     outcome = Outcome()
     checkpoints = Checkpoints(folder, key, seconds)
-    trainer.fit(
-        model, ToyTask(), seed=0, device=CPU, report=lambda _: None, outcome=outcome, checkpoints=checkpoints, stop=stop
-    )
+    surroundings = Surroundings(CPU, checkpoints=checkpoints, stop=stop or StopRequest())
+    trainer.fit(model, ToyTask(), outcome, seed=0, surroundings=surroundings)
     return outcome
 
 
