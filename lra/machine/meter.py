@@ -45,46 +45,23 @@ class Meter:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Measure what happens within."""
-        self.start()
+        self._start()
         try:
             yield
         finally:
-            self.stop()
+            self._stop()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave out what happens within; after an error there, nothing more is measured."""
-        self.stop()
+        self._stop()
         yield
-        self.start()
-
-    def start(self) -> None:
-        """Begin a stretch of training steps."""
-        reset_peak_memory(self.device)
-        self._marks = [self._mark()]
+        self._start()
 
     def lap(self, real_tokens: int, padded_tokens: int) -> None:
         """Note the end of a step that processed so many tokens, without and with padding."""
         self._marks.append(self._mark())
         self.tokens.append((real_tokens, padded_tokens))
-
-    def stop(self) -> None:
-        """End the stretch, if one has begun: wait for the device, read the laps and the peak of memory."""
-        if not self._marks:
-            return
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            laps = [a.elapsed_time(b) / 1e3 for a, b in pairwise(self._marks)]
-        else:
-            laps = [b - a for a, b in pairwise(self._marks)]
-        self.laps += laps
-        self._marks = []
-        with suppress(OSError, AttributeError):  # where the system has none
-            self.load_average = round(os.getloadavg()[0], 2)
-        allocated, reserved = peak_memory(self.device)
-        self.peak_memory_bytes = max(self.peak_memory_bytes, allocated - self._before)
-        if reserved is not None:
-            self.peak_memory_reserved_bytes = max(self.peak_memory_reserved_bytes or 0, reserved)
 
     def summary(self, num_processes: int = 1) -> dict[str, Any]:
         """Return what the record holds of time and memory; times are None before the warm-up is over.
@@ -112,7 +89,7 @@ class Meter:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was measured so far; call `stop` first."""
+        """Return what was measured so far; not while it is running."""
         return {
             "laps": self.laps,
             "tokens": self.tokens,
@@ -125,6 +102,29 @@ class Meter:
         self.laps, self.tokens = state["laps"], state["tokens"]
         self._cold = {*state["cold"], *range(len(self.laps), len(self.laps) + WARMUP_STEPS)}
         self.peak_memory_bytes, self.peak_memory_reserved_bytes = state["peaks"]
+
+    def _start(self) -> None:
+        """Begin a stretch of training steps."""
+        reset_peak_memory(self.device)
+        self._marks = [self._mark()]
+
+    def _stop(self) -> None:
+        """End the stretch, if one has begun: wait for the device, read the laps and the peak of memory."""
+        if not self._marks:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            laps = [a.elapsed_time(b) / 1e3 for a, b in pairwise(self._marks)]
+        else:
+            laps = [b - a for a, b in pairwise(self._marks)]
+        self.laps += laps
+        self._marks = []
+        with suppress(OSError, AttributeError):  # where the system has none
+            self.load_average = round(os.getloadavg()[0], 2)
+        allocated, reserved = peak_memory(self.device)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, allocated - self._before)
+        if reserved is not None:
+            self.peak_memory_reserved_bytes = max(self.peak_memory_reserved_bytes or 0, reserved)
 
     def _mark(self) -> Any:
         if self.device.type == "cuda":

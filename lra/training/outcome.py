@@ -25,10 +25,9 @@ class Outcome:
 
     Accuracies are fractions. `val_accuracy` and `test_accuracy` belong to the weights of `best_step`, the evaluation
     with the highest validation accuracy (the first, if several share it); the `last_` ones to the weights of the last
-    step, `steps`. `micro_batch` is how many examples a forward pass had, `compile_seconds` what compiling took and
-    `wall_seconds` what earlier attempts took,
-    `started` when this one began, and `resumptions` says at which step, when and with which commit interrupted ones
-    were taken up.
+    step, `steps`. `micro_batch` is how many examples a forward pass had, `compile_seconds` what compiling took,
+    `wall_seconds` what earlier attempts took, `started` when this one began, and `resumptions` says at which step, when
+    and with which commit interrupted ones were taken up.
     """
 
     steps: int = 0

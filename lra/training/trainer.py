@@ -138,9 +138,18 @@ class Fit:
         self.window, self.choice = Window(), Choice(trainer.patience)
         self.splits = {part: task.split(part) for part in PARTS}
         self.stepper = Stepper(
-            model, self.splits["train"], task.max_len, self.device, self.world, trainer.steps, trainer.batch_size,
-            trainer.micro_batch, trainer.precision, trainer.optimization, trainer.batching,
-        )  # fmt: skip
+            model=model,
+            split=self.splits["train"],
+            max_len=task.max_len,
+            device=self.device,
+            world=self.world,
+            steps=trainer.steps,
+            batch_size=trainer.batch_size,
+            micro_batch=trainer.micro_batch,
+            precision=trainer.precision,
+            optimization=trainer.optimization,
+            batching=trainer.batching,
+        )
 
     def begin(self) -> None:
         """Go on from a checkpoint, if there is one, and get ready for the first step."""
@@ -226,9 +235,8 @@ class Fit:
 
     def _validate_if_due(self) -> None:
         outcome = self.outcome
-        due = outcome.steps == self.trainer.steps or (
-            outcome.steps > 0 and outcome.steps % self.trainer.eval_every == 0
-        )
+        last = outcome.steps == self.trainer.steps
+        due = last or (outcome.steps > 0 and outcome.steps % self.trainer.eval_every == 0)
         if due and not outcome.evaluated():
             with self.meter.paused():
                 self._read()

@@ -161,17 +161,14 @@ def test_every_generator_of_random_numbers_goes_on(tmp_path):
 
 
 def test_the_meter_goes_on_with_a_new_warm_up():
-    meter = Meter(CPU)
-    meter.start()
-    for _ in range(5):
-        meter.lap(1, 2)
-    meter.stop()
-    other = Meter(CPU)
+    meter, other = Meter(CPU), Meter(CPU)
+    with meter.running():
+        for _ in range(5):
+            meter.lap(1, 2)
     other.load_state_dict(meter.state_dict())
-    other.start()
-    for _ in range(5):
-        other.lap(1, 2)
-    other.stop()
+    with other.running():
+        for _ in range(5):
+            other.lap(1, 2)
     assert len(other.laps) == 10
     assert other.summary()["train_seconds"] == pytest.approx(sum(other.laps[3:5] + other.laps[8:]))
 
