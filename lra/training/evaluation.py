@@ -82,8 +82,9 @@ def _pass(
         hits += scored.hits
         count += scored.num_predictions
         predictions[torch.from_numpy(index).to(device)] = scored.predictions.to(torch.uint8)
-    mean_loss, accuracy = (world.sum(totals)[:2] / totals[2]).tolist()
-    return Evaluation(mean_loss, accuracy, world.sum(predictions).cpu().numpy())
+    summed_loss, num_hits, num_predictions = world.sum(totals).tolist()
+    found = world.sum(predictions).cpu().numpy()
+    return Evaluation(summed_loss / num_predictions, num_hits / num_predictions, found)
 
 
 def _logits_in_parts(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Tensor:
