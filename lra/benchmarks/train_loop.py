@@ -22,6 +22,7 @@ from lra.machine.meter import Meter
 from lra.runs.factory import make_model, make_trainer
 from lra.tasks import Task
 from lra.training.outcome import Outcome
+from lra.training.surroundings import Surroundings
 from models.classifier import Classifier
 
 TARGET_PER_CENT = 2.0
@@ -50,7 +51,7 @@ def measure(name: str, steps: int, rounds: int) -> Iterator[Row]:
         def harness() -> list[float]:
             meter = Meter(cpu)
             with redirect_stderr(StringIO()):  # the progress bar
-                trainer.fit(build(), task, seed=0, device=cpu, report=lambda _: None, outcome=Outcome(), meter=meter)
+                trainer.fit(build(), task, Outcome(), seed=0, surroundings=Surroundings(cpu, meter=meter))
             return meter.laps
 
         def bare() -> list[float]:

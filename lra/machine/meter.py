@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -20,8 +21,8 @@ WARMUP_STEPS = 3
 class Meter:
     """A stop-watch over training steps that is paused for everything else, and the peak of memory meanwhile.
 
-    Call `start`, then `lap` after every step, then `stop` before an evaluation, and `start` again after it. On CUDA
-    the laps are events, read only at `stop`, so that measuring does not stall the queue of kernels.
+    Call `lap` after every step, within `running`, and do everything else within `paused`. On CUDA the laps are events,
+    read only when the watch is stopped, so that measuring does not stall the queue of kernels.
 
     Memory counts from what is in use when the meter is made, once all that is free was given back: make it after the
     data are loaded and before the model is.
@@ -41,33 +42,26 @@ class Meter:
         reset_peak_memory(device)
         self._before, _ = peak_memory(device)
 
-    def start(self) -> None:
-        """Begin a stretch of training steps."""
-        reset_peak_memory(self.device)
-        self._marks = [self._mark()]
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Measure what happens within."""
+        self._start()
+        try:
+            yield
+        finally:
+            self._stop()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what happens within; after an error there, nothing more is measured."""
+        self._stop()
+        yield
+        self._start()
 
     def lap(self, real_tokens: int, padded_tokens: int) -> None:
         """Note the end of a step that processed so many tokens, without and with padding."""
         self._marks.append(self._mark())
         self.tokens.append((real_tokens, padded_tokens))
-
-    def stop(self) -> None:
-        """End the stretch, if one has begun: wait for the device, read the laps and the peak of memory."""
-        if not self._marks:
-            return
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            laps = [a.elapsed_time(b) / 1e3 for a, b in pairwise(self._marks)]
-        else:
-            laps = [b - a for a, b in pairwise(self._marks)]
-        self.laps += laps
-        self._marks = []
-        with suppress(OSError, AttributeError):  # where the system has none
-            self.load_average = round(os.getloadavg()[0], 2)
-        allocated, reserved = peak_memory(self.device)
-        self.peak_memory_bytes = max(self.peak_memory_bytes, allocated - self._before)
-        if reserved is not None:
-            self.peak_memory_reserved_bytes = max(self.peak_memory_reserved_bytes or 0, reserved)
 
     def summary(self, num_processes: int = 1) -> dict[str, Any]:
         """Return what the record holds of time and memory; times are None before the warm-up is over.
@@ -95,7 +89,7 @@ class Meter:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was measured so far; call `stop` first."""
+        """Return what was measured so far; not while it is running."""
         return {
             "laps": self.laps,
             "tokens": self.tokens,
@@ -108,6 +102,29 @@ class Meter:
         self.laps, self.tokens = state["laps"], state["tokens"]
         self._cold = {*state["cold"], *range(len(self.laps), len(self.laps) + WARMUP_STEPS)}
         self.peak_memory_bytes, self.peak_memory_reserved_bytes = state["peaks"]
+
+    def _start(self) -> None:
+        """Begin a stretch of training steps."""
+        reset_peak_memory(self.device)
+        self._marks = [self._mark()]
+
+    def _stop(self) -> None:
+        """End the stretch, if one has begun: wait for the device, read the laps and the peak of memory."""
+        if not self._marks:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            laps = [a.elapsed_time(b) / 1e3 for a, b in pairwise(self._marks)]
+        else:
+            laps = [b - a for a, b in pairwise(self._marks)]
+        self.laps += laps
+        self._marks = []
+        with suppress(OSError, AttributeError):  # where the system has none
+            self.load_average = round(os.getloadavg()[0], 2)
+        allocated, reserved = peak_memory(self.device)
+        self.peak_memory_bytes = max(self.peak_memory_bytes, allocated - self._before)
+        if reserved is not None:
+            self.peak_memory_reserved_bytes = max(self.peak_memory_reserved_bytes or 0, reserved)
 
     def _mark(self) -> Any:
         if self.device.type == "cuda":

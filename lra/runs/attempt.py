@@ -25,6 +25,7 @@ from lra.runs.diagnostics import diagnose
 from lra.tasks import Task
 from lra.training.checkpoint import Checkpoints
 from lra.training.outcome import DivergedError, Outcome
+from lra.training.surroundings import Surroundings
 from lra.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Attempt:
             log.warning("The run ended as %s: %s", record.status, error)
         finally:
             self.outcome.wall_seconds = self.outcome.elapsed()
-            for name, value in {**self.outcome.cost, **_numbers(self.outcome)}.items():
+            for name, value in {**self.outcome.cost, **self.outcome.in_record()}.items():
                 setattr(record, name, value)
         self._examine()
 
@@ -85,19 +86,16 @@ class Attempt:
         record.num_params = sum(parameter.numel() for parameter in model.parameters())
         # The same weights everywhere, but draws of its own for each process.
         torch.manual_seed((self.world.rank << 32) + record.seed)
-        self.trainer.fit(
-            model,
-            self.task,
-            seed=record.seed,
-            device=self.device,
-            report=self._report,
-            outcome=self.outcome,
-            meter=meter,
-            checkpoints=self.checkpoints,
-            stop=stop,
+        surroundings = Surroundings(
+            self.device,
             world=self.world,
+            stop=stop,
+            checkpoints=self.checkpoints,
+            meter=meter,
+            report=self._report,
             trace=self.folder / "trace.json" if self.profile and self.world.leads else None,
         )
+        self.trainer.fit(model, self.task, self.outcome, seed=record.seed, surroundings=surroundings)
         if self.world.leads:
             torch.save(self.outcome.weights, self.folder / WEIGHTS_NAME)
             classes = {
@@ -136,9 +134,3 @@ def _status_of(error: BaseException) -> Status:
     if is_out_of_memory(error):
         return "out_of_memory"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-
-
-def _numbers(outcome: Outcome) -> dict[str, Any]:
-    """Return the fields of the outcome that the record holds too."""
-    apart = ("cost", "curve", "weights", "predictions", "started")
-    return {name: value for name, value in vars(outcome).items() if name not in apart}

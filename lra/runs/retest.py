@@ -29,6 +29,7 @@ from lra.records.record import WEIGHTS_NAME, RunRecord
 from lra.records.retest_record import RETESTS_NAME, REWRITTEN, Retest, key_of, read_retests, write_retests
 from lra.runs.factory import make_model, make_trainer
 from lra.tasks import Split, Task
+from lra.training.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +212,8 @@ def retest(
     log.info("%s · %s · %s · %d examples · %s", record.task, record.attn, record.key, len(test.labels), device.type)
     # Rows that are padded to the longest there may be are as long as in training.
     longest = max(own.max_len, changed.max_len)
-    result = make_trainer(record.config).evaluate(model, test, longest, device, record.seed, stop, name="test")
+    surroundings = Surroundings(device, stop=stop or StopRequest())
+    result = make_trainer(record.config).evaluate(model, test, longest, record.seed, surroundings, "test")
     found = Retest(
         run=record.key,
         changes={name: value for name, value in tasks.changes.items() if record.config["task"][name] != value},

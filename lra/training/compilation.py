@@ -8,12 +8,12 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import nn
 
 from lra.tasks import Split
 from lra.training.batching import LENGTH_MULTIPLE, Batching, lengths
-from lra.training.objectives import compute_logits
+from lra.training.objectives import classify
 
 MODES = (False, True, "auto")
 # Lengths that batches are padded to: fewer cost padding, more cost minutes of compilation.
@@ -51,7 +51,7 @@ def compiled(
         sizes: examples in a forward pass.
         max_len: of the task.
         device: where the model is.
-        precision: as in `lra.training.evaluation`.
+        precision: a name in `lra.training.objectives.PRECISIONS`.
 
     Returns:
         The compiled model, and the seconds that it took.
@@ -59,17 +59,22 @@ def compiled(
     started = time.perf_counter()
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # running statistics of batch norms
     fast: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
-    by_length = np.argsort(lengths(train, np.arange(len(train.labels))), kind="stable")
-    multiples = -(-lengths(train, by_length) // batching.length_multiple)
-    # The last example of each length class pads its batch to just that class's length.
-    ends = np.flatnonzero(np.append(np.diff(multiples), 1)) if batching.padding == "batch" else [len(by_length) - 1]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for size in sorted(set(sizes)):
-            for end in ends:
-                batch = batching.gather(train, np.full(size, by_length[end]), max_len)
-                logits = compute_logits(fast, batch, device, precision)
-                F.cross_entropy(logits, batch.labels.to(device)).backward()
+            for example in _one_of_each_length(train, batching):
+                batch = batching.gather(train, np.full(size, example), max_len)
+                classify(fast, batch, device, precision).loss.backward()
     for buffer, before in buffers:
         buffer.copy_(before)
     model.zero_grad(set_to_none=True)
     return fast, time.perf_counter() - started
+
+
+def _one_of_each_length(train: Split, batching: Batching) -> NDArray[np.int64]:
+    """Return an example for each length that batches are padded to."""
+    by_length = np.argsort(lengths(train, np.arange(len(train.labels))), kind="stable")
+    if batching.padding == "max":
+        return by_length[-1:]
+    multiples = -(-lengths(train, by_length) // batching.length_multiple)
+    # The last example of each length class pads its batch to just that class's length.
+    return by_length[np.append(np.diff(multiples), 1) > 0]

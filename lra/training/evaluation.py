@@ -7,15 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lra.machine.distributed import World
 from lra.machine.memory import is_out_of_memory
-from lra.machine.stopping import StopRequest
 from lra.training.batching import Batch
-from lra.training.objectives import compute_logits
+from lra.training.objectives import compute_logits, score
+from lra.training.surroundings import Surroundings
 
 
 class Evaluation(NamedTuple):
@@ -29,55 +27,67 @@ class Evaluation(NamedTuple):
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    labels: NDArray[np.int64],
     batches: Iterable[tuple[NDArray[np.int64], Batch]],
-    device: torch.device,
+    num_examples: int,
     precision: str,
     seed: int,
-    stop: StopRequest | None = None,
-    world: World | None = None,
+    surroundings: Surroundings,
 ) -> Evaluation:
-    """Evaluate a model.
+    """Evaluate a model, with batches dealt out among the processes.
 
     The draws of stochastic mechanisms are seeded, batch by batch, and the random state of training is left as it was:
     evaluating twice, or with several processes, gives the same number and changes nothing that follows.
 
     Args:
         model: maps tokens (B, I, L) and mask (B, I, L) to logits.
-        labels: (N,) of the split.
-        batches: of the split, with the numbers of their examples.
-        device: where the model is.
+        batches: all of a split, with the numbers of their examples.
+        num_examples: of the split, N.
         precision: a name in PRECISIONS.
         seed: of the draws.
-        stop: is looked at before each batch.
-        world: the processes among which the batches are dealt out.
+        surroundings: its device, world and stop are used.
 
     Raises:
         StoppedError: a stop was requested.
     """
-    world, stop = world or World(), stop or StopRequest()
     was_training = model.training
     model.eval()
-    loss = torch.zeros((), device=device, dtype=torch.float64)
-    predictions = torch.zeros(len(labels), device=device, dtype=torch.uint8)
     try:
+        device = surroundings.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            for number, (index, batch) in enumerate(batches):
-                if number % world.size != world.rank:
-                    continue
-                if world.size == 1:  # several would have to stop together
-                    stop.check()
-                torch.manual_seed((seed << 32) + number)
-                logits = _in_parts(model, batch, device, precision)
-                loss += F.cross_entropy(logits, batch.labels.to(device), reduction="sum")
-                predictions[torch.from_numpy(index).to(device)] = logits.argmax(-1).to(torch.uint8)
+            return _pass(model, batches, num_examples, precision, seed, surroundings)
     finally:
         model.train(was_training)
+
+
+def _pass(
+    model: nn.Module,
+    batches: Iterable[tuple[NDArray[np.int64], Batch]],
+    num_examples: int,
+    precision: str,
+    seed: int,
+    surroundings: Surroundings,
+) -> Evaluation:
+    device, world = surroundings.device, surroundings.world
+    totals = torch.zeros(3, device=device, dtype=torch.float64)
+    loss, hits, count = totals  # views, so that one message adds them up over processes
+    predictions = torch.zeros(num_examples, device=device, dtype=torch.uint8)
+    for number, (index, batch) in enumerate(batches):
+        if number % world.size != world.rank:
+            continue
+        if world.size == 1:  # several would have to stop together
+            surroundings.stop.check()
+        torch.manual_seed((seed << 32) + number)
+        scored = score(_logits_in_parts(model, batch, device, precision), batch.labels)
+        loss += scored.loss
+        hits += scored.hits
+        count += scored.num_predictions
+        predictions[torch.from_numpy(index).to(device)] = scored.predictions.to(torch.uint8)
+    summed_loss, num_hits, num_predictions = world.sum(totals).tolist()
     found = world.sum(predictions).cpu().numpy()
-    return Evaluation(world.sum(loss).item() / len(found), float((found == labels).mean()), found)
+    return Evaluation(summed_loss / num_predictions, num_hits / num_predictions, found)
 
 
-def _in_parts(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Tensor:
+def _logits_in_parts(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Tensor:
     """Run a batch through the model, in halves if it does not fit into memory whole."""
     try:
         return compute_logits(model, batch, device, precision)
@@ -86,4 +96,4 @@ def _in_parts(model: nn.Module, batch: Batch, device: torch.device, precision: s
             raise
     half = len(batch.labels) // 2
     halves = (Batch(*(x[part] for x in batch)) for part in (slice(None, half), slice(half, None)))
-    return torch.cat([_in_parts(model, part, device, precision) for part in halves])
+    return torch.cat([_logits_in_parts(model, part, device, precision) for part in halves])

@@ -1,55 +1,52 @@
-"""A training under way: its curve, its choice of weights, and everything that must survive an interruption."""
+"""How a training goes: its loss since the last evaluation, and which of its weights are the best."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.amp import GradScaler
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch import nn
 
-from lra.machine.distributed import World
-from lra.machine.meter import Meter
-from lra.machine.profiling import Mark, unmarked
-from lra.training.batching import Batching
-from lra.training.checkpoint import random_state, set_random_state
 from lra.training.evaluation import Evaluation
 from lra.training.outcome import DivergedError, Outcome
-
-# fp16's gradients overflow now and then, and the scale is halved; where that ends here, no scale would do.
-LEAST_SCALE = 2.0**-10
+from lra.training.stepper import Step
 
 
 class Window:
-    """Training loss and accuracy since the last evaluation, left on the device until they are read."""
+    """Training loss and accuracy since the last evaluation, left on the device until they are read.
+
+    Attributes:
+        recent: the mean of what was read, in words, for the progress bar.
+        rate: the learning rate of the last step.
+    """
 
     def __init__(self) -> None:
-        self.recent = ""  # the mean of what was read last, for the progress bar
-        self._unread: list[Tensor] = []
+        self.recent = ""
+        self.rate = 0.0
+        self._unread: list[Step] = []
         self._values: list[list[float]] = []
 
-    def add(self, loss_and_accuracy: Tensor) -> None:
-        """Add a step's pair, (2,)."""
-        self._unread.append(loss_and_accuracy)
+    def add(self, step: Step) -> None:
+        """Add a step, without waiting for its numbers."""
+        self._unread.append(step)
+        self.rate = step.rate
 
-    def read(self, step: int) -> None:
-        """Fetch what is unread, if anything; `step` is the number of the last step added.
+    def read(self, number: int) -> None:
+        """Fetch what is unread, if anything; `number` is that of the last step added.
 
         Raises:
             DivergedError: a loss is not finite.
         """
         if not self._unread:
             return
-        values = torch.stack(self._unread).tolist()
+        numbers = [tensor for step in self._unread for tensor in (step.loss, step.accuracy)]
+        values = torch.stack(numbers).view(-1, 2).tolist()
         self._unread = []
         self._values += values
-        for number, (loss, _) in enumerate(values, start=step - len(values) + 1):
+        for place, (loss, _) in enumerate(values, start=number - len(values) + 1):
             if not np.isfinite(loss):
-                raise DivergedError(f"The training loss is {loss} at step {number}.")
+                raise DivergedError(f"The training loss is {loss} at step {place}.")
         loss, accuracy = np.mean(values, axis=0)
         self.recent = f"loss {loss:.3f}  train {accuracy:.1%}"
 
@@ -59,13 +56,13 @@ class Window:
         self._values = []
         return {"train_loss": loss, "train_accuracy": accuracy}
 
-    def state_dict(self) -> list[list[float]]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what was read; call `read` first."""
-        return self._values
+        return {"values": self._values, "rate": self.rate}
 
-    def load_state_dict(self, values: list[list[float]]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
-        self._values = values
+        self._values, self.rate = state["values"], state["rate"]
 
 
 class Choice:
@@ -102,69 +99,3 @@ class Choice:
     def load_state_dict(self, values: list[float]) -> None:
         """Go on from there."""
         self._lowest_loss, self._passes_without = values[0], int(values[1])
-
-
-@dataclass
-class Training:
-    """The parts of a training that change as it goes on."""
-
-    model: nn.Module
-    optimizer: Optimizer
-    schedule: LRScheduler
-    scaler: GradScaler
-    window: Window
-    choice: Choice
-    meter: Meter
-    outcome: Outcome
-    batching: Batching
-    device: torch.device
-    world: World
-    last_rate: float = 0.0  # the learning rate of the last step
-    forward: nn.Module = field(init=False)  # the model as training calls it, compiled or not
-    mark: Mark = unmarked  # names a part of a step for the profiler
-
-    def __post_init__(self) -> None:
-        self.forward = self.model
-
-    def read(self) -> None:
-        """Fetch what the device has of the last steps.
-
-        Raises:
-            DivergedError: training is past saving.
-        """
-        self.window.read(self.outcome.steps)
-        if self.scaler.is_enabled() and self.scaler.get_scale() < LEAST_SCALE:
-            raise DivergedError(
-                f"The gradients are not finite in fp16 at any scale, at step {self.outcome.steps}. "
-                "Try trainer.precision=bf16 or fp32."
-            )
-
-    def evaluated(self) -> bool:
-        """Say whether the last step has had its validation pass."""
-        return bool(self.outcome.curve) and self.outcome.curve[-1]["step"] == self.outcome.steps
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed training needs to be bit for bit this one; between two steps, after `read`."""
-        apart = ("cost", "predictions", "started")
-        outcome = {name: value for name, value in vars(self.outcome).items() if name not in apart}
-        return {
-            "outcome": {**outcome, "wall_seconds": self.outcome.elapsed()},
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "window": self.window.state_dict(),
-            "choice": self.choice.state_dict(),
-            "meter": self.meter.state_dict(),
-            "last_rate": self.last_rate,
-            "random": self.world.gather(random_state(self.device)),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there, on every process of the world."""
-        for name, value in state["outcome"].items():
-            setattr(self.outcome, name, value)
-        for name in ("model", "optimizer", "schedule", "scaler", "window", "choice", "meter"):
-            getattr(self, name).load_state_dict(state[name])
-        self.last_rate = state["last_rate"]
-        set_random_state(state["random"][self.world.rank], self.device)

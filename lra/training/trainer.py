@@ -8,30 +8,28 @@ import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.amp import GradScaler
 from tqdm import tqdm
 
 from lra.errors import InputError, check_integer
-from lra.machine.distributed import World
 from lra.machine.environment import current_commit, now
 from lra.machine.meter import Meter
-from lra.machine.profiling import profiled
-from lra.machine.stopping import StoppedError, StopRequest
-from lra.tasks import Split, Task
+from lra.machine.profiling import WHOLE, Mark, profiled
+from lra.machine.stopping import StoppedError
+from lra.tasks import PARTS, Part, Split, Task
 from lra.training import compilation
 from lra.training.batching import Batching
-from lra.training.checkpoint import Checkpoints
+from lra.training.checkpoint import random_state, set_random_state
 from lra.training.evaluation import Evaluation, evaluate
 from lra.training.objectives import PRECISIONS
 from lra.training.optimizer import Optimization
 from lra.training.outcome import Outcome
-from lra.training.progress import Choice, Training, Window
+from lra.training.progress import Choice, Window
 from lra.training.stepper import Stepper
+from lra.training.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +38,7 @@ READ_EVERY = 20
 QUIET_SECONDS = 2.0  # an evaluation that takes longer shows how far it is
 LONG_ON_CPU_SECONDS = 15 * 60
 ESTIMATED_AFTER = 3  # steps, of which the first is slower than any other
+STATEFUL = ("outcome", "stepper", "window", "choice", "meter")  # what a checkpoint holds of a fit, beside random states
 
 
 @dataclass(frozen=True)
@@ -87,35 +86,15 @@ class Trainer:
                 f"Got {size!r}."
             )
 
-    def fit(
-        self,
-        model: nn.Module,
-        task: Task,
-        *,
-        seed: int,
-        device: torch.device,
-        report: Callable[[dict[str, Any]], None],
-        outcome: Outcome,
-        meter: Meter | None = None,
-        checkpoints: Checkpoints | None = None,
-        stop: StopRequest | None = None,
-        world: World | None = None,
-        trace: Path | None = None,
-    ) -> None:
+    def fit(self, model: nn.Module, task: Task, outcome: Outcome, *, seed: int, surroundings: Surroundings) -> None:
         """Train, keep the best weights on validation, and test both them and the last ones.
 
         Args:
             model: maps tokens (B, I, L) and mask (B, I, L) to logits; it is left with the best weights.
             task: a prepared task.
-            seed: of the order of the examples and of the draws at evaluation; the caller seeds those of training.
-            device: where the model is.
-            report: is handed a flat dict of numbers after every evaluation, which is also the last of `outcome.curve`.
             outcome: is filled on the way.
-            meter: made before the model, so that it counts the model's memory; None for one made here.
-            checkpoints: where to go on from, and where to keep what there is; None to keep nothing.
-            stop: is looked at after every step and between batches of an evaluation; None for never.
-            world: the processes that train together; None for this one alone.
-            trace: a file for the profile of a few steps; None for no profile.
+            seed: of the order of the examples and of the draws at evaluation; the caller seeds those of training.
+            surroundings: the device, and who watches or interrupts.
 
         Raises:
             DivergedError: the loss is not finite any more.
@@ -124,132 +103,207 @@ class Trainer:
         torch.use_deterministic_algorithms(self.deterministic)
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not deterministic without
-        world, stop, meter = world or World(), stop or StopRequest(), meter or Meter(device)
-        train, val, test = task.split("train"), task.split("val"), task.split("test")
-        optimizer, schedule = self.optimization.build(model.parameters(), self.steps)
-        scaler = GradScaler(device.type, enabled=self.precision == "fp16")
-        training = Training(
-            model, optimizer, schedule, scaler, Window(), Choice(self.patience), meter, outcome, self.batching, device,
-            world,
-        )  # fmt: skip
-        saved = checkpoints.load(device) if checkpoints else None
+        fit = Fit(self, model, task, outcome, seed, surroundings)
+        fit.begin()
+        fit.train()
+        fit.test()
+
+    def evaluate(
+        self, model: nn.Module, split: Split, max_len: int, seed: int, surroundings: Surroundings, name: str
+    ) -> Evaluation:
+        """Pass once over every example of a split; see `evaluate`. A long pass shows how far it is, under its name."""
+        batches = self.batching.evaluation(split, self.eval_batch_size, max_len)
+        count = -(-len(split.labels) // self.eval_batch_size)
+        about = {"iterable": batches, "delay": QUIET_SECONDS, "leave": False}
+        with _progress_bar(name, "batch", count, shown=surroundings.world.leads, **about) as shown:
+            return evaluate(model, shown, len(split.labels), self.precision, seed, surroundings)
+
+
+class Fit:
+    """One training under way: `begin`, then `train`, then `test`. The arguments are those of `Trainer.fit`."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model: nn.Module,
+        task: Task,
+        outcome: Outcome,
+        seed: int,
+        surroundings: Surroundings,
+    ) -> None:
+        self.trainer, self.model, self.task, self.outcome = trainer, model, task, outcome
+        self.seed, self.surroundings = seed, surroundings
+        self.device, self.world = surroundings.device, surroundings.world
+        self.meter = surroundings.meter or Meter(self.device)
+        self.window, self.choice = Window(), Choice(trainer.patience)
+        self.splits = {part: task.split(part) for part in PARTS}
+        self.stepper = Stepper(
+            model=model,
+            split=self.splits["train"],
+            max_len=task.max_len,
+            device=self.device,
+            world=self.world,
+            steps=trainer.steps,
+            batch_size=trainer.batch_size,
+            micro_batch=trainer.micro_batch,
+            precision=trainer.precision,
+            optimization=trainer.optimization,
+            batching=trainer.batching,
+        )
+
+    def begin(self) -> None:
+        """Go on from a checkpoint, if there is one, and get ready for the first step."""
+        outcome, checkpoints = self.outcome, self.surroundings.checkpoints
+        saved = checkpoints.load(self.device) if checkpoints else None
         if saved is not None:
-            training.load_state_dict(saved)
+            self.load_state_dict(saved)
             outcome.resumptions.append({"step": outcome.steps, "date": now(), "commit": current_commit()})
-            log.info("Going on from step %d of %d.", outcome.steps, self.steps)
-        model.train()
-        stepper = Stepper(
-            training, train, task.max_len, self.steps, self.batch_size, self.micro_batch, self.precision,
-            self.optimization.clip_norm,
-        )  # fmt: skip
-        stepper.prepare(self.compile)
+            log.info("Going on from step %d of %d.", outcome.steps, self.trainer.steps)
+        self.model.train()
+        try:
+            outcome.compile_seconds += self.stepper.prepare(self.trainer.compile)
+        finally:
+            outcome.micro_batch = self.stepper.size
 
-        def keep() -> None:
-            state = training.state_dict()
-            if checkpoints and world.leads:
-                checkpoints.save(outcome.steps, state)
+    def train(self) -> None:
+        """Take all steps, with their validation passes; whatever ends this, the outcome has what was measured."""
+        trace, total, done = self.surroundings.trace, self.trainer.steps, self.outcome.steps
+        try:
+            with (
+                _progress_bar("train", "step", total, shown=self.world.leads, initial=done) as bar,
+                profiled(trace, self.device) as (mark, tick),
+                self.meter.running(),
+            ):
+                self._loop(bar, mark, tick)
+        except StoppedError:
+            self._read()
+            self._keep()
+            raise
+        finally:
+            self.outcome.micro_batch = self.stepper.size
+            self.outcome.cost = self.meter.summary(self.world.size)
 
-        batches = self.batching.training(train, self.batch_size, seed, first_step=outcome.steps)
-        bar = _progress_bar("train", "step", self.steps, shown=world.leads, initial=outcome.steps)
-        with bar, profiled(trace, device) as (training.mark, tick):
-            try:
-                meter.start()
-                while True:
-                    ended = outcome.steps == self.steps
-                    if (ended or outcome.steps % self.eval_every == 0) and outcome.steps and not training.evaluated():
-                        meter.stop()
-                        training.read()
-                        result = self.evaluate(model, val, task.max_len, device, seed, stop, world, "validation")
-                        self._note(result, training, len(train.labels))
-                        report(outcome.curve[-1])
-                        meter.start()
-                    if ended or outcome.stopped_early:
-                        break
-                    with training.mark("step"):
-                        stepper.take(next(batches))
-                    bar.update()
-                    tick()
-                    if outcome.steps == ESTIMATED_AFTER:
-                        bar.clear()
-                        self._warn_if_long(meter, device)
-                    if outcome.steps % READ_EVERY == 0:
-                        training.read()
-                        bar.set_postfix_str(f"{training.window.recent}  {_best(outcome)}", refresh=False)
-                    # Processes must stop and save together, and to agree on it has its price.
-                    if world.size == 1 or outcome.steps % READ_EVERY == 0:
-                        if any(world.gather(stop.cause is not None)):
-                            raise StoppedError(f"stopped after step {outcome.steps} of {self.steps}")
-                        if world.agree(checkpoints is not None and checkpoints.due()):
-                            meter.stop()
-                            training.read()
-                            keep()
-                            meter.start()
-            except StoppedError:
-                meter.stop()
-                training.read()
-                keep()
-                raise
-            finally:
-                meter.stop()
-                outcome.cost = meter.summary(world.size)
-        keep()  # the model changes weights from here on
-        last = best = self.evaluate(model, test, task.max_len, device, seed, stop, world, "test")
-        model.load_state_dict(outcome.weights)
+    def test(self) -> None:
+        """Test the last weights, then the best ones."""
+        outcome = self.outcome
+        self._keep()  # the model changes weights from here on
+        last = best = self._evaluate("test", "test")
+        self.model.load_state_dict(outcome.weights)
         if outcome.best_step != outcome.steps:
-            best = self.evaluate(model, test, task.max_len, device, seed, stop, world, "test")
+            best = self._evaluate("test", "test")
         outcome.last_test_accuracy, outcome.test_accuracy = last.accuracy, best.accuracy
         outcome.predictions = {"last": last.predictions, "best": best.predictions}
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        split: Split,
-        max_len: int,
-        device: torch.device,
-        seed: int,
-        stop: StopRequest | None = None,
-        world: World | None = None,
-        name: str = "evaluation",
-    ) -> Evaluation:
-        """Pass once over every example of a split; see `evaluate`. A long pass shows how far it is."""
-        batches = self.batching.evaluation(split, self.eval_batch_size, max_len)
-        count = -(-len(split.labels) // self.eval_batch_size)
-        leads = world is None or world.leads
-        about = {"iterable": batches, "delay": QUIET_SECONDS, "leave": False}
-        with _progress_bar(name, "batch", count, shown=leads, **about) as shown:
-            return evaluate(model, split.labels, shown, device, self.precision, seed, stop, world)
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed training needs to be bit for bit this one; between two steps, after `_read`."""
+        states = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        return {**states, "random": self.world.gather(random_state(self.device))}
 
-    def _note(self, result: Evaluation, training: Training, num_train: int) -> None:
-        """Put a validation pass into the outcome."""
-        outcome = training.outcome
-        training.choice.consider(result, training.model, outcome)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there, on every process of the world."""
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        set_random_state(state["random"][self.world.rank], self.device)
+
+    def _loop(self, bar: tqdm, mark: Mark, tick: Callable[[], None]) -> None:
+        trainer, outcome = self.trainer, self.outcome
+        batches = trainer.batching.training(
+            self.splits["train"], trainer.batch_size, self.seed, first_step=outcome.steps
+        )
+        self._validate_if_due()
+        while not self._ended():
+            with mark(WHOLE):
+                step = self.stepper.take(next(batches), mark)
+                outcome.steps += 1
+                self.window.add(step)
+                self.meter.lap(step.real_tokens, step.padded_tokens)
+            bar.update()
+            tick()
+            if outcome.steps == ESTIMATED_AFTER and self.device.type == "cpu":
+                bar.clear()
+                self._warn_if_long()
+            if outcome.steps % READ_EVERY == 0:
+                self._read()
+                bar.set_postfix_str(f"{self.window.recent}  {_best(outcome)}", refresh=False)
+            # Processes must stop and save together, and to agree on it has its price.
+            if self.world.size == 1 or outcome.steps % READ_EVERY == 0:
+                self._stop_or_keep()
+            self._validate_if_due()
+
+    def _ended(self) -> bool:
+        return self.outcome.steps == self.trainer.steps or self.outcome.stopped_early
+
+    def _validate_if_due(self) -> None:
+        outcome = self.outcome
+        last = outcome.steps == self.trainer.steps
+        due = last or (outcome.steps > 0 and outcome.steps % self.trainer.eval_every == 0)
+        if due and not outcome.evaluated():
+            with self.meter.paused():
+                self._read()
+                self._validate()
+
+    def _validate(self) -> None:
+        """Evaluate on the validation split, and add a point to the curve."""
+        trainer, outcome = self.trainer, self.outcome
+        result = self._evaluate("val", "validation")
+        self.choice.consider(result, self.model, outcome)
         outcome.curve.append(
             {
                 "step": outcome.steps,
-                "epoch": outcome.steps * self.batch_size / num_train,
-                **training.window.close(),
+                "epoch": outcome.steps * trainer.batch_size / len(self.splits["train"].labels),
+                **self.window.close(),
                 "val_loss": result.loss,
                 "val_accuracy": result.accuracy,
-                "learning_rate": training.last_rate,
-                "train_seconds": training.meter.summary(training.world.size)["train_seconds"],
+                "learning_rate": self.window.rate,
+                "train_seconds": self.meter.summary(self.world.size)["train_seconds"],
             }
         )
+        self.surroundings.report(outcome.curve[-1])
 
-    def _warn_if_long(self, meter: Meter, device: torch.device) -> None:
-        """Say at the start how long a run on a CPU will take, if that is long."""
-        if device.type != "cpu":
+    def _evaluate(self, part: Part, name: str) -> Evaluation:
+        split, max_len = self.splits[part], self.task.max_len
+        return self.trainer.evaluate(self.model, split, max_len, self.seed, self.surroundings, name)
+
+    def _stop_or_keep(self) -> None:
+        """Stop here if that was asked for, and keep a checkpoint if it is time to; all processes alike."""
+        stop, checkpoints = self.surroundings.stop, self.surroundings.checkpoints
+        if any(self.world.gather(stop.cause is not None)):
+            raise StoppedError(f"stopped after step {self.outcome.steps} of {self.trainer.steps}")
+        if self.world.agree(checkpoints is not None and checkpoints.due()):
+            with self.meter.paused():
+                self._read()
+                self._keep()
+
+    def _read(self) -> None:
+        """Fetch what the device has of the last steps.
+
+        Raises:
+            DivergedError: training is past saving.
+        """
+        self.window.read(self.outcome.steps)
+        self.stepper.check_scale(self.outcome.steps)
+
+    def _keep(self) -> None:
+        """Write a checkpoint; after `_read`."""
+        checkpoints = self.surroundings.checkpoints
+        if checkpoints is None:
             return
-        meter.stop()
-        step = statistics.median(meter.laps)
-        if step * self.steps > LONG_ON_CPU_SECONDS:
-            log.warning(
-                "A step takes %.1f s: %d of them about %.1f hours on this CPU, evaluations aside. "
-                "scale=mini is made for a CPU and takes minutes.",
-                step,
-                self.steps,
-                step * self.steps / 3600,
-            )
-        meter.start()
+        state = self.state_dict()
+        if self.world.leads:
+            checkpoints.save(self.outcome.steps, state)
+
+    def _warn_if_long(self) -> None:
+        """Say at the start how long a run on a CPU will take, if that is long."""
+        with self.meter.paused():
+            step, steps = statistics.median(self.meter.laps), self.trainer.steps
+            if step * steps > LONG_ON_CPU_SECONDS:
+                log.warning(
+                    "A step takes %.1f s: %d of them about %.1f hours on this CPU, evaluations aside. "
+                    "scale=mini is made for a CPU and takes minutes.",
+                    step,
+                    steps,
+                    step * steps / 3600,
+                )
 
 
 def _best(outcome: Outcome) -> str:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -14,19 +15,17 @@ from lra.machine.meter import WARMUP_STEPS, Meter
 CPU = torch.device("cpu")
 
 
-def test_laps_leave_out_the_warm_up_and_what_happens_between_stop_and_start():
+def test_laps_leave_out_the_warm_up_and_what_happens_in_a_pause():
     meter = Meter(CPU)
-    meter.start()
-    for _ in range(WARMUP_STEPS):
-        time.sleep(0.05)
-        meter.lap(1, 1)
-    meter.stop()
-    time.sleep(0.2)  # an evaluation
-    meter.start()
-    for _ in range(4):
-        time.sleep(0.02)
-        meter.lap(30, 40)
-    meter.stop()
+    with meter.running():
+        for _ in range(WARMUP_STEPS):
+            time.sleep(0.05)
+            meter.lap(1, 1)
+        with meter.paused():
+            time.sleep(0.2)  # an evaluation
+        for _ in range(4):
+            time.sleep(0.02)
+            meter.lap(30, 40)
     summary = meter.summary()
     assert summary["warmup_seconds"] >= 0.05 * WARMUP_STEPS
     assert summary["train_seconds"] >= 0.08
@@ -41,11 +40,23 @@ def test_laps_leave_out_the_warm_up_and_what_happens_between_stop_and_start():
 
 def test_a_run_shorter_than_its_warm_up_has_no_times():
     meter = Meter(CPU)
-    meter.start()
-    meter.lap(1, 1)
-    meter.stop()
+    with meter.running():
+        meter.lap(1, 1)
     assert meter.summary()["train_seconds"] is None
     assert meter.summary()["ms_per_step"] is None
+
+
+@pytest.mark.parametrize("where", ["step", "pause"])
+def test_an_error_keeps_the_laps_before_it_and_adds_none(where):
+    meter = Meter(CPU)
+    with suppress(KeyError), meter.running():
+        meter.lap(1, 1)
+        meter.lap(1, 1)
+        if where == "step":
+            raise KeyError
+        with meter.paused():
+            raise KeyError
+    assert len(meter.laps) == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset a process's peak of memory")
@@ -82,7 +93,6 @@ def test_the_peak_on_a_gpu_is_that_of_the_known_allocation():
 def test_the_load_of_the_system_is_noted_at_the_end_of_training():
     meter = Meter(torch.device("cpu"))
     assert meter.summary()["load_average"] is None
-    meter.start()
-    meter.lap(1, 1)
-    meter.stop()
+    with meter.running():
+        meter.lap(1, 1)
     assert meter.summary()["load_average"] == pytest.approx(os.getloadavg()[0], abs=0.5)

@@ -13,6 +13,7 @@ from lra.files import ROOT
 from lra.machine.meter import Meter
 from lra.runs.factory import make_classifier
 from lra.training.outcome import Outcome
+from lra.training.surroundings import Surroundings
 from models.attention.softmax import SoftmaxAttention
 from tests.helpers.toy import ToyTask
 from tests.helpers.training import CPU, changed
@@ -31,7 +32,7 @@ def peak(mlp_dim: int) -> int:
     }  # fmt: skip
     model = make_classifier(SoftmaxAttention, shape, vocab_size=8, max_len=12, num_classes=3, num_inputs=1)
     trainer = changed(steps=5, eval_every=5, batch_size=256)
-    trainer.fit(model, task, seed=0, device=CPU, report=lambda _: None, outcome=outcome, meter=meter)
+    trainer.fit(model, task, outcome, seed=0, surroundings=Surroundings(CPU, meter=meter))
     return outcome.cost["peak_memory_bytes"]
 
 

@@ -22,6 +22,7 @@ from lra.machine.stopping import StoppedError, StopRequest, stoppable
 from lra.training.batching import Batching
 from lra.training.checkpoint import Checkpoints, random_state, set_random_state
 from lra.training.outcome import Outcome
+from lra.training.surroundings import Surroundings
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
 from tests.helpers.toy import ToyTask
 from tests.helpers.training import CPU, changed, model_for, numbers
@@ -52,9 +53,8 @@ def fit(folder: Path, trainer=TRAINER, stop: StopRequest | None = None, key: str
     model = model_for(ToyTask(), SoftmaxMaterialisedAttention, dropout=0.2)
     outcome = Outcome()
     checkpoints = Checkpoints(folder, key, seconds)
-    trainer.fit(
-        model, ToyTask(), seed=0, device=CPU, report=lambda _: None, outcome=outcome, checkpoints=checkpoints, stop=stop
-    )
+    surroundings = Surroundings(CPU, checkpoints=checkpoints, stop=stop or StopRequest())
+    trainer.fit(model, ToyTask(), outcome, seed=0, surroundings=surroundings)
     return outcome
 
 
@@ -161,17 +161,14 @@ def test_every_generator_of_random_numbers_goes_on(tmp_path):
 
 
 def test_the_meter_goes_on_with_a_new_warm_up():
-    meter = Meter(CPU)
-    meter.start()
-    for _ in range(5):
-        meter.lap(1, 2)
-    meter.stop()
-    other = Meter(CPU)
+    meter, other = Meter(CPU), Meter(CPU)
+    with meter.running():
+        for _ in range(5):
+            meter.lap(1, 2)
     other.load_state_dict(meter.state_dict())
-    other.start()
-    for _ in range(5):
-        other.lap(1, 2)
-    other.stop()
+    with other.running():
+        for _ in range(5):
+            other.lap(1, 2)
     assert len(other.laps) == 10
     assert other.summary()["train_seconds"] == pytest.approx(sum(other.laps[3:5] + other.laps[8:]))
 

@@ -14,6 +14,7 @@ from lra.errors import InputError
 from lra.machine.meter import Meter
 from lra.training.compilation import compiled, wanted
 from lra.training.outcome import DivergedError, Outcome
+from lra.training.surroundings import Surroundings
 from lra.training.trainer import Trainer
 from models.attention.softmax import SoftmaxAttention
 from models.attention.softmax_materialised import SoftmaxMaterialisedAttention
@@ -25,7 +26,8 @@ def fit(trainer: Trainer, model: nn.Module | None = None, num_inputs: int = 1, s
     task = ToyTask(num_inputs)
     curve: list[dict] = []
     outcome = Outcome()
-    trainer.fit(model or model_for(task), task, seed=seed, device=CPU, report=curve.append, outcome=outcome)
+    surroundings = Surroundings(CPU, report=curve.append)
+    trainer.fit(model or model_for(task), task, outcome, seed=seed, surroundings=surroundings)
     return outcome, curve
 
 
@@ -75,7 +77,7 @@ def test_parts_of_a_batch_hold_examples_of_about_one_length():
     for size in (None, 8):
         task, meter = ToyTask(), Meter(CPU)
         changed(steps=6, eval_every=6, micro_batch=size).fit(
-            model_for(task), task, seed=0, device=CPU, report=lambda _: None, outcome=Outcome(), meter=meter
+            model_for(task), task, Outcome(), seed=0, surroundings=Surroundings(CPU, meter=meter)
         )
         real, padded[size] = np.sum(meter.tokens, axis=0)
         whole = padded[None] - real
@@ -99,7 +101,7 @@ def test_evaluation_is_a_plain_mean_over_all_examples_and_leaves_no_trace():
     split = task.split("test")
     model.train()
     state = torch.get_rng_state()
-    result = changed(eval_batch_size=13).evaluate(model, split, task.max_len, CPU, seed=0)
+    result = changed(eval_batch_size=13).evaluate(model, split, task.max_len, 0, Surroundings(CPU), "test")
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     model.eval()
@@ -185,7 +187,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step():
 
     outcome = Outcome()
     with pytest.raises(DivergedError, match="training loss is nan at step 7"):
-        TRAINER.fit(Explodes(), ToyTask(), seed=0, device=CPU, report=lambda _: None, outcome=outcome)
+        TRAINER.fit(Explodes(), ToyTask(), outcome, seed=0, surroundings=Surroundings(CPU))
     assert outcome.test_accuracy is None
     assert outcome.cost["ms_per_step"] > 0  # what was measured before is kept
 
@@ -269,7 +271,7 @@ def test_a_micro_batch_that_no_longer_fits_is_halved(caplog):
 
     trainer = changed(steps=6, eval_every=2, micro_batch="auto")
     outcome = Outcome()
-    trainer.fit(model, ToyTask(), seed=0, device=CPU, report=shrink, outcome=outcome)
+    trainer.fit(model, ToyTask(), outcome, seed=0, surroundings=Surroundings(CPU, report=shrink))
     assert outcome.micro_batch == 4
     assert "Out of memory with 32 examples at once; going on with 16" in caplog.text
 
