@@ -37,11 +37,13 @@ class Attention(Mechanism):
         exact: True if the mechanism computes softmax attention itself; the contract tests then compare the two.
         identity_on_one: True if a sequence's only real token receives its own value.
         shared_qk: True if queries and keys come from one projection (Reformer).
+        unread: which of "query" and "key" it never reads.
     """
 
     exact: ClassVar[bool] = False
     identity_on_one: ClassVar[bool] = True
     shared_qk: ClassVar[bool] = False
+    unread: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float) -> None:
         super().__init__()

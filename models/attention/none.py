@@ -17,6 +17,8 @@ from models.mechanism import Card
 class NoneAttention(Attention):
     """The values, unchanged."""
 
+    unread: ClassVar[tuple[str, ...]] = ("query", "key")
+
     card: ClassVar[Card] = Card(
         what="Every token keeps its own value: no mixing between tokens at all, the floor below the mean of the values",
         family="floors",

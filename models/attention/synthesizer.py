@@ -30,6 +30,8 @@ from models.ops.precision import accumulation_dtype, without_autocast
 class DenseSynthesizerAttention(Attention):
     """softmax(relu(X W1 + b1) W2) V: a row of logits for each token, from the token alone."""
 
+    unread: ClassVar[tuple[str, ...]] = ("key",)
+
     card: ClassVar[Card] = Card(
         what="Synthesizer: a row of attention logits made from each token alone",
         family="synthesizer",
@@ -60,6 +62,8 @@ class FactorizedSynthesizerAttention(Attention):
         rank: width of the factors.
     """
 
+    unread: ClassVar[tuple[str, ...]] = ("query", "key")
+
     card: ClassVar[Card] = Card(
         what="Synthesizer: attention logits that are a learned product of two factors, the same for every input",
         family="synthesizer",
@@ -84,6 +88,8 @@ class FactorizedSynthesizerAttention(Attention):
 
 class RandomSynthesizerAttention(Attention):
     """softmax(R) V with a learned R (L, L), the same for every input."""
+
+    unread: ClassVar[tuple[str, ...]] = ("query", "key")
 
     card: ClassVar[Card] = Card(
         what="Synthesizer: attention logits that are learned one by one, the same for every input",

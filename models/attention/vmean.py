@@ -18,6 +18,8 @@ from models.ops.precision import accumulation_dtype, without_autocast
 class VmeanAttention(Attention):
     """Mean of V over the real tokens, in every row."""
 
+    unread: ClassVar[tuple[str, ...]] = ("query", "key")
+
     card: ClassVar[Card] = Card(
         what="Every token receives the mean of the values: attention without queries or keys",
         family="floors",
