@@ -33,10 +33,11 @@ test-slow: .venv/.tested  ## Run the tests that take longer
 test-gpu: .venv/.tested  ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
 
-lint: .venv/.tested  ## Check style and types
+lint: .venv/.tested  ## Check style, types, and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: .venv/.tested  ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
