@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the user can mend."""
+"""Mistakes that the user can mend: the exception for them, and the checks of single values."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def check_integer(name: str, value: Any, least: int, most: int = 2**31 - 1) -> N
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
-    """Raise InputError for an argument that is none of the choices."""
-    if value not in choices:
+    """Raise InputError for an argument that is none of the choices; true and 1 are two choices."""
+    if not any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in choices):
         raise InputError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")

@@ -74,43 +74,55 @@ def released(
     target = raw / folder
     if _complete(target, names):
         return target
-    archive = archive or Download(ARCHIVE)
-    mirror = mirror or MIRRORS.get(folder)
-    tried: list[str] = []
+    archive, mirror = archive or Download(ARCHIVE), mirror or MIRRORS.get(folder)
+    refusals: list[str] = []
     try:
         raw.mkdir(parents=True, exist_ok=True)
         with FileLock(raw / ".lock"):
             if _complete(target, names):  # another process was at it
                 return target
-            new = raw / f".{folder}.new"
             for url in filter(None, (archive.url, mirror)):
-                shutil.rmtree(new, ignore_errors=True)
-                new.mkdir()
                 try:
-                    if url == mirror:
-                        for path in [download(Download(url + name), raw / name) for name in names]:
-                            path.replace(new / path.name)
-                    else:
-                        unpack(download(archive, raw / "lra_release.gz"), folder, new)
-                    if missing := [name for name in names if not (new / name).is_file()]:
-                        raise _RefusedError(f"it does not hold {', '.join(missing)}")
+                    _fetch(target, names, mirror=mirror if url == mirror else None, archive=archive)
+                    return target
                 except _RefusedError as error:
-                    tried.append(f"{url}: {error}")
-                    shutil.rmtree(new)
-                    continue
-                (new / ORIGIN).write_text(json.dumps({"origin": url, "mirror": url == mirror}) + "\n")
-                shutil.rmtree(target, ignore_errors=True)
-                new.replace(target)
-                return target
+                    refusals.append(f"{url}: {error}")
     except OSError as error:
         raise InputError(
             f"cannot write the downloaded files to {raw}: {error}. Make room (the archive needs 8.3 GB, and what is "
             "unpacked from it more) or choose another folder with cache_dir= or the environment variable LRA_CACHE."
         ) from error
     raise MissingDataError(
-        f"cannot get LRA's folder {folder}. Tried {'; '.join(tried)}. Get {', '.join(names)} elsewhere (in the archive "
-        f"they are in {'/'.join(INNER)}/{folder}/) and name their folder with task.data_dir=, or put them into {target}"
+        f"cannot get LRA's folder {folder}. Tried {'; '.join(refusals)}. Get {', '.join(names)} elsewhere (in the "
+        f"archive they are in {'/'.join(INNER)}/{folder}/) and name their folder with task.data_dir=, or put them into "
+        f"{target}"
     )
+
+
+def _fetch(target: Path, names: Sequence[str], *, mirror: str | None, archive: Download) -> None:
+    """Download a folder from the mirror, or from the archive where there is none, whole or not at all.
+
+    Raises:
+        _RefusedError: the source refuses, is damaged, or lacks a file.
+        OSError: the folder cannot be written.
+    """
+    raw, new = target.parent, target.with_name(f".{target.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    try:
+        if mirror is None:
+            unpack(download(archive, raw / "lra_release.gz"), target.name, new)
+        else:
+            for path in [download(Download(mirror + name), raw / name) for name in names]:
+                path.replace(new / path.name)
+        if missing := [name for name in names if not (new / name).is_file()]:
+            raise _RefusedError(f"it does not hold {', '.join(missing)}")
+    except _RefusedError:
+        shutil.rmtree(new)
+        raise
+    (new / ORIGIN).write_text(json.dumps({"origin": mirror or archive.url, "mirror": mirror is not None}) + "\n")
+    shutil.rmtree(target, ignore_errors=True)
+    new.replace(target)
 
 
 def _complete(folder: Path, names: Sequence[str]) -> bool:

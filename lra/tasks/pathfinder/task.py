@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lra.errors import InputError, check_integer
+from lra.errors import InputError, check_choice, check_integer
 from lra.tasks import PARTS, Part, Split, cache
 from lra.tasks.cached import CachedTask
 from lra.tasks.sources import raw_folder
@@ -65,14 +65,14 @@ class Pathfinder(CachedTask):
     ) -> None:
         super().__init__(cache_dir=cache_dir)
         self.data_dir = raw_folder(data_dir, self.name)
-        _check_choice("resolution", resolution, RESOLUTIONS)
-        _check_choice("difficulty", difficulty, DIFFICULTIES)
+        check_choice("resolution", resolution, RESOLUTIONS)
+        check_choice("difficulty", difficulty, DIFFICULTIES)
         if split in ("mlpen", "skeinformer"):
             raise InputError(
                 f"the split of {split} cannot be made again: its code shuffled the images without a seed. "
                 f"split must be one of {', '.join(SPLITS)}"
             )
-        _check_choice("split", split, SPLITS)
+        check_choice("split", split, SPLITS)
         if self.data_dir is None and split != "canonical":
             raise InputError(f"split={split} divides the released images: set data_dir, or use split=canonical")
         self.num_examples: dict[Part, int] = {"train": num_train, "val": num_val, "test": num_test}
@@ -130,8 +130,3 @@ class Pathfinder(CachedTask):
 
     def _split_of(self, tokens: np.ndarray, labels: np.ndarray) -> Split:
         return Split(tokens, np.arange(len(labels) + 1, dtype=np.int64) * self.max_len, labels)
-
-
-def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    if value not in choices or isinstance(value, bool):
-        raise InputError(f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}")
