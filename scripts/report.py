@@ -39,12 +39,12 @@ from lra.papers.ranks import rank_report
 from lra.papers.tables import paper_report
 from lra.records.collection import (
     FILTERS,
-    chosen,
     collect,
     import_records,
     load_measured,
     load_records,
     load_retests,
+    select,
     unfinished,
 )
 from lra.records.missing_data import load_missing
@@ -96,10 +96,10 @@ def main(arguments: list[str]) -> int:
         rebuild(results_dir)
         return 0
     if verb == "figures":
-        print(*write_figures(results_dir, chosen(load_records(results_dir), options, CONFIGS)), sep="\n")
+        print(*write_figures(results_dir, select(load_records(results_dir), options)), sep="\n")
         return 0
     if verb == "page":
-        print(write_page(results_dir, chosen(load_records(results_dir), options, CONFIGS)))
+        print(write_page(results_dir, select(load_records(results_dir), options)))
         return 0
     if verb == "watch":
         if options["once"] not in ("", "true", "false"):
@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> int:
 def answer(verb: str, options: dict[str, str], results_dir: Path) -> Report:
     """Answer a question to the records."""
     records = load_online(options["wandb"]) if options["wandb"] else load_records(results_dir)
-    records = chosen(records, options, CONFIGS)
+    records = select(records, options)
     if verb == "cost":
         return cost_report(records)
     if verb == "compare":

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from lra.errors import InputError
 from lra.files import write_atomically
-from lra.records.record import FLOOR, PREDICTIONS_NAME, WEIGHTS, RunRecord
+from lra.records.folder import RunFolder
+from lra.records.record import FLOOR, WEIGHTS, RunRecord
 from lra.reports.report import each
 
 log = logging.getLogger(__name__)
@@ -63,13 +64,13 @@ class Packed:
         named = {name: classes for (about, name), classes in self.predictions.items() if about == digest}
         return {name.removeprefix(FLOOR): classes for name, classes in named.items() if name.startswith(FLOOR)}
 
-    def add_run(self, record: RunRecord, folder: Path) -> None:
+    def add_run(self, record: RunRecord, folder: RunFolder) -> None:
         """Add what a run's folder has; a file that cannot be read is named in a warning and left out."""
         try:
-            path = folder / "metrics.jsonl"
+            path = folder.metrics
             if path.exists():
                 self.curves[record.key] = [json.loads(line) for line in path.read_text().splitlines()]
-            path = folder / PREDICTIONS_NAME
+            path = folder.predictions
             if path.exists():
                 with np.load(path) as arrays:
                     for name, values in arrays.items():

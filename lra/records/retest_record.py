@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lra.errors import InputError
-from lra.files import write_atomically
+from lra.files import write_atomically, writing
 from lra.records.identity import fingerprint
 
 SCHEMA = 1
@@ -103,7 +102,5 @@ def write_retests(path: Path, retests: Iterable[Retest]) -> None:
         InputError: it cannot be written.
     """
     ordered = sorted(retests, key=lambda one: (json.dumps(one.changes, sort_keys=True), one.run, one.key))
-    try:
+    with writing(path):
         write_atomically(path, "".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in ordered))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error

@@ -1,4 +1,4 @@
-"""From a resolved configuration, as plain values, to a trainer and a model."""
+"""From a resolved configuration, as plain values, to a task, a trainer and a model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ from lra.training.batching import Batching
 from lra.training.optimizer import Optimization
 from lra.training.trainer import Trainer
 from models.encoder import Classifier
+
+
+def make_task(resolved: Mapping[str, Any]) -> Task:
+    """Make the task that the node `task` describes, not prepared yet.
+
+    Raises:
+        InputError: a value is not possible.
+    """
+    return instantiate(resolved["task"])(cache_dir=resolved["cache_dir"])
 
 
 def make_trainer(resolved: Mapping[str, Any]) -> Trainer:
