@@ -62,17 +62,17 @@ def parse_several(
     Raises:
         InputError: a word is no known verb and no `key=value` of a known key.
     """
-    found: dict[str, None] = {}
+    found_verbs: dict[str, None] = {}
     given = {}
     for word in arguments:
         key, equals, value = word.partition("=")
         if equals and key in options:
             given[key] = value
         elif word in verbs:
-            found[word] = None
+            found_verbs[word] = None
         else:
             words = [*verbs, *known, *(f"{name}=" for name in options)]
             close = get_close_matches(word if not equals else f"{key}=", words, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise InputError(f"Unknown argument {word!r}.{hint} Known: {' '.join(words)}")
-    return list(found), given
+    return list(found_verbs), given

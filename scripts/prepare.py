@@ -28,11 +28,11 @@ def main(arguments: list[str]) -> int:
     if wrong := [word for word in arguments if "=" not in word]:
         raise InputError(f"Unknown argument {wrong[0]!r}: expected key=value, for example task=all.")
     values = dict(word.split("=", 1) for word in arguments)
-    wanted, plotting = values.pop("task", "all"), values.pop("plot", "false")
+    task_names, plotting = values.pop("task", "all"), values.pop("plot", "false")
     if plotting not in ("true", "false"):
         raise InputError(f"plot must be true or false. Got {plotting!r}.")
     known = options_of("task")
-    names = known if wanted == "all" else wanted.split(",")
+    names = known if task_names == "all" else task_names.split(",")
     if unknown := set(names) - set(known):
         raise InputError(f"There is no task {', '.join(sorted(unknown))}. Choose all, or from {', '.join(known)}.")
 

@@ -61,7 +61,7 @@ class Packed:
 
     def floors(self, digest: str) -> dict[str, NDArray[np.uint8]]:
         """Return what rules without a model predict for a test split, given its checksum."""
-        named = {name: classes for (about, name), classes in self.predictions.items() if about == digest}
+        named = {name: classes for (owner, name), classes in self.predictions.items() if owner == digest}
         return {name.removeprefix(FLOOR): classes for name, classes in named.items() if name.startswith(FLOOR)}
 
     def add_run(self, record: RunRecord, folder: RunFolder) -> None:
@@ -74,8 +74,8 @@ class Packed:
             if path.exists():
                 with np.load(path) as arrays:
                     for name, values in arrays.items():
-                        about = record.key if name in WEIGHTS else record.data["sha256"]["test"]
-                        self.predictions[about, name] = values.astype(np.uint8)
+                        owner = record.key if name in WEIGHTS else record.data["sha256"]["test"]
+                        self.predictions[owner, name] = values.astype(np.uint8)
         except (OSError, ValueError, EOFError) as error:
             log.warning("Left out: %s: %s", path, error)
 
@@ -85,7 +85,7 @@ class Packed:
         curves = [{"key": run.key, **point} for run in records for point in self.curves.get(run.key, [])]
         splits = {run.data["sha256"]["test"] for run in records}
         wanted = [(run.key, name) for run in records for name in WEIGHTS]
-        wanted += sorted((about, name) for about, name in self.predictions if about in splits)
+        wanted += sorted((owner, name) for owner, name in self.predictions if owner in splits)
         predictions = [
             {"key": key, "name": name, "classes": self.predictions[key, name].tobytes()}
             for key, name in wanted

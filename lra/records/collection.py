@@ -42,7 +42,7 @@ class Reading:
     folders: dict[str, RunFolder] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
-    def add(self, record: RunRecord, place: str, folder: RunFolder | None = None) -> None:
+    def add(self, record: RunRecord, source: str, folder: RunFolder | None = None) -> None:
         """Take a record in, unless another one has its key."""
         known = self.records.setdefault(record.key, record)
         if known == record:
@@ -50,7 +50,7 @@ class Reading:
                 self.folders.setdefault(record.key, folder)
         else:
             self.refused.append(
-                f"{place} has the key {record.key} of another record, of {known.date}, which is kept. To have the new "
+                f"{source} has the key {record.key} of another record, of {known.date}, which is kept. To have the new "
                 "one instead, remove the old one first."
             )
 
@@ -100,10 +100,10 @@ def load_retests(results_dir: Path, *, collected_alone: bool = False) -> list[Re
     A line that cannot be read is named in a warning and left out.
     """
     own = [] if collected_alone else _own_retests(results_dir)
-    found, refused = read_retests([results_dir / RETESTS, *own])
+    retests, refused = read_retests([results_dir / RETESTS, *own])
     for reason in refused:
         log.warning("Left out: %s", reason)
-    return list(found.values())
+    return list(retests.values())
 
 
 def unfinished(results_dir: Path) -> list[dict[str, object]]:
@@ -146,25 +146,25 @@ def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
     _check(results_dir)
     if not source.is_dir():
         raise InputError(f"There is no folder {source.resolve()} to import from. Name one with from=FOLDER.")
-    found, packed = Reading(), Packed()
+    theirs, packed = Reading(), Packed()
     for path in sorted([*source.rglob(RECORD_NAME), *source.rglob(MEASURED.name)]):
         reading = _read_lines(path) if path.name == MEASURED.name else _read_files([path])
-        found.refused += reading.refused
+        theirs.refused += reading.refused
         if path.name == MEASURED.name:
             packed.merge(Packed.load(path.parent))
         for key, record in reading.records.items():
             if complaint := record.contradiction:
-                found.refused.append(f"{path}, key {key}: {complaint}")
+                theirs.refused.append(f"{path}, key {key}: {complaint}")
             else:
-                found.add(record, f"{path}", reading.folders.get(key))
-    if not found.records and not found.refused:
+                theirs.add(record, f"{path}", reading.folders.get(key))
+    if not theirs.records and not theirs.refused:
         raise InputError(f"{source.resolve()} holds neither a {RECORD_NAME} nor a {MEASURED.name}.")
-    return _merge(results_dir, found, packed, sorted(source.rglob(RETESTS_NAME)))
+    return _merge(results_dir, theirs, packed, sorted(source.rglob(RETESTS_NAME)))
 
 
 def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Sequence[Path]) -> tuple[Path, int, int]:
     path = results_dir / MEASURED
-    all_records, mine = read_to_rewrite(results_dir)
+    all_records, known_retests = read_to_rewrite(results_dir)
     for key, record in new.records.items():
         if record.is_final:
             all_records.add(record, f"{new.folders.get(key, 'A new record')}", new.folders.get(key))
@@ -175,7 +175,7 @@ def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Sequence[Pa
     together.merge(packed)
     for key, folder in all_records.folders.items():
         together.add_run(all_records.records[key], folder)
-    kept = [one for one in all_retests.values() if one.key in mine or one.run in all_records.records]
+    kept = [one for one in all_retests.values() if one.key in known_retests or one.run in all_records.records]
     write_measured(results_dir, all_records.records.values(), together, kept)
     return path, len(all_records.records), len(all_records.refused)
 

@@ -72,7 +72,7 @@ def read_retests(paths: Iterable[Path]) -> tuple[dict[str, Retest], list[str]]:
     Returns:
         Those found, by key, of two with one key the first; and a sentence for each line or file that is left out.
     """
-    found: dict[str, Retest] = {}
+    retests: dict[str, Retest] = {}
     refused = []
     for path in paths:
         try:
@@ -90,9 +90,9 @@ def read_retests(paths: Iterable[Path]) -> tuple[dict[str, Retest], list[str]]:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 refused.append(f"{path}, line {number}, is no retest: {error!r}.")
                 continue
-            if found.setdefault(one.key, one) != one:
+            if retests.setdefault(one.key, one) != one:
                 refused.append(f"{path}, line {number}, is another test of {one.run} on the same examples.")
-    return found, refused
+    return retests, refused
 
 
 def write_retests(path: Path, retests: Iterable[Retest]) -> None:

@@ -46,7 +46,7 @@ class Pair:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """The description of the changed task, as it is after a file."""
+        """The description of the changed task, as JSON gives it back."""
         return _plain(self.changed.describe())
 
     @cached_property
@@ -72,7 +72,7 @@ class Tasks:
     def __init__(self, changes: Mapping[str, Any], data_dir: str | None = None, cache_dir: str | None = None) -> None:
         self.changes = dict(changes)
         self.cache_dir = cache_dir
-        self.place = {} if data_dir is None else {"data_dir": data_dir}
+        self.location = {} if data_dir is None else {"data_dir": data_dir}
         self._made: dict[str, Pair] = {}
 
     def of(self, record: RunRecord) -> Pair:
@@ -109,7 +109,7 @@ class Tasks:
             kind = type(settings[name])
             if settings[name] is not None and not (type(value) is kind or (kind is float and type(value) is int)):
                 raise InputError(f"task.{name} must be {kind.__name__}, as the run's {settings[name]}. Got {value!r}.")
-        make = [instantiate({**settings, **more, **self.place}) for more in ({}, self.changes)]
+        make = [instantiate({**settings, **more, **self.location}) for more in ({}, self.changes)]
         own, changed = (each(cache_dir=self.cache_dir) for each in make)
         for name in ("vocab_size", "num_classes", "num_inputs"):
             if getattr(own, name) != getattr(changed, name):
@@ -179,7 +179,7 @@ def retest(
         folder: the run's.
         tasks: with the changes.
         device: where to test.
-        command: what repeats it.
+        command: what repeats the test.
         stop: is looked at between batches.
 
     Raises:
@@ -195,15 +195,14 @@ def retest(
     model = load_model(record, folder, pair.own, device)
     _warn_of_differences(record, pair)
     result = _evaluate(record, pair, model, device, stop)
-    labels = pair.changed.split("test").labels
-    found = Retest(
+    retested = Retest(
         run=record.key,
         changes={name: value for name, value in tasks.changes.items() if record.config["task"][name] != value},
         data=pair.data,
         accuracy=result.accuracy,
         loss=result.loss,
-        floors={name: float((classes == labels).mean()) for name, classes in pair.by_rule.items()},
-        same_as_floors={name: float((classes == result.predictions).mean()) for name, classes in pair.by_rule.items()},
+        floors=_shares(pair.by_rule, pair.changed.split("test").labels),
+        same_as_floors=_shares(pair.by_rule, result.predictions),
         trained_on=pair.trained_on,
         device=device.type,
         environment=describe_environment(device),
@@ -212,8 +211,13 @@ def retest(
         date=now(),
     )
     with _opened(folder) as earlier:  # another process may have tested this run meanwhile
-        write_retests(folder.retests, {found.key: found, **earlier}.values())
-    return found
+        write_retests(folder.retests, {retested.key: retested, **earlier}.values())
+    return retested
+
+
+def _shares(predictions: Mapping[str, NDArray[Any]], classes: NDArray[Any]) -> dict[str, float]:
+    """Return the share of the examples that each rule puts into these classes."""
+    return {name: float((predicted == classes).mean()) for name, predicted in predictions.items()}
 
 
 def _warn_of_differences(record: RunRecord, pair: Pair) -> None:
@@ -269,7 +273,7 @@ def _opened(folder: RunFolder) -> Iterator[dict[str, Retest]]:
 
 
 def _plain(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a description as it is after a file."""
+    """Return a description as JSON gives it back."""
     return json.loads(json.dumps(data))
 
 
