@@ -1,4 +1,4 @@
-"""The scripts' command line: a verb first, then key=value, as on run.py's."""
+"""The scripts' command line: a verb first, then key=value, as on run.py's; and the command that a record keeps."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 
 from lra.errors import InputError
+
+# Options that say where things are on this machine, which is no part of what repeats a run.
+PLACES = ("results_dir=", "cache_dir=", "task.data_dir=")
+
+
+def repeating(script: str, words: Sequence[str]) -> str:
+    """Return the command that repeats what a script did with these words, on any machine."""
+    return " ".join([f"python {script}", *(word for word in words if not word.startswith(PLACES))])
 
 
 def help_if_asked(text: str | None) -> None:
@@ -54,17 +62,17 @@ def parse_several(
     Raises:
         InputError: a word is no known verb and no `key=value` of a known key.
     """
-    found: dict[str, None] = {}
+    found_verbs: dict[str, None] = {}
     given = {}
     for word in arguments:
         key, equals, value = word.partition("=")
         if equals and key in options:
             given[key] = value
         elif word in verbs:
-            found[word] = None
+            found_verbs[word] = None
         else:
             words = [*verbs, *known, *(f"{name}=" for name in options)]
             close = get_close_matches(word if not equals else f"{key}=", words, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise InputError(f"Unknown argument {word!r}.{hint} Known: {' '.join(words)}")
-    return list(found), given
+    return list(found_verbs), given

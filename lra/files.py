@@ -1,10 +1,14 @@
-"""Where the checkout is, and how a file is written: whole or not at all."""
+"""Where the checkout is, and how a file is written: whole or not at all, and with one sentence if it cannot be."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from lra.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent  # of the checkout
 
@@ -23,3 +27,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def writing(name: object, remedy: str = "") -> Iterator[None]:
+    """Turn an OSError of the block into an InputError: "<name> cannot be written: <reason>. <remedy>"."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{name} cannot be written: {error.strerror or error}. {remedy}".rstrip()) from error

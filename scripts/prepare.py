@@ -11,15 +11,14 @@ import logging
 import sys
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
 from lra.arguments import help_if_asked
-from lra.configuration import CONFIGS
+from lra.configuration import compose_config, options_of, to_plain
 from lra.errors import InputError
 from lra.reports.report import markdown
+from lra.runs.factory import make_task
 from lra.tasks import Task
 from lra.tasks.preview import HEAD, plot, rows
 
@@ -29,21 +28,19 @@ def main(arguments: list[str]) -> int:
     if wrong := [word for word in arguments if "=" not in word]:
         raise InputError(f"Unknown argument {wrong[0]!r}: expected key=value, for example task=all.")
     values = dict(word.split("=", 1) for word in arguments)
-    wanted, plotting = values.pop("task", "all"), values.pop("plot", "false")
+    task_names, plotting = values.pop("task", "all"), values.pop("plot", "false")
     if plotting not in ("true", "false"):
         raise InputError(f"plot must be true or false. Got {plotting!r}.")
-    known = sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml"))
-    names = known if wanted == "all" else wanted.split(",")
+    known = options_of("task")
+    names = known if task_names == "all" else task_names.split(",")
     if unknown := set(names) - set(known):
         raise InputError(f"There is no task {', '.join(sorted(unknown))}. Choose all, or from {', '.join(known)}.")
 
     prepared: dict[str, Task] = {}
     for name in names:
-        overrides = [f"task={name}", *(f"{key}={value}" for key, value in values.items())]
-        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            cfg = compose("config", overrides=overrides)
+        cfg = compose_config(f"task={name}", *(f"{key}={value}" for key, value in values.items()))
         try:
-            task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
+            task = make_task(to_plain(cfg))
             task.prepare()
             prepared[name] = task
         except InputError as error:

@@ -22,12 +22,12 @@ from typing import Any
 
 import yaml
 
-from lra.arguments import help_if_asked, parse
-from lra.configuration import CONFIGS
+from lra.arguments import help_if_asked, parse, repeating
 from lra.errors import InputError
 from lra.machine.devices import claimed_device
 from lra.machine.stopping import stoppable
-from lra.records.collection import FILTERS, chosen, load_records
+from lra.records.collection import FILTERS, load_records, select
+from lra.records.folder import RunFolder
 from lra.records.record import RunRecord
 from lra.records.retest_record import Retest
 from lra.reports.report import write
@@ -48,19 +48,19 @@ def main(arguments: list[str]) -> int:
     runs = choose(results_dir, options)
     data_dir = changes.pop("data_dir", None)
     tasks = Tasks(changes, data_dir, options["cache_dir"] or None)
-    command = " ".join(["python scripts/retest.py", *(word for word in arguments if "_dir=" not in word)])
-    found: list[Retest] = []
+    command = repeating("scripts/retest.py", arguments)
+    retests: list[Retest] = []
     failures = []
     with claimed_device(options["device"]) as device:
         for folder, run in runs.items():
             try:
                 tasks.of(run)  # takes long at times, and no stop can be asked for meanwhile
                 with stoppable() as stop:
-                    found.append(retest(run, folder, tasks, device=device, command=command, stop=stop))
+                    retests.append(retest(run, folder, tasks, device=device, command=command, stop=stop))
             except InputError as error:
                 failures.append(str(error))
-    if found:
-        print(write(retest_report(found, list(runs.values())), "terminal"))
+    if retests:
+        print(write(retest_report(retests, list(runs.values())), "terminal"))
     for failure in failures:
         log.error("Not tested: %s", failure)
     return int(bool(failures))
@@ -85,24 +85,23 @@ def parse_changes(words: list[str]) -> dict[str, Any]:
     return changes
 
 
-def choose(results_dir: Path, options: Mapping[str, str]) -> dict[Path, RunRecord]:
+def choose(results_dir: Path, options: Mapping[str, str]) -> dict[RunFolder, RunRecord]:
     """Find the finished runs that the options name and that have a folder; baselines only if they are asked for.
 
     Raises:
         InputError: there are none.
     """
-    named = chosen(load_records(results_dir), {**options, "device": ""}, CONFIGS)
+    named = select(load_records(results_dir), {**options, "device": ""})
     ok = [run for run in named if run.status == "ok" and options["key"] in ("", run.key)]
     if not (options["key"] or options["attn"]):
         ok = [run for run in ok if not run.is_baseline]
-    found = {results_dir / "runs" / run.task / run.attn / run.key: run for run in ok}
-    there = {folder: run for folder, run in found.items() if folder.is_dir()}
-    if not there:
+    with_folder = {folder: run for run in ok if (folder := RunFolder.of(results_dir, run)).path.is_dir()}
+    if not with_folder:
         raise InputError(
-            f"{results_dir.resolve()} has {len(found)} finished runs of that name or key, and none with its folder in "
+            f"{results_dir.resolve()} has {len(ok)} finished runs of that name or key, and none with its folder in "
             "runs/, where its weights are: collected records come without. Train one first, with run.py."
         )
-    return there
+    return with_folder
 
 
 if __name__ == "__main__":

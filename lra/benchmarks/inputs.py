@@ -16,7 +16,7 @@ from torch import Tensor
 from lra.benchmarks.subjects import HEAD_DIM, HEADS
 from lra.configuration import compose_config, to_plain
 from lra.errors import InputError
-from lra.records.record import WEIGHTS_NAME
+from lra.records.folder import RunFolder
 from lra.runs.factory import make_classifier
 from lra.tasks import Task
 from lra.training.batching import Batching
@@ -80,9 +80,9 @@ class Captured:
     @classmethod
     def of_run(cls, task: Task, folder: Path) -> Captured:
         """Take the weights of a run's folder: of a softmax model on Text, of these sizes."""
-        config, weights = folder / "config.json", folder / WEIGHTS_NAME
+        config, weights = RunFolder(folder).config, RunFolder(folder).weights
         if not config.exists() or not weights.exists():
-            raise InputError(f"weights={folder} must be a run's folder, with config.json and {WEIGHTS_NAME}.")
+            raise InputError(f"weights={folder} must be a run's folder, with {config.name} and {weights.name}.")
         attn, name = (json.loads(config.read_text())[key]["name"] for key in ("attn", "task"))
         if (attn, name) != ("softmax", "text"):
             raise InputError(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from lra.errors import InputError
 from lra.files import write_atomically
-from lra.records.record import FLOOR, PREDICTIONS_NAME, WEIGHTS, RunRecord
+from lra.records.folder import RunFolder
+from lra.records.record import FLOOR, WEIGHTS, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -59,21 +60,21 @@ class Packed:
 
     def floors(self, digest: str) -> dict[str, NDArray[np.uint8]]:
         """Return what rules without a model predict for a test split, given its checksum."""
-        named = {name: classes for (about, name), classes in self.predictions.items() if about == digest}
+        named = {name: classes for (owner, name), classes in self.predictions.items() if owner == digest}
         return {name.removeprefix(FLOOR): classes for name, classes in named.items() if name.startswith(FLOOR)}
 
-    def add_run(self, record: RunRecord, folder: Path) -> None:
+    def add_run(self, record: RunRecord, folder: RunFolder) -> None:
         """Add what a run's folder has; a file that cannot be read is named in a warning and left out."""
         try:
-            path = folder / "metrics.jsonl"
+            path = folder.metrics
             if path.exists():
                 self.curves[record.key] = [json.loads(line) for line in path.read_text().splitlines()]
-            path = folder / PREDICTIONS_NAME
+            path = folder.predictions
             if path.exists():
                 with np.load(path) as arrays:
                     for name, values in arrays.items():
-                        about = record.key if name in WEIGHTS else record.data["sha256"]["test"]
-                        self.predictions[about, name] = values.astype(np.uint8)
+                        owner = record.key if name in WEIGHTS else record.data["sha256"]["test"]
+                        self.predictions[owner, name] = values.astype(np.uint8)
         except (OSError, ValueError, EOFError) as error:
             log.warning("Left out: %s: %s", path, error)
 
@@ -83,7 +84,7 @@ class Packed:
         curves = [{"key": run.key, **point} for run in records for point in self.curves.get(run.key, [])]
         splits = {run.data["sha256"]["test"] for run in records}
         wanted = [(run.key, name) for run in records for name in WEIGHTS]
-        wanted += sorted((about, name) for about, name in self.predictions if about in splits)
+        wanted += sorted((owner, name) for owner, name in self.predictions if owner in splits)
         predictions = [
             {"key": key, "name": name, "classes": self.predictions[key, name].tobytes()}
             for key, name in wanted

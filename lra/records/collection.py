@@ -1,4 +1,4 @@
-"""Records on disk: those of `runs/`, those committed in `measured/`, and how others, or a stranger's, get there.
+"""Records on disk: those of `runs/`, those committed in `measured/`, and how they get there from runs and from others.
 
 `measured/records.jsonl` has one record a line, so that a commit shows which runs came and which changed. Curves and
 predictions are many numbers that nobody reads as text: they are in parquet beside it, compressed, the same bytes for
@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
+from lra.configuration import CONFIGS
 from lra.errors import InputError
-from lra.files import write_atomically
+from lra.files import write_atomically, writing
 from lra.records.arrays import Packed
-from lra.records.record import RECORD_NAME, RunRecord, _altered, check_values
+from lra.records.folder import RunFolder
+from lra.records.record import RECORD_NAME, RunRecord
 from lra.records.retest_record import RETESTS_NAME, REWRITTEN, Retest, read_retests, write_retests
 
 log = logging.getLogger(__name__)
@@ -37,10 +39,10 @@ class Reading:
     """
 
     records: dict[str, RunRecord] = field(default_factory=dict)
-    folders: dict[str, Path] = field(default_factory=dict)
+    folders: dict[str, RunFolder] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
-    def add(self, record: RunRecord, place: str, folder: Path | None = None) -> None:
+    def add(self, record: RunRecord, source: str, folder: RunFolder | None = None) -> None:
         """Take a record in, unless another one has its key."""
         known = self.records.setdefault(record.key, record)
         if known == record:
@@ -48,7 +50,7 @@ class Reading:
                 self.folders.setdefault(record.key, folder)
         else:
             self.refused.append(
-                f"{place} has the key {record.key} of another record, of {known.date}, which is kept. To have the new "
+                f"{source} has the key {record.key} of another record, of {known.date}, which is kept. To have the new "
                 "one instead, remove the old one first."
             )
 
@@ -88,7 +90,7 @@ def load_packed(results_dir: Path, records: Iterable[RunRecord]) -> Packed:
     """Read curves and predictions: those collected in `measured/`, and those in the folders of these runs."""
     packed = Packed.load((results_dir / MEASURED).parent)
     for run in records:
-        packed.add_run(run, results_dir / "runs" / run.task / run.attn / run.key)
+        packed.add_run(run, RunFolder.of(results_dir, run))
     return packed
 
 
@@ -98,22 +100,22 @@ def load_retests(results_dir: Path, *, collected_alone: bool = False) -> list[Re
     A line that cannot be read is named in a warning and left out.
     """
     own = [] if collected_alone else _own_retests(results_dir)
-    found, refused = read_retests([results_dir / RETESTS, *own])
+    retests, refused = read_retests([results_dir / RETESTS, *own])
     for reason in refused:
         log.warning("Left out: %s", reason)
-    return list(found.values())
+    return list(retests.values())
 
 
 def unfinished(results_dir: Path) -> list[dict[str, object]]:
     """Return the configurations, in full, of runs that began and left no record: they run still, or were killed."""
-    found = []
-    for path in sorted((results_dir / "runs").glob("*/*/*/config.json")):
-        if not path.with_name(RECORD_NAME).exists():
+    configs = []
+    for folder in RunFolder.all(results_dir):
+        if not folder.record.exists():
             try:
-                found.append(json.loads(path.read_text()))
+                configs.append(json.loads(folder.config.read_text()))
             except (OSError, ValueError) as error:
-                log.warning("Left out: %s: %s", path, error)
-    return found
+                log.warning("Left out: %s: %s", folder.config, error)
+    return configs
 
 
 def collect(results_dir: Path) -> tuple[Path, int, int]:
@@ -144,25 +146,25 @@ def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
     _check(results_dir)
     if not source.is_dir():
         raise InputError(f"There is no folder {source.resolve()} to import from. Name one with from=FOLDER.")
-    found, packed = Reading(), Packed()
+    theirs, packed = Reading(), Packed()
     for path in sorted([*source.rglob(RECORD_NAME), *source.rglob(MEASURED.name)]):
         reading = _read_lines(path) if path.name == MEASURED.name else _read_files([path])
-        found.refused += reading.refused
+        theirs.refused += reading.refused
         if path.name == MEASURED.name:
             packed.merge(Packed.load(path.parent))
         for key, record in reading.records.items():
-            if complaint := _altered(record):
-                found.refused.append(f"{path}, key {key}: {complaint}")
+            if complaint := record.contradiction:
+                theirs.refused.append(f"{path}, key {key}: {complaint}")
             else:
-                found.add(record, f"{path}", reading.folders.get(key))
-    if not found.records and not found.refused:
+                theirs.add(record, f"{path}", reading.folders.get(key))
+    if not theirs.records and not theirs.refused:
         raise InputError(f"{source.resolve()} holds neither a {RECORD_NAME} nor a {MEASURED.name}.")
-    return _merge(results_dir, found, packed, sorted(source.rglob(RETESTS_NAME)))
+    return _merge(results_dir, theirs, packed, sorted(source.rglob(RETESTS_NAME)))
 
 
 def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Sequence[Path]) -> tuple[Path, int, int]:
     path = results_dir / MEASURED
-    all_records, mine = read_to_rewrite(results_dir)
+    all_records, known_retests = read_to_rewrite(results_dir)
     for key, record in new.records.items():
         if record.is_final:
             all_records.add(record, f"{new.folders.get(key, 'A new record')}", new.folders.get(key))
@@ -173,7 +175,7 @@ def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Sequence[Pa
     together.merge(packed)
     for key, folder in all_records.folders.items():
         together.add_run(all_records.records[key], folder)
-    kept = [one for one in all_retests.values() if one.key in mine or one.run in all_records.records]
+    kept = [one for one in all_retests.values() if one.key in known_retests or one.run in all_records.records]
     write_measured(results_dir, all_records.records.values(), together, kept)
     return path, len(all_records.records), len(all_records.refused)
 
@@ -197,19 +199,15 @@ def write_measured(results_dir: Path, records: Iterable[RunRecord], packed: Pack
         InputError: it cannot be written.
     """
     path, ordered = results_dir / MEASURED, sorted(records, key=_order)
-    try:
+    with writing(path.parent, "Choose another folder with results_dir=."):
         packed.save(path.parent, ordered)
         if retests:
             write_retests(results_dir / RETESTS, retests)
         write_atomically(path, "".join(json.dumps(record.as_dict()) + "\n" for record in ordered))
-    except OSError as error:
-        raise InputError(
-            f"{path.parent} cannot be written: {error.strerror or error}. Choose another folder with results_dir=."
-        ) from error
 
 
 def _own_retests(results_dir: Path) -> list[Path]:
-    return sorted((results_dir / "runs").glob(f"*/*/*/{RETESTS_NAME}"))
+    return [folder.retests for folder in RunFolder.all(results_dir) if folder.retests.exists()]
 
 
 def _order(record: RunRecord) -> tuple[str, str, str, str, int, str]:
@@ -222,7 +220,7 @@ def _check(results_dir: Path) -> None:
 
 
 def _read_runs(results_dir: Path) -> Reading:
-    return _read_files(sorted((results_dir / "runs").glob(f"*/*/*/{RECORD_NAME}")))
+    return _read_files(folder.record for folder in RunFolder.all(results_dir) if folder.record.exists())
 
 
 def _read_files(paths: Iterable[Path]) -> Reading:
@@ -230,8 +228,8 @@ def _read_files(paths: Iterable[Path]) -> Reading:
     for path in paths:
         try:
             record = RunRecord.read(path)
-            check_values(record)
-            reading.add(record, f"{path}", path.parent)
+            record.check()
+            reading.add(record, f"{path}", RunFolder(path.parent))
         except ValueError as error:
             text = f"{error}"
             reading.refused.append(text if f"{path}" in text else f"{path}: {text}")
@@ -243,7 +241,7 @@ def _read_lines(path: Path) -> Reading:
     for number, line in _lines(path):
         try:
             record = RunRecord.parse(line)
-            check_values(record)
+            record.check()
             reading.add(record, f"{path}, line {number},")
         except ValueError as error:
             reading.refused.append(f"{path}, line {number}: {error}")
@@ -261,14 +259,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 FILTERS = ("task", "attn", "protocol", "scale", "device")
 
 
-def chosen(records: Sequence[RunRecord], options: Mapping[str, str], configs: Path) -> list[RunRecord]:
-    """Take the records that the options name; "" is any.
+def select(records: Sequence[RunRecord], options: Mapping[str, str]) -> list[RunRecord]:
+    """Return the records that have the names which the options give; "" is any name.
 
     Raises:
         InputError: no configuration and no record has such a name.
     """
     for name in FILTERS:
-        known = {path.stem for path in (configs / name).glob("*.yaml")} | {getattr(run, name) for run in records}
+        known = {path.stem for path in (CONFIGS / name).glob("*.yaml")} | {getattr(run, name) for run in records}
         if options[name] and options[name] not in known:
             raise InputError(f"There is no {name}={options[name]}. Choose from {', '.join(sorted(known))}.")
     return [run for run in records if all(options[name] in ("", getattr(run, name)) for name in FILTERS)]

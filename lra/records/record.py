@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from lra.files import write_atomically
+from lra.machine.environment import current_commit, describe_environment, now
 from lra.records.identity import fingerprint, run_group, run_key
 
 SCHEMA = 1
-RECORD_NAME, WEIGHTS_NAME, PREDICTIONS_NAME = "record.json", "weights.pt", "predictions.npz"
-# Names in the last. Of a test split: its true classes, and those that a rule without a model predicts, FLOOR and
-# the rule's name; of a run: the classes that these weights predict.
+RECORD_NAME = "record.json"
+# Names in a run's predictions. Of a test split: its true classes, and those that a rule without a model predicts, FLOOR
+# and the rule's name; of a run: the classes that these weights predict.
 LABELS, FLOOR, WEIGHTS = "labels", "floor_", ("best", "last")
 
 Status = Literal["ok", "diverged", "out_of_memory", "failed", "interrupted"]
@@ -76,6 +80,41 @@ class RunRecord:
     date: str | None = None
     schema: int = SCHEMA
 
+    @classmethod
+    def begin(
+        cls, config: Mapping[str, Any], *, device: torch.device, batch_size: int, dtype: str, command: str
+    ) -> RunRecord:
+        """Make the record of a run that is about to be tried; it is `failed` until it is known to be anything else.
+
+        Args:
+            config: all that determines the run, with the type of the device as `device`, the description of the data as
+                `prepared`, and `num_processes` if there are several.
+            device: where it is trained.
+            batch_size: examples in one optimiser step.
+            dtype: the precision.
+            command: what repeats the run.
+        """
+        return cls(
+            key=run_key(config),
+            group=run_group(config),
+            task=config["task"]["name"],
+            attn=config["attn"]["name"],
+            protocol=config["protocol"]["name"],
+            scale=config["scale"],
+            seed=config["seed"],
+            config=dict(config),
+            data=config["prepared"],
+            status="failed",
+            batch_size=batch_size,
+            num_processes=config.get("num_processes", 1),
+            dtype=dtype,
+            device=config["device"],
+            environment=describe_environment(device),
+            commit=current_commit(),
+            command=command,
+            date=now(),
+        )
+
     @property
     def is_final(self) -> bool:
         """Whether the run is a result, good or bad, that running it again would only repeat."""
@@ -85,6 +124,41 @@ class RunRecord:
     def is_baseline(self) -> bool:
         """Whether this is no attention mechanism but a small model to compare with, which stands beneath the tables."""
         return self.attn.startswith(BASELINE)
+
+    def check(self) -> None:
+        """Refuse what would stop every table.
+
+        Raises:
+            ValueError: the record says something impossible, or lacks what tables need.
+        """
+        try:
+            accuracies = [self.val_accuracy, self.test_accuracy, self.last_test_accuracy, *self.floors.values()]
+            possible = all(value is None or 0 <= value <= 1 for value in accuracies)
+            described = self.data["sizes"]["test"] > 0 and all(
+                isinstance(text, str)
+                for text in (self.data["source"], self.data["variant"], self.data["sha256"]["test"])
+            )
+            named = isinstance(self.seed, int) and isinstance(self.config["attn"], dict)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(f"it lacks or misstates what tables need: {error!r}") from error
+        if not possible or not described or not named:
+            raise ValueError("it has an accuracy that is no fraction, or data without size or name")
+        if self.status not in (*FINAL_STATUSES, "failed", "interrupted"):
+            raise ValueError(f"its status is {self.status!r}")
+
+    @property
+    def contradiction(self) -> str:
+        """In what the record contradicts its own configuration, as a sentence; "" if in nothing."""
+        config = self.config
+        if self.key != run_key(config) and self.key == fingerprint(config):
+            return "its key was made by an earlier rule: run python scripts/rekey.py results_dir=FOLDER on its folder"
+        if self.key != run_key(config) or self.group != run_group(config):
+            return f"its configuration was altered: it hashes to {run_key(config)}, not to its key"
+        names = [config["task"]["name"], config["attn"]["name"], config["protocol"]["name"], config["scale"]]
+        told = [self.task, self.attn, self.protocol, self.scale, self.seed, self.data]
+        if told != [*names, config["seed"], config["prepared"]]:
+            return "its task, attn, protocol, scale, seed or data are not those of its configuration"
+        return ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as plain values."""
@@ -139,39 +213,3 @@ def accuracy_of(record: RunRecord) -> float | None:
     if record.status != "ok":
         return None
     return record.last_test_accuracy if tested(record) == "last" else record.test_accuracy
-
-
-def check_values(record: RunRecord) -> None:
-    """Refuse what would stop every table.
-
-    Raises:
-        ValueError: the record says something impossible, or lacks what tables need.
-    """
-    try:
-        accuracies = [record.val_accuracy, record.test_accuracy, record.last_test_accuracy, *record.floors.values()]
-        possible = all(value is None or 0 <= value <= 1 for value in accuracies)
-        described = record.data["sizes"]["test"] > 0 and all(
-            isinstance(text, str)
-            for text in (record.data["source"], record.data["variant"], record.data["sha256"]["test"])
-        )
-        named = isinstance(record.seed, int) and isinstance(record.config["attn"], dict)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"it lacks or misstates what tables need: {error!r}") from error
-    if not possible or not described or not named:
-        raise ValueError("it has an accuracy that is no fraction, or data without size or name")
-    if record.status not in (*FINAL_STATUSES, "failed", "interrupted"):
-        raise ValueError(f"its status is {record.status!r}")
-
-
-def _altered(record: RunRecord) -> str:
-    """Say in what a record contradicts its own configuration; "" if in nothing."""
-    config = record.config
-    if record.key != run_key(config) and record.key == fingerprint(config):
-        return "its key was made by an earlier rule: run python scripts/rekey.py results_dir=FOLDER on its folder"
-    if record.key != run_key(config) or record.group != run_group(config):
-        return f"its configuration was altered: it hashes to {run_key(config)}, not to its key"
-    names = [config["task"]["name"], config["attn"]["name"], config["protocol"]["name"], config["scale"]]
-    told = [record.task, record.attn, record.protocol, record.scale, record.seed, record.data]
-    if told != [*names, config["seed"], config["prepared"]]:
-        return "its task, attn, protocol, scale, seed or data are not those of its configuration"
-    return ""

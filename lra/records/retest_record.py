@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lra.errors import InputError
-from lra.files import write_atomically
+from lra.files import write_atomically, writing
 from lra.records.identity import fingerprint
 
 SCHEMA = 1
@@ -73,7 +72,7 @@ def read_retests(paths: Iterable[Path]) -> tuple[dict[str, Retest], list[str]]:
     Returns:
         Those found, by key, of two with one key the first; and a sentence for each line or file that is left out.
     """
-    found: dict[str, Retest] = {}
+    retests: dict[str, Retest] = {}
     refused = []
     for path in paths:
         try:
@@ -91,9 +90,9 @@ def read_retests(paths: Iterable[Path]) -> tuple[dict[str, Retest], list[str]]:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 refused.append(f"{path}, line {number}, is no retest: {error!r}.")
                 continue
-            if found.setdefault(one.key, one) != one:
+            if retests.setdefault(one.key, one) != one:
                 refused.append(f"{path}, line {number}, is another test of {one.run} on the same examples.")
-    return found, refused
+    return retests, refused
 
 
 def write_retests(path: Path, retests: Iterable[Retest]) -> None:
@@ -103,7 +102,5 @@ def write_retests(path: Path, retests: Iterable[Retest]) -> None:
         InputError: it cannot be written.
     """
     ordered = sorted(retests, key=lambda one: (json.dumps(one.changes, sort_keys=True), one.run, one.key))
-    try:
+    with writing(path):
         write_atomically(path, "".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in ordered))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error

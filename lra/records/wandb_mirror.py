@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lra.errors import InputError
-from lra.records.record import SCHEMA, RunRecord, check_values
+from lra.records.record import SCHEMA, RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -24,31 +24,19 @@ class WandbMirror:
     The first failure of wandb is reported in one line; after it the mirror does nothing, and training goes on.
 
     Args:
+        record: of the run; it is filled while this mirrors the curve.
+        folder: the run's folder, where wandb keeps its files.
         mode: "online", "offline" or "disabled".
         project, entity: where the run appears in wandb.
-        folder: the run's folder, where wandb keeps its files.
-        key: the run's key, wandb's id.
-        name, group: shown in wandb.
-        config: shown in wandb.
 
     Raises:
         InputError: the mode is unknown.
     """
 
-    def __init__(
-        self,
-        *,
-        mode: str,
-        project: str,
-        entity: str | None,
-        folder: Path,
-        key: str,
-        name: str,
-        group: str,
-        config: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, record: RunRecord, folder: Path, *, mode: str, project: str, entity: str | None) -> None:
         if mode not in MODES:
             raise InputError(f"wandb.mode must be one of {', '.join(MODES)}. Got {mode!r}.")
+        self.record = record
         self._run: Any = None
 
         def begin() -> None:
@@ -59,10 +47,10 @@ class WandbMirror:
                 project=project,
                 entity=entity,
                 dir=folder,
-                id=key,
-                name=name,
-                group=group,
-                config=dict(config),
+                id=record.key,
+                name=f"{record.task}-{record.attn}-{record.seed}",
+                group=record.group,
+                config=record.config,
                 resume="allow" if mode == "online" else None,
                 settings=wandb.Settings(silent=True, console="off", disable_git=True),
             )
@@ -78,12 +66,13 @@ class WandbMirror:
         if self._run is not None:
             self._guard(lambda: self._run.log(dict(values), step=values["step"], commit=True))
 
-    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
-        """Fill the summary and end the wandb run."""
+    def finish(self) -> None:
+        """Fill the summary from the record, whose configuration wandb has already, and end the wandb run."""
         run, self._run = self._run, None
         if run is not None:
-            self._guard(lambda: run.summary.update(dict(summary)))
-            self._guard(lambda: run.finish(exit_code=int(failed)))
+            summary = {name: value for name, value in self.record.as_dict().items() if name != "config"}
+            self._guard(lambda: run.summary.update(summary))
+            self._guard(lambda: run.finish(exit_code=int(not self.record.is_final)))
 
     def _guard(self, action: Callable[[], None]) -> None:
         try:
@@ -107,7 +96,7 @@ def to_record(config: Mapping[str, Any], summary: Mapping[str, Any]) -> RunRecor
     values["config"] = {name: value for name, value in config.items() if not name.startswith("_")}
     try:
         record = RunRecord.parse(json.dumps({"schema": SCHEMA, **values}, default=dict))
-        check_values(record)
+        record.check()
         return record
     except TypeError as error:
         raise ValueError(f"its config and summary are no record: {error}") from error

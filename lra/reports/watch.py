@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import time
 from collections import Counter
@@ -20,13 +19,13 @@ from typing import Any
 import pandas as pd
 
 from lra.records.collection import load_records
+from lra.records.folder import RunFolder
 from lra.records.record import RunRecord
 from lra.reports.names import status_text
 from lra.reports.report import Report, Table, write
 
 SECONDS = 10.0
 LATEST = 10
-HOLDER = re.compile(r"process (?P<process>\d+) on (?P<host>.*), since (?P<since>.*)")
 UNDER_WAY = ["running", "elsewhere"]
 NOT_FINISHED = ["stopped", "failed", "interrupted"]
 RESULTS = ["out of memory", "diverged"]
@@ -87,11 +86,11 @@ def watch_report(results_dir: Path) -> Report:
     """
     records = {run.key: run for run in load_records(results_dir)}
     states = []
-    for path in sorted((results_dir / "runs").glob("*/*/*/config.json")):
-        known = records.get(path.parent.name)
-        if known is None or not known.is_final:
-            states.append(_begun(path, known))
-            records.pop(path.parent.name, None)
+    for folder in RunFolder.all(results_dir):
+        known = records.get(folder.path.name)
+        if folder.config.exists() and (known is None or not known.is_final):
+            states.append(_begun(folder, known))
+            records.pop(folder.path.name, None)
     states += [_ended(run) for run in sorted(records.values(), key=lambda run: run.date or "", reverse=True)]
     frame = pd.DataFrame([asdict(state) for state in states], columns=[field.name for field in fields(RunState)])
     counts = Counter(state.status for state in states)
@@ -116,31 +115,28 @@ def watch_report(results_dir: Path) -> Report:
     )
 
 
-def _holder(folder: Path) -> tuple[str, str]:
+def _holder(folder: RunFolder) -> tuple[str, str]:
     """Tell whether the process named in a folder is there, and since when it has it."""
-    try:
-        found = HOLDER.fullmatch((folder / ".holder").read_text())
-    except OSError:
-        found = None
-    if found is None:
+    holder = folder.holder()
+    if holder is None:
         return "stopped", ""
-    if found["host"] != socket.gethostname():
-        return "elsewhere", found["since"]
+    if holder.host != socket.gethostname():
+        return "elsewhere", holder.since
     try:
-        os.kill(int(found["process"]), 0)
+        os.kill(holder.process, 0)
     except ProcessLookupError:
-        return "stopped", found["since"]
+        return "stopped", holder.since
     except PermissionError:  # it is somebody else's
         pass
-    return "running", found["since"]
+    return "running", holder.since
 
 
-def _begun(path: Path, record: RunRecord | None) -> RunState:
-    config = json.loads(path.read_text())
-    points = _points(path.with_name("metrics.jsonl"))
+def _begun(folder: RunFolder, record: RunRecord | None) -> RunState:
+    config = json.loads(folder.config.read_text())
+    points = _points(folder.metrics)
     last = points[-1] if points else {}
     steps, of = last.get("step", 0), config["trainer"]["steps"]
-    status, since = _holder(path.parent)
+    status, since = _holder(folder)
     if status == "stopped" and record is not None:
         status = record.status
     left = last["train_seconds"] / steps * (of - steps) if steps and status in UNDER_WAY else None

@@ -1,4 +1,4 @@
-"""From a resolved configuration, as plain values, to a trainer and a model."""
+"""From a resolved configuration, as plain values, to a task, a trainer and a model."""
 
 from __future__ import annotations
 
@@ -25,6 +25,15 @@ from models.mixers.multi_head import MultiHead
 # Keys of the node `model` that are not the encoder's.
 OF_MIXER = ("num_heads", "head_dim", "attention_dropout")
 OF_HEAD = ("pooling", "padding_in_mean", "pair_features", "head_depth")
+
+
+def make_task(resolved: Mapping[str, Any]) -> Task:
+    """Make the task that the node `task` describes, not prepared yet.
+
+    Raises:
+        InputError: a value is not possible.
+    """
+    return instantiate(resolved["task"])(cache_dir=resolved["cache_dir"])
 
 
 def make_trainer(resolved: Mapping[str, Any]) -> Trainer:

@@ -12,14 +12,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from lra.errors import InputError
 from lra.records.arrays import Packed
 from lra.records.collection import read_to_rewrite, write_measured
+from lra.records.folder import RunFolder
 from lra.records.identity import fingerprint, run_group, run_key
-from lra.records.record import RECORD_NAME, RunRecord
-from lra.records.retest_record import RETESTS_NAME, REWRITTEN, read_retests, write_retests
+from lra.records.record import RunRecord
+from lra.records.retest_record import REWRITTEN, read_retests, write_retests
 from lra.training.checkpoint import give_key
 
 
@@ -35,11 +36,11 @@ def rekey(results_dir: Path) -> dict[str, str]:
     """
     reading, retests = read_to_rewrite(results_dir)
     collected = [(record.key, record.config) for record in reading.records.values()]
-    folders = {folder: _config_of(folder) for folder in sorted((results_dir / "runs").glob("*/*/*")) if _began(folder)}
+    folders = {folder: _config_of(folder) for folder in RunFolder.all(results_dir)}
     renewed = _renewed(collected)
-    from_folders = _renewed((folder.name, config) for folder, config in folders.items())
+    from_folders = _renewed((folder.path.name, config) for folder, config in folders.items())
     for folder, config in folders.items():
-        if folder.name in from_folders:
+        if folder.path.name in from_folders:
             _renew_folder(folder, config)
     if renewed:
         packed = Packed.load(results_dir / "measured")
@@ -72,24 +73,20 @@ def _with_new_key(record: RunRecord) -> RunRecord:
     return dataclasses.replace(record, key=run_key(record.config), group=run_group(record.config))
 
 
-def _began(folder: Path) -> bool:
-    return (folder / RECORD_NAME).exists() or (folder / "config.json").exists()
-
-
-def _config_of(folder: Path) -> dict[str, Any]:
+def _config_of(folder: RunFolder) -> dict[str, Any]:
     """Return the configuration that a run's folder holds.
 
     Raises:
         InputError: it cannot be read.
     """
     try:
-        record = folder / RECORD_NAME
-        return RunRecord.read(record).config if record.exists() else json.loads((folder / "config.json").read_text())
+        has_record = folder.record.exists()
+        return RunRecord.read(folder.record).config if has_record else json.loads(folder.config.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"The configuration of {folder} cannot be read: {error}. {REWRITTEN}") from error
 
 
-def _renew_folder(folder: Path, config: dict[str, Any]) -> None:
+def _renew_folder(folder: RunFolder, config: dict[str, Any]) -> None:
     """Renew the key in all files of a run's folder, and in the end its name.
 
     Raises:
@@ -97,16 +94,16 @@ def _renew_folder(folder: Path, config: dict[str, Any]) -> None:
     """
     key = run_key(config)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            retests, damaged = read_retests([folder / RETESTS_NAME])
+        with folder.lock().acquire(timeout=0):
+            retests, damaged = read_retests([folder.retests])
             if damaged:
                 raise InputError(f"{damaged[0]} {REWRITTEN}")
             if retests:
-                write_retests(folder / RETESTS_NAME, [dataclasses.replace(one, run=key) for one in retests.values()])
-            give_key(folder, key)
-            if (folder / RECORD_NAME).exists():
-                _with_new_key(RunRecord.read(folder / RECORD_NAME)).write(folder)
-            folder.rename(folder.with_name(key))
+                write_retests(folder.retests, [dataclasses.replace(one, run=key) for one in retests.values()])
+            give_key(folder.path, key)
+            if folder.record.exists():
+                _with_new_key(RunRecord.read(folder.record)).write(folder.path)
+            folder.path.rename(folder.path.with_name(key))
     except Timeout:
         raise InputError(f"The run in {folder} is under way: wait for it, and run this again.") from None
     except (OSError, RuntimeError) as error:

@@ -12,23 +12,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from hydra.utils import get_class, instantiate
 from numpy.typing import NDArray
 
 from lra.errors import InputError
+from lra.files import writing
 from lra.machine.environment import current_commit, describe_environment, now
 from lra.machine.stopping import StopRequest
+from lra.records.folder import RunFolder
 from lra.records.identity import ADDED
-from lra.records.record import WEIGHTS_NAME, RunRecord
-from lra.records.retest_record import RETESTS_NAME, REWRITTEN, Retest, key_of, read_retests, write_retests
+from lra.records.record import RunRecord
+from lra.records.retest_record import REWRITTEN, Retest, key_of, read_retests, write_retests
 from lra.runs.factory import make_model, make_trainer
 from lra.tasks import Split, Task
+from lra.training.evaluation import Evaluation
 from lra.training.surroundings import Surroundings
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Pair:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """The description of the changed task, as it is after a file."""
+        """The description of the changed task, as JSON gives it back."""
         return _plain(self.changed.describe())
 
     @cached_property
@@ -72,7 +73,7 @@ class Tasks:
     def __init__(self, changes: Mapping[str, Any], data_dir: str | None = None, cache_dir: str | None = None) -> None:
         self.changes = dict(changes)
         self.cache_dir = cache_dir
-        self.place = {} if data_dir is None else {"data_dir": data_dir}
+        self.location = {} if data_dir is None else {"data_dir": data_dir}
         self._made: dict[str, Pair] = {}
 
     def of(self, record: RunRecord) -> Pair:
@@ -109,7 +110,7 @@ class Tasks:
             kind = type(settings[name])
             if settings[name] is not None and not (type(value) is kind or (kind is float and type(value) is int)):
                 raise InputError(f"task.{name} must be {kind.__name__}, as the run's {settings[name]}. Got {value!r}.")
-        make = [instantiate({**settings, **more, **self.place}) for more in ({}, self.changes)]
+        make = [instantiate({**settings, **more, **self.location}) for more in ({}, self.changes)]
         own, changed = (each(cache_dir=self.cache_dir) for each in make)
         for name in ("vocab_size", "num_classes", "num_inputs"):
             if getattr(own, name) != getattr(changed, name):
@@ -127,13 +128,13 @@ class Tasks:
         return Pair(own, changed)
 
 
-def load_model(record: RunRecord, folder: Path, own: Task, device: torch.device) -> torch.nn.Module:
+def load_model(record: RunRecord, folder: RunFolder, own: Task, device: torch.device) -> torch.nn.Module:
     """Make the model of a finished run with its best weights.
 
     Raises:
         InputError: it has none, or they are of other code than this.
     """
-    attn, path = record.config["attn"], folder / WEIGHTS_NAME
+    attn, path = record.config["attn"], folder.weights
     if record.is_baseline:
         raise InputError(f"Run {record.key} is a {record.attn}: only attention mechanisms can be tested again.")
     if not path.exists():
@@ -168,7 +169,7 @@ def load_model(record: RunRecord, folder: Path, own: Task, device: torch.device)
 
 def retest(
     record: RunRecord,
-    folder: Path,
+    folder: RunFolder,
     tasks: Tasks,
     *,
     device: torch.device,
@@ -184,7 +185,7 @@ def retest(
         folder: the run's.
         tasks: with the changes.
         device: where to test.
-        command: what repeats it.
+        command: what repeats the test.
         stop: is looked at between batches.
 
     Raises:
@@ -192,13 +193,41 @@ def retest(
         StoppedError: a stop was requested.
     """
     pair = tasks.of(record)
-    own, changed = pair.own, pair.changed
     with _opened(folder) as earlier:
         key = key_of(record.key, pair.data, device.type)
         if key in earlier:
             log.info("%s · %s · %s: tested on these already.", record.task, record.attn, record.key)
             return earlier[key]
-    model, test = load_model(record, folder, own, device), changed.split("test")
+    model = load_model(record, folder, pair.own, device)
+    _warn_of_differences(record, pair)
+    result = _evaluate(record, pair, model, device, stop)
+    retested = Retest(
+        run=record.key,
+        changes={name: value for name, value in tasks.changes.items() if record.config["task"][name] != value},
+        data=pair.data,
+        accuracy=result.accuracy,
+        loss=result.loss,
+        floors=_shares(pair.by_rule, pair.changed.split("test").labels),
+        same_as_floors=_shares(pair.by_rule, result.predictions),
+        trained_on=pair.trained_on,
+        device=device.type,
+        environment=describe_environment(device),
+        commit=current_commit(),
+        command=command,
+        date=now(),
+    )
+    with _opened(folder) as earlier:  # another process may have tested this run meanwhile
+        write_retests(folder.retests, {retested.key: retested, **earlier}.values())
+    return retested
+
+
+def _shares(predictions: Mapping[str, NDArray[Any]], classes: NDArray[Any]) -> dict[str, float]:
+    """Return the share of the examples that each rule puts into these classes."""
+    return {name: float((predicted == classes).mean()) for name, predicted in predictions.items()}
+
+
+def _warn_of_differences(record: RunRecord, pair: Pair) -> None:
+    """Say what makes the test another one than the run's own: newer code, or examples that it was trained on."""
     commit = current_commit()
     if commit != record.commit:
         log.warning("%s was trained by commit %s; the code is now %s.", record.key, record.commit, commit)
@@ -206,32 +235,20 @@ def retest(
         log.warning(
             "%d of these %d examples are among those that %s was trained on. Another task.data_seed has others.",
             pair.trained_on,
-            len(test.labels),
+            len(pair.changed.split("test").labels),
             record.key,
         )
+
+
+def _evaluate(
+    record: RunRecord, pair: Pair, model: torch.nn.Module, device: torch.device, stop: StopRequest | None
+) -> Evaluation:
+    test = pair.changed.split("test")
     log.info("%s · %s · %s · %d examples · %s", record.task, record.attn, record.key, len(test.labels), device.type)
     # Rows that are padded to the longest there may be are as long as in training.
-    longest = max(own.max_len, changed.max_len)
+    longest = max(pair.own.max_len, pair.changed.max_len)
     surroundings = Surroundings(device, stop=stop or StopRequest())
-    result = make_trainer(record.config).evaluate(model, test, longest, record.seed, surroundings, "test")
-    found = Retest(
-        run=record.key,
-        changes={name: value for name, value in tasks.changes.items() if record.config["task"][name] != value},
-        data=pair.data,
-        accuracy=result.accuracy,
-        loss=result.loss,
-        floors={name: float((classes == test.labels).mean()) for name, classes in pair.by_rule.items()},
-        same_as_floors={name: float((classes == result.predictions).mean()) for name, classes in pair.by_rule.items()},
-        trained_on=pair.trained_on,
-        device=device.type,
-        environment=describe_environment(device),
-        commit=commit,
-        command=command,
-        date=now(),
-    )
-    with _opened(folder) as earlier:  # another process may have tested this run meanwhile
-        write_retests(folder / RETESTS_NAME, {found.key: found, **earlier}.values())
-    return found
+    return make_trainer(record.config).evaluate(model, test, longest, record.seed, surroundings, "test")
 
 
 def count_common(train: Split, test: Split) -> int:
@@ -248,27 +265,22 @@ def _hashes(split: Split) -> Iterator[int]:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[dict[str, Retest]]:
-    """Hold a run's folder for a moment, and read what it has; so that one that cannot be written is found early."""
-    try:
-        lock = FileLock(folder / ".lock")
+def _opened(folder: RunFolder) -> Iterator[dict[str, Retest]]:
+    """Hold a run's folder for a moment and read its retests. A folder that cannot be written is thus found early."""
+    lock = folder.lock()
+    with writing(f"The run's folder {folder}", "Make it writable, or copy it into another results_dir=."):
         lock.acquire()
-    except OSError as error:
-        raise InputError(
-            f"The run's folder {folder} cannot be written: {error.strerror or error}. Make it writable, or copy it "
-            "into another results_dir=."
-        ) from error
     try:
-        found, refused = read_retests([folder / RETESTS_NAME])
+        retests, refused = read_retests([folder.retests])
         if refused:
             raise InputError(f"{refused[0]} {REWRITTEN}")
-        yield found
+        yield retests
     finally:
         lock.release()
 
 
 def _plain(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a description as it is after a file."""
+    """Return a description as JSON gives it back."""
     return json.loads(json.dumps(data))
 
 

@@ -1,55 +1,50 @@
-"""One run from its configuration to its record: its key, its folder, its seed, and what happens when it fails."""
+"""One run: what it is and where it leaves its files, an attempt at it, and what is kept when that fails."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
+import traceback
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
 from lra.errors import InputError
 from lra.files import write_atomically
-from lra.machine.distributed import joined
-from lra.machine.environment import current_commit, describe_environment, now
-from lra.machine.stopping import stoppable
-from lra.records.identity import run_group, run_key
-from lra.records.record import RECORD_NAME, RunRecord
+from lra.machine.devices import claimed_device
+from lra.machine.distributed import World, joined
+from lra.machine.flops import count_flops
+from lra.machine.memory import is_out_of_memory
+from lra.machine.meter import Meter
+from lra.machine.stopping import StopRequest, stoppable
+from lra.records.folder import RunFolder
+from lra.records.identity import identify
+from lra.records.record import FLOOR, LABELS, RunRecord, Status
 from lra.records.wandb_mirror import WandbMirror
-from lra.runs.attempt import Attempt
+from lra.runs.diagnostics import diagnose
+from lra.runs.factory import make_trainer
 from lra.tasks import Task
 from lra.training.checkpoint import Checkpoints
+from lra.training.outcome import DivergedError, Outcome
+from lra.training.surroundings import Surroundings
 from lra.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+EXAMINED = 8  # validation examples: mechanisms may compare themselves with exact attention, which is quadratic
 
-def run(
-    config: Mapping[str, Any],
-    *,
-    task: Task,
-    build_model: Callable[[], nn.Module],
-    trainer: Trainer,
-    device: torch.device,
-    results_dir: Path,
-    checkpoint_seconds: float,
-    profile: bool,
-    command: str,
-    wandb: Mapping[str, Any],
-) -> tuple[RunRecord, Path]:
-    """Train one model on one task, unless a finished record of the same run exists, and leave its record.
 
-    A run that was interrupted goes on from its last checkpoint. Every process that torchrun started calls this; the
-    first one writes.
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to train, on what, how and where.
 
-    Args:
+    Attributes:
         config: what determines the run, and nothing else: plain values under `task`, `attn` and `protocol` (each with
             a `name` and a `version`), `scale`, `seed`, and whatever else changes its numbers. Together with the data's
             description, the type of the device and the number of processes it makes the run's key.
@@ -59,9 +54,88 @@ def run(
         device: where to train.
         results_dir: the run's folder is `<results_dir>/runs/<task>/<attn>/<key>/`.
         checkpoint_seconds: time from one checkpoint to the next.
+        profile: whether to profile a few steps and leave a trace in the run's folder.
         command: what repeats the run.
-        profile: whether to profile a few steps; the trace is `trace.json` in the run's folder.
         wandb: `mode`, `project` and `entity`.
+    """
+
+    config: Mapping[str, Any]
+    task: Task
+    build_model: Callable[[], nn.Module]
+    trainer: Trainer
+    device: torch.device
+    results_dir: Path
+    checkpoint_seconds: float
+    profile: bool
+    command: str
+    wandb: Mapping[str, Any]
+
+    def begin(self, world: World) -> tuple[RunRecord, RunFolder]:
+        """Return the record of the run, with what is known before it is trained, and its folder.
+
+        Args:
+            world: the processes that train together.
+
+        Raises:
+            InputError: there are more processes than examples in a batch.
+        """
+        size = self.trainer.batch_size
+        if world.size > size:
+            raise InputError(f"{world.size} processes cannot share batches of trainer.batch_size={size}.")
+        config = {**self.config, "device": self.device.type, "prepared": self.task.describe()}
+        if world.size > 1:
+            config["num_processes"] = world.size
+        precision = self.trainer.precision
+        record = RunRecord.begin(config, device=self.device, batch_size=size, dtype=precision, command=self.command)
+        return record, RunFolder.of(self.results_dir, record)
+
+
+def run_configured(
+    resolved: Mapping[str, Any],
+    task_name: str,
+    task: Task,
+    attn: Mapping[str, Any],
+    build_model: Callable[[], nn.Module],
+    command: str,
+) -> tuple[RunRecord, RunFolder]:
+    """Do the run that a configuration describes.
+
+    Args:
+        resolved: the whole configuration, as plain values.
+        task_name: the name of its choice of task.
+        task: the task it makes.
+        attn: the name, the version and the settings of what is trained: a mechanism, or a baseline in its stead.
+        build_model: makes the model.
+        command: what repeats the run.
+
+    Returns:
+        As `run`.
+
+    Raises:
+        InputError: the configuration has an impossible value; and whatever `run` raises.
+    """
+    with claimed_device(resolved["device"]) as device:
+        return run(
+            Job(
+                config=identify(resolved, task_name, task, attn),
+                task=task,
+                build_model=build_model,
+                trainer=make_trainer(resolved),
+                device=device,
+                results_dir=Path(resolved["results_dir"]),
+                checkpoint_seconds=resolved["trainer"]["checkpoint_seconds"],
+                profile=resolved["trainer"]["profile"],
+                command=command,
+                wandb=resolved["wandb"],
+            )
+        )
+
+
+def run(job: Job) -> tuple[RunRecord, RunFolder]:
+    """Train one model on one task, unless a finished record of the same run exists, and leave its record.
+
+    A run that was interrupted goes on from its last checkpoint. Every process that torchrun started calls this; the
+    first one writes.
 
     Returns:
         The record, whose status says how the run went, and the folder it is in.
@@ -70,152 +144,152 @@ def run(
         InputError: the data or the run's folder cannot be used.
         Exception: whatever made the run fail, once its record is written.
     """
-    task.prepare()
-    data = task.describe()
-    with stoppable() as stop, joined(device) as world:
-        if world.size > trainer.batch_size:
-            raise InputError(f"{world.size} processes cannot share batches of trainer.batch_size={trainer.batch_size}.")
-        config = {**config, "device": device.type, "prepared": data}
-        if world.size > 1:
-            config["num_processes"] = world.size
-        key = run_key(config)
-        folder = results_dir / "runs" / config["task"]["name"] / config["attn"]["name"] / key
-        record = RunRecord(
-            key=key,
-            group=run_group(config),
-            task=config["task"]["name"],
-            attn=config["attn"]["name"],
-            protocol=config["protocol"]["name"],
-            scale=config["scale"],
-            seed=config["seed"],
-            config=dict(config),
-            data=data,
-            status="failed",
-            batch_size=trainer.batch_size,
-            num_processes=world.size,
-            dtype=trainer.precision,
-            device=device.type,
-            environment=describe_environment(device),
-            commit=current_commit(),
-            command=command,
-            date=now(),
-        )
-        with _claimed(folder, config) if world.leads else nullcontext():
-            earlier = world.agree(_finished(folder) if world.leads else None)
+    job.task.prepare()
+    with stoppable() as stop, joined(job.device) as world:
+        record, folder = job.begin(world)
+        with folder.claimed(record.config) if world.leads else nullcontext():
+            earlier = world.agree(folder.finished() if world.leads else None)
             if earlier is not None:
-                log.info("This run is finished already; its record is read from %s.", folder / RECORD_NAME)
+                log.info("This run is finished already; its record is read from %s.", folder.record)
                 return earlier, folder
-            checkpoints = Checkpoints(folder, key, checkpoint_seconds)
-            attempt = Attempt(
-                record, task, build_model, trainer, device, folder, checkpoints, world, lambda _: None, profile
-            )
-            if not world.leads:
-                attempt.train(stop)
-                return record, folder
-            log.info("%s · %s · %s · %s · seed %d · %s", *_title(record), device.type)
-            mirror = WandbMirror(
-                **wandb,
-                folder=folder,
-                key=key,
-                name=f"{record.task}-{record.attn}-{record.seed}",
-                group=record.group,
-                config=config,
-            )
-            attempt.mirror = mirror.log
-            mistaken = False
-            try:
-                attempt.train(stop)
-            except InputError:
-                mistaken = True  # what cannot be begun has no record, and replaces none
-                raise
-            finally:
-                if not mistaken:
-                    record.write(folder)
-                if record.is_final:
-                    checkpoints.clear()
-                mirror.finish(_summary(record), failed=not record.is_final)
+            names = record.task, record.attn, record.protocol, record.scale
+            log.info("%s · %s · %s · %s · seed %d · %s", *names, record.seed, record.device)
+            Attempt(job, record, folder, world).run(stop)
     return record, folder
 
 
-@contextmanager
-def _claimed(folder: Path, config: Mapping[str, Any]):
-    """Hold the run's folder against other processes and other configurations."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise InputError(
-            f"Another process is training this very run in {folder}: {_holder(folder)}. Wait for it, or give this one "
-            "another seed or another results_dir=."
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"The run's folder {folder} cannot be written: {error.strerror or error}. "
-            "Choose a folder that can be with results_dir=."
-        ) from error
-    try:
-        path = folder / "config.json"
-        if path.exists():
-            _check_config(path, config)
-        else:
-            write_atomically(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
-        (folder / ".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}, since {now()}")
-        yield
-    finally:
-        lock.release()
+class Attempt:
+    """What one process does to fill the record of a run, perhaps after an earlier process was interrupted.
 
-
-def _check_config(path: Path, config: Mapping[str, Any]) -> None:
-    """Compare the configuration that the folder was begun with by its key: classes may have moved since.
+    Args:
+        job: what to train.
+        record: says what the run is; what it produces is put in.
+        folder: the run's.
+        world: the processes that train together; the first one writes.
 
     Raises:
-        InputError: it has another key, or cannot be read.
+        InputError: wandb's mode is unknown.
     """
-    try:
-        known = json.loads(path.read_text())
-    except ValueError:
-        known = {}
-    if run_key(known) != run_key(config):
-        raise InputError(
-            f"{path} holds another configuration than this run's, although the folder bears its key. The folder "
-            "was altered or copied there: move it away, or choose another results_dir=."
+
+    def __init__(self, job: Job, record: RunRecord, folder: RunFolder, world: World) -> None:
+        self.job = job
+        self.record = record
+        self.folder = folder
+        self.world = world
+        self.checkpoints = Checkpoints(folder.path, record.key, job.checkpoint_seconds)
+        wandb = job.wandb if world.leads else {**job.wandb, "mode": "disabled"}
+        self.mirror = WandbMirror(record, folder.path, **wandb)
+        self.outcome = Outcome()
+        self.model: nn.Module | None = None
+
+    def run(self, stop: StopRequest) -> None:
+        """Train, and leave a record however it ends.
+
+        Args:
+            stop: is looked at between steps.
+
+        Raises:
+            InputError: the run cannot be trained as it is configured; no record is left.
+            BaseException: any other failure that is no result. Divergence and a lack of memory are results.
+        """
+        try:
+            self._train(stop)
+        except InputError:  # what cannot be begun has no record, and replaces none
+            raise
+        except BaseException:
+            self._leave_record()
+            raise
+        else:
+            self._leave_record()
+        finally:
+            self.mirror.finish()
+
+    def _train(self, stop: StopRequest) -> None:
+        record = self.record
+        try:
+            self._fit(stop)
+            self._save()
+            record.status = "ok"
+        except BaseException as error:
+            record.status = _status_of(error)
+            record.error = traceback.format_exc()
+            if not record.is_final:
+                raise
+            log.warning("The run ended as %s: %s", record.status, error)
+        finally:
+            self.outcome.wall_seconds = self.outcome.elapsed()
+            for name, value in {**self.outcome.cost, **self.outcome.in_record()}.items():
+                setattr(record, name, value)
+        self._examine()
+
+    def _fit(self, stop: StopRequest) -> None:
+        job, record = self.job, self.record
+        record.floors = job.task.floors()
+        meter = Meter(job.device)
+        torch.manual_seed(record.seed)
+        self.model = model = job.build_model().to(job.device)
+        record.num_params = sum(parameter.numel() for parameter in model.parameters())
+        # The same weights everywhere, but draws of its own for each process.
+        torch.manual_seed((self.world.rank << 32) + record.seed)
+        surroundings = Surroundings(
+            job.device,
+            world=self.world,
+            stop=stop,
+            checkpoints=self.checkpoints,
+            meter=meter,
+            report=self._report,
+            trace=self.folder.trace if job.profile and self.world.leads else None,
         )
-    for node in ("task", "attn"):
-        before, present = (each[node].get("_target_") for each in (known, config))
-        if before != present:
-            log.warning(
-                "%s was begun with %s, which is now %s. If that is another class and not the same one moved, give it "
-                "a name or a version of its own: the key has nothing else to tell them apart.",
-                path,
-                before,
-                present,
-            )
+        job.trainer.fit(model, job.task, self.outcome, seed=record.seed, surroundings=surroundings)
+
+    def _report(self, point: dict[str, Any]) -> None:
+        """Write the learning curve, of which this is the last point."""
+        if not self.world.leads:
+            return
+        # Whole every time, so that what an interrupted attempt wrote after its last checkpoint is gone.
+        lines = (json.dumps(each) + "\n" for each in self.outcome.curve)
+        write_atomically(self.folder.metrics, "".join(lines))
+        self.mirror.log(point)
+
+    def _save(self) -> None:
+        """Write the best weights and what was predicted for the test examples."""
+        if not self.world.leads:
+            return
+        torch.save(self.outcome.weights, self.folder.weights)
+        task = self.job.task
+        classes = {
+            LABELS: task.split("test").labels.astype(np.uint8),
+            **{FLOOR + name: predicted for name, predicted in task.floor_predictions().items()},
+            **self.outcome.predictions,
+        }
+        np.savez_compressed(self.folder.predictions, allow_pickle=False, **classes)
+
+    def _examine(self) -> None:
+        """Measure what is known of the model without training, once nothing waits for it any more."""
+        if self.model is None or not self.world.leads:
+            return
+        task, device = self.job.task, self.job.device
+        try:
+            counts = count_flops(self.model, task.num_inputs, task.max_len)
+            self.record.forward_flops, self.record.training_flops = counts
+            index = np.arange(min(EXAMINED, len(task.split("val").labels)))
+            batch = self.job.trainer.batching.gather(task.split("val"), index, task.max_len)
+            torch.manual_seed(self.record.seed)
+            self.record.diagnostics = diagnose(self.model, batch.tokens.to(device), batch.mask.to(device))
+        except Exception as error:  # the record is valid without
+            log.warning("The model could not be examined: %s", error)
+
+    def _leave_record(self) -> None:
+        if not self.world.leads:
+            return
+        self.record.write(self.folder.path)
+        if self.record.is_final:
+            self.checkpoints.clear()
 
 
-def _holder(folder: Path) -> str:
-    try:
-        return (folder / ".holder").read_text()
-    except OSError:
-        return "it has just begun"
-
-
-def _finished(folder: Path) -> RunRecord | None:
-    """Return the folder's record if it is one that a repetition would only repeat."""
-    path = folder / RECORD_NAME
-    if not path.exists():
-        return None
-    try:
-        record = RunRecord.read(path)
-    except ValueError as error:
-        raise InputError(f"{error}. Move it away to run this again, or choose another results_dir=.") from error
-    return record if record.is_final else None
-
-
-def _title(record: RunRecord) -> tuple[str, str, str, str, int]:
-    return record.task, record.attn, record.protocol, record.scale, record.seed
-
-
-def _summary(record: RunRecord) -> dict[str, Any]:
-    """Return the record without what wandb holds elsewhere."""
-    return {name: value for name, value in record.as_dict().items() if name != "config"}
+def _status_of(error: BaseException) -> Status:
+    if isinstance(error, DivergedError):
+        return "diverged"
+    if is_out_of_memory(error):
+        return "out_of_memory"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

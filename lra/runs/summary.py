@@ -1,16 +1,18 @@
-"""What a run prints when it ends: its accuracy against the floors, its cost, and where its record is."""
+"""What a run prints when it ends, and what a sweep does: accuracy against the floors and cost; how many runs failed."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
-from lra.records.record import FLOOR, PREDICTIONS_NAME, RECORD_NAME, WEIGHTS, RunRecord
+from lra.records.folder import RunFolder
+from lra.records.record import FLOOR, WEIGHTS, RunRecord
 from lra.statistics import sampling_half_width
 
 
-def summarize(record: RunRecord, folder: Path) -> str:
+def summarize(record: RunRecord, folder: RunFolder) -> str:
     """Describe a finished run in a few aligned lines."""
     lines = [
         (f"{record.task} · {record.attn}", f"{record.status}, {record.steps:,} steps, {record.num_params:,} parameters")
@@ -38,17 +40,46 @@ def summarize(record: RunRecord, folder: Path) -> str:
     if record.peak_memory_bytes is not None:
         kind = "allocated on the GPU" if record.device == "cuda" else "resident"
         lines.append(("peak memory", f"{record.peak_memory_bytes / 2**20:,.0f} MiB {kind}"))
-    lines.append(("record", str(folder / RECORD_NAME)))
+    lines.append(("record", str(folder.record)))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
 
 
-def _same_as_floors(folder: Path) -> dict[str, float]:
+def describe_sweep(results_dir: Path, since: str) -> str:
+    """Count the runs begun since a moment by their status, and name each that did not end ok: Hydra names the first.
+
+    Args:
+        results_dir: where the runs are.
+        since: as `lra.machine.environment.now` gives it.
+
+    Returns:
+        A few lines; "" if no run was begun.
+    """
+    begun = []
+    for folder in RunFolder.all(results_dir):
+        try:
+            record = RunRecord.read(folder.record)
+        except ValueError:  # it has none yet, or another program's, which `report.py` names
+            continue
+        if record.date is not None and record.date >= since:
+            begun.append((record, folder))
+    if not begun:
+        return ""
+    counts = Counter(record.status for record, _ in begun)
+    lines = ["sweep: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())]
+    for record, folder in begun:
+        if record.status != "ok":
+            run = f"{record.task} · {record.attn} · seed {record.seed}"
+            reason = (record.error or "").strip().splitlines()[-1:] or [""]
+            lines.append(f"{record.status}: {run}: {reason[0]} ({folder.record})")
+    return "\n".join(lines)
+
+
+def _same_as_floors(folder: RunFolder) -> dict[str, float]:
     """Return the share of the test examples that the run's best weights put in the class that a floor does."""
-    path = folder / PREDICTIONS_NAME
-    if not path.exists():
+    if not folder.predictions.exists():
         return {}
-    with np.load(path) as arrays:
+    with np.load(folder.predictions) as arrays:
         best = arrays[WEIGHTS[0]]
         return {
             name.removeprefix(FLOOR): float((arrays[name] == best).mean()) for name in arrays if name.startswith(FLOOR)

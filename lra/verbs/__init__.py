@@ -23,7 +23,7 @@ from types import ModuleType
 from lra.arguments import parse
 from lra.configuration import CONFIGS
 from lra.errors import InputError
-from lra.records.collection import FILTERS, chosen, load_records
+from lra.records.collection import FILTERS, load_records, select
 from lra.records.record import RunRecord
 from lra.records.wandb_mirror import load_online
 from lra.reports.experiments import Experiment, load_experiments
@@ -51,7 +51,7 @@ class Request:
             InputError: there is no such folder, or nothing of such a name.
         """
         records = load_online(self["wandb"]) if self["wandb"] else load_records(self.results_dir)
-        return chosen(records, {name: self[name] for name in FILTERS}, CONFIGS)
+        return select(records, {name: self[name] for name in FILTERS})
 
     def experiments(self) -> dict[str, Experiment]:
         """Read the experiments of `configs/`."""

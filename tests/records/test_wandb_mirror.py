@@ -49,13 +49,11 @@ def test_the_online_leaderboard_is_the_one_of_the_records(caplog, monkeypatch, c
 def test_offline_files_hold_config_summary_and_curve(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     run = sound("softmax", 0, 0.4, val_accuracy=0.5, diagnostics={"captured": 0.5})
-    mirror = WandbMirror(
-        mode="offline", project="lra", entity=None, folder=tmp_path, key=run.key, name="n", group="g", config=run.config
-    )
+    mirror = WandbMirror(run, tmp_path, mode="offline", project="lra", entity=None)
     points = [{"step": step, "val_accuracy": 0.1 * step, "learning_rate": 1e-4} for step in (5, 10)]
     for point in points:
         mirror.log(point)
-    mirror.finish(mirrored(run), failed=False)
+    mirror.finish()
     (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     deadline = time.monotonic() + 30  # wandb's own process writes, some time after `finish`
     while "key" not in read(path)[1] and time.monotonic() < deadline:

@@ -32,7 +32,8 @@ def begun(results_dir, attn: str, holder: str, *points: dict):
 
 
 def holder(process: int, host: str = "") -> str:
-    return f"process {process} on {host or socket.gethostname()}, since 2026-11-22T05:05:35+00:00"
+    about = {"process": process, "host": host or socket.gethostname(), "since": "2026-11-22T05:05:35+00:00"}
+    return json.dumps(about)
 
 
 def test_a_run_under_way_has_its_step_and_the_time_left(tmp_path):

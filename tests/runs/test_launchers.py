@@ -95,7 +95,7 @@ def test_a_job_that_nears_its_limit_is_put_back_and_goes_on(tmp_path):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     (holder,) = results.glob("runs/*/*/*/.holder")
-    os.kill(int(holder.read_text().split()[1]), signal.SIGUSR2)
+    os.kill(json.loads(holder.read_text())["process"], signal.SIGUSR2)
     out, _ = process.communicate(timeout=400)
     assert process.returncode == 0, out
     (record,) = records(results)

@@ -15,6 +15,7 @@ from filelock import FileLock
 
 from lra.errors import InputError
 from lra.records import collection as collected
+from lra.records import folder as folders
 from lra.records.collection import collect, import_records, load_measured, load_packed, load_records, load_retests
 from lra.records.identity import fingerprint, run_group, run_key
 from lra.records.record import RunRecord
@@ -82,12 +83,12 @@ def test_all_files_get_the_new_keys_and_nothing_else_changes(results):
     assert packed.curves == {renewed[key]: points for key, points in packed_before.curves.items()}
     assert packed.predictions.keys() == {(renewed.get(key, key), name) for key, name in packed_before.predictions}
     assert {one.run for one in load_retests(results)} == {run.key for run in after}
-    folders = sorted((results / "runs").glob("*/*/*"))
-    configs = [json.loads((folder / "config.json").read_text()) for folder in folders]
-    assert [folder.name for folder in folders] == [run_key(config) for config in configs]
-    for folder in folders:
-        if (folder / "record.json").exists():
-            assert RunRecord.read(folder / "record.json") in after
+    paths = sorted((results / "runs").glob("*/*/*"))
+    configs = [json.loads((path / "config.json").read_text()) for path in paths]
+    assert [path.name for path in paths] == [run_key(config) for config in configs]
+    for path in paths:
+        if (path / "record.json").exists():
+            assert RunRecord.read(path / "record.json") in after
     texts = [path for path in results.rglob("*") if path.suffix in (".json", ".jsonl")]
     frames = [pd.read_parquet(path) for path in results.rglob("*.parquet")]
     for key in renewed:
@@ -114,7 +115,7 @@ def test_a_second_time_changes_nothing(results, capsys):
 @pytest.mark.parametrize(
     ("owner", "name", "calls"),
     [
-        (rekeying, "FileLock", 0), (rekeying, "FileLock", 1), (rekeying, "give_key", 0), (rekeying, "give_key", 1),
+        (folders, "FileLock", 0), (folders, "FileLock", 1), (rekeying, "give_key", 0), (rekeying, "give_key", 1),
         (Path, "rename", 0), (rekeying, "write_measured", 0), (collected, "write_atomically", 0),
     ],
 )  # fmt: skip

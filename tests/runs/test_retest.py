@@ -17,9 +17,8 @@ import torch
 from lra.errors import InputError
 from lra.machine.stopping import StoppedError, StopRequest
 from lra.records.collection import collect, import_records, load_records, load_retests
-from lra.records.record import WEIGHTS_NAME
+from lra.records.folder import RunFolder
 from lra.records.retest_record import RETESTS_NAME, Retest, read_retests, write_retests
-from lra.runs import retest as module
 from lra.runs.retest import Tasks, count_common, load_model, retest
 from lra.tasks import Split
 from lra.training.trainer import Trainer
@@ -72,14 +71,14 @@ def places(folder: Path) -> list[str]:
 
 def run_of(results: Path, attn: str):
     [record] = [record for record in load_records(results) if record.attn == attn]
-    return record, results / "runs" / "listops" / attn / record.key
+    return record, RunFolder.of(results, record)
 
 
 @pytest.mark.parametrize("attn", ["vmean", "skeinformer"])
 def test_on_its_own_examples_a_run_reaches_what_its_record_says(results, again, attn):
     record, folder = run_of(results, attn)
     found = again((record, folder), {})
-    classes = np.load(folder / "predictions.npz")
+    classes = np.load(folder.predictions)
     assert found.accuracy == record.test_accuracy
     assert (found.floors, found.data, found.trained_on) == (record.floors, record.data, 0)
     assert found.same_as_floors["root_operator"] == (classes["best"] == classes["floor_root_operator"]).mean()
@@ -126,7 +125,7 @@ def test_common_examples_are_those_of_the_same_sequences():
 
 def test_what_was_tested_is_not_tested_again(run, again):
     first = again(run, MORE)
-    (run[1] / "weights.pt").unlink()
+    run[1].weights.unlink()
     assert again(run, {**MORE, "max_depth": 3}) == first  # the run's own depth changes nothing
     with pytest.raises(InputError, match="collected records have none"):
         again(run, {})
@@ -137,7 +136,7 @@ def test_a_stop_is_heeded_and_leaves_nothing_behind(run, again):
     stop.cause = signal.SIGINT
     with pytest.raises(StoppedError):
         again(run, MORE, stop=stop)
-    assert not (run[1] / RETESTS_NAME).exists()
+    assert not run[1].retests.exists()
 
 
 def test_what_another_process_found_meanwhile_is_kept(run, again, monkeypatch):
@@ -151,7 +150,7 @@ def test_what_another_process_found_meanwhile_is_kept(run, again, monkeypatch):
 
     monkeypatch.setattr(Trainer, "evaluate", slowly)
     again(run, MORE)
-    found, refused = read_retests([run[1] / RETESTS_NAME])
+    found, refused = read_retests([run[1].retests])
     assert [one.changes for one in found.values()] == [MORE, {}]
     assert refused == []
 
@@ -160,7 +159,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_test(run, again, mo
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(module.FileLock, "acquire", refuse)
+    monkeypatch.setattr("lra.records.folder.FileLock.acquire", refuse)
     monkeypatch.setattr(Trainer, "evaluate", lambda *_: pytest.fail("tested"))
     with pytest.raises(InputError, match="cannot be written: Permission denied. Make it writable"):
         again(run, MORE)
@@ -209,8 +208,8 @@ def test_a_run_on_released_files_is_not_tested_on_generated_ones(trained, tmp_pa
 def test_weights_whose_parts_have_other_names_are_refused_in_a_sentence(run, trained):
     record, folder = run
     own = Tasks({}, cache_dir=str(trained / "cache")).of(record).own
-    weights = torch.load(folder / WEIGHTS_NAME, weights_only=True)
-    torch.save({name.replace("mixer", "attention"): tensor for name, tensor in weights.items()}, folder / WEIGHTS_NAME)
+    weights = torch.load(folder.weights, weights_only=True)
+    torch.save({name.replace("mixer", "attention"): tensor for name, tensor in weights.items()}, folder.weights)
     with pytest.raises(InputError) as error:
         load_model(record, folder, own, CPU)
     assert (
@@ -235,7 +234,7 @@ def test_weights_of_other_code_are_refused(run, trained, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             load_model(altered, folder, own, CPU)
-    (folder / "weights.pt").write_bytes(b"")
+    folder.weights.write_bytes(b"")
     with pytest.raises(InputError, match=r"weights.pt cannot be read: EOFError"):
         load_model(record, folder, own, CPU)
 
@@ -266,7 +265,7 @@ def test_retests_are_collected_and_imported_once_with_their_runs(run, results, a
 def test_of_two_tests_of_the_same_the_collected_one_is_kept_and_the_other_named(run, results, again, caplog):
     first = again(run, {})
     collect(results)
-    write_retests(run[1] / RETESTS_NAME, [dataclasses.replace(first, accuracy=0.5)])
+    write_retests(run[1].retests, [dataclasses.replace(first, accuracy=0.5)])
     _, _, refused = collect(results)
     assert load_retests(results) == [first]
     assert refused == 1
@@ -286,7 +285,7 @@ def test_of_two_tests_of_the_same_the_collected_one_is_kept_and_the_other_named(
 def test_a_damaged_line_is_named_and_left_out_and_nothing_is_rewritten(run, results, again, caplog, damage, message):
     record, folder = run
     line = dataclasses.asdict(again(run, {}))
-    path, collected = folder / RETESTS_NAME, results / "measured" / RETESTS_NAME
+    path, collected = folder.retests, results / "measured" / RETESTS_NAME
     path.write_text(damage({**line, "run": record.key}), errors="surrogateescape")
     before = path.read_bytes()
     with pytest.raises(InputError, match=rf"retests.jsonl.*{message}.*Mend or remove it first"):
@@ -303,7 +302,7 @@ def test_a_damaged_line_is_named_and_left_out_and_nothing_is_rewritten(run, resu
 
 
 def test_the_script_tests_what_it_can_and_names_the_rest(results, trained, capsys, caplog):
-    (run_of(results, "skeinformer")[1] / "weights.pt").unlink()
+    run_of(results, "skeinformer")[1].weights.unlink()
     record, _ = run_of(results, "vmean")
     words = ["task=listops", f"results_dir={results}", f"cache_dir={trained / 'cache'}", "device=cpu"]
     assert script.main([*words, "task.num_test=700", "task.data_seed=1", "task.brackets=true"]) == 1

@@ -19,7 +19,7 @@ from lra.errors import InputError
 from lra.files import write_atomically
 from lra.machine import environment
 from lra.records.record import RunRecord
-from lra.runs.run import run
+from lra.runs.run import Job, run
 from tests.helpers.toy import ToyTask
 from tests.helpers.training import TRAINER, model_for
 
@@ -34,18 +34,21 @@ CONFIG: dict[str, Any] = {
 
 
 def train(results_dir: Path, build=None, mode="disabled", **changes) -> tuple[RunRecord, Path]:
-    return run(
-        {**CONFIG, **changes},
-        task=ToyTask(),
-        build_model=build or (lambda: model_for(ToyTask())),
-        trainer=SHORT,
-        device=torch.device("cpu"),
-        results_dir=results_dir,
-        checkpoint_seconds=0,
-        profile=False,
-        command="python run.py",
-        wandb={"mode": mode, "project": "lra", "entity": None},
+    record, folder = run(
+        Job(
+            config={**CONFIG, **changes},
+            task=ToyTask(),
+            build_model=build or (lambda: model_for(ToyTask())),
+            trainer=SHORT,
+            device=torch.device("cpu"),
+            results_dir=results_dir,
+            checkpoint_seconds=0,
+            profile=False,
+            command="python run.py",
+            wandb={"mode": mode, "project": "lra", "entity": None},
+        )
     )
+    return record, folder.path
 
 
 def test_a_run_leaves_a_whole_record_and_its_curve(tmp_path):
@@ -72,7 +75,7 @@ def test_operations_that_cannot_be_counted_are_no_failure(tmp_path, monkeypatch,
     def refuse(*_):
         raise NotImplementedError("no such kernel")
 
-    monkeypatch.setattr("lra.runs.attempt.count_flops", refuse)
+    monkeypatch.setattr("lra.runs.run.count_flops", refuse)
     record, _ = train(tmp_path, seed=1)
     assert (record.status, record.forward_flops) == ("ok", None)
     assert "could not be examined: no such kernel" in caplog.text
