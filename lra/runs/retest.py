@@ -201,9 +201,19 @@ def retest(
     model = load_model(record, folder, pair.own, device)
     _warn_of_differences(record, pair)
     result = _evaluate(record, pair, model, device, stop)
-    retested = Retest(
-        run=record.key,
-        changes={name: value for name, value in tasks.changes.items() if record.config["task"][name] != value},
+    changes = {name: value for name, value in tasks.changes.items() if record.config["task"][name] != value}
+    retested = _retested(record.key, changes, pair, result, device, command)
+    with _opened(folder) as earlier:  # another process may have tested this run meanwhile
+        write_retests(folder.retests, {retested.key: retested, **earlier}.values())
+    return retested
+
+
+def _retested(
+    run: str, changes: dict[str, Any], pair: Pair, result: Evaluation, device: torch.device, command: str
+) -> Retest:
+    return Retest(
+        run=run,
+        changes=changes,
         data=pair.data,
         accuracy=result.accuracy,
         loss=result.loss,
@@ -216,9 +226,6 @@ def retest(
         command=command,
         date=now(),
     )
-    with _opened(folder) as earlier:  # another process may have tested this run meanwhile
-        write_retests(folder.retests, {retested.key: retested, **earlier}.values())
-    return retested
 
 
 def _shares(predictions: Mapping[str, NDArray[Any]], classes: NDArray[Any]) -> dict[str, float]:
