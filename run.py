@@ -20,7 +20,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lra.errors import InputError, MissingDataError
@@ -30,7 +30,7 @@ from lra.machine.environment import now
 from lra.machine.stopping import StoppedError
 from lra.records.identity import identify
 from lra.records.missing_data import forget_missing, note_missing
-from lra.runs.factory import check_mechanism, make_model, make_trainer
+from lra.runs.factory import make_model, make_trainer, mechanism_of
 from lra.runs.run import run
 from lra.runs.summary import summarize
 from lra.sweeps import describe_sweep
@@ -52,7 +52,7 @@ def train(cfg: DictConfig, task_name: str, attn_name: str, words: Sequence[str])
     """
     task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
     resolved = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    version = check_mechanism(get_object(cfg.attn._target_)).version
+    version = mechanism_of(resolved["attn"]).version
 
     with claimed_device(cfg.device) as device:
         record, folder = run(

@@ -224,7 +224,7 @@ def retest(
         same_as_floors={name: float((classes == result.predictions).mean()) for name, classes in pair.by_rule.items()},
         trained_on=pair.trained_on,
         device=device.type,
-        environment=describe_environment(device),
+        environment=describe_environment(device, record.config["attn"].get("_target_")),
         commit=commit,
         command=command,
         date=now(),

@@ -95,7 +95,7 @@ def run(
             num_processes=world.size,
             dtype=trainer.precision,
             device=device.type,
-            environment=describe_environment(device),
+            environment=describe_environment(device, config["attn"].get("_target_")),
             commit=current_commit(),
             command=command,
             date=now(),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lra.machine.environment import package_text
 from lra.records.record import FLOOR, PREDICTIONS_NAME, RECORD_NAME, WEIGHTS, RunRecord
 from lra.statistics import sampling_half_width
 
@@ -38,6 +39,8 @@ def summarize(record: RunRecord, folder: Path) -> str:
     if record.peak_memory_bytes is not None:
         kind = "allocated on the GPU" if record.device == "cuda" else "resident"
         lines.append(("peak memory", f"{record.peak_memory_bytes / 2**20:,.0f} MiB {kind}"))
+    if "mechanism" in record.environment:
+        lines.append(("mechanism", package_text(record.environment["mechanism"])))
     lines.append(("record", str(folder / RECORD_NAME)))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
