@@ -15,7 +15,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
 from hydra.types import RunMode
-from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from lra.arguments import repeating
@@ -25,7 +24,7 @@ from lra.machine.distributed import leads
 from lra.machine.environment import now
 from lra.machine.stopping import StoppedError
 from lra.records.missing_data import forget_missing, note_missing, noted_since
-from lra.runs.factory import check_mechanism, make_model, make_task
+from lra.runs.factory import make_model, make_task, mechanism_of
 from lra.runs.run import run_configured
 from lra.runs.summary import describe_sweep, summarize
 
@@ -47,7 +46,7 @@ def train(cfg: DictConfig, task_name: str, attn_name: str, words: Sequence[str])
     """
     resolved = to_plain(cfg)
     task = make_task(resolved)
-    version = check_mechanism(get_object(cfg.attn._target_)).version
+    version = mechanism_of(resolved["attn"]).version
     attn = {**resolved["attn"], "name": attn_name, "version": version}
     command = repeating("run.py", words)
     record, folder = run_configured(resolved, task_name, task, attn, lambda: make_model(resolved, task), command)

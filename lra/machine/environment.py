@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,13 @@ from lra.files import ROOT
 CODE = ("lra", "models", "configs", "scripts")
 
 
-def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Say on what a run ran: device, driver, versions, threads, and what bears on speed."""
+def describe_environment(device: torch.device, mechanism: str | None = None) -> dict[str, Any]:
+    """Say on what a run ran: device, driver, versions, threads, and what bears on speed.
+
+    Args:
+        device: where it ran.
+        mechanism: the dotted path of the class that mixes its tokens; one that lives elsewhere is described too.
+    """
     facts: dict[str, Any] = {
         "device_name": _cpu_name(),
         "platform": platform.platform(),
@@ -33,7 +40,45 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
             "cudnn": torch.backends.cudnn.version(),
             "tf32": torch.backends.cuda.matmul.allow_tf32,
         }
-    return facts
+    package = describe_package(mechanism) if mechanism else None
+    return facts if package is None else {**facts, "mechanism": package}
+
+
+def describe_package(target: str) -> dict[str, Any] | None:
+    """Say which code a class is that lives outside this checkout.
+
+    Args:
+        target: the class's dotted path.
+
+    Returns:
+        Its `module`; its `package`, as it is imported; the installed `version`, None where it is not installed; and the
+        `commit` of its repository, with `-dirty` where a tracked file was changed or a Python file is new, None outside
+        git. None for a class of this checkout, or one that was not imported.
+    """
+    imported_from, _, name = target.rpartition(".")
+    kind = getattr(sys.modules.get(imported_from), name, None)
+    module = sys.modules.get(getattr(kind, "__module__", ""))
+    if module is None:
+        return None
+    file = getattr(module, "__file__", None)  # a notebook has none
+    path = Path(file).resolve() if file else None
+    if path and any(path.is_relative_to(ROOT / folder) for folder in CODE):
+        return None
+    package = module.__name__.partition(".")[0]
+    installed = packages_distributions().get(package)
+    return {
+        "module": module.__name__,
+        "package": package,
+        "version": version(installed[0]) if installed else None,
+        "commit": _commit_of(path) if path else None,
+    }
+
+
+def package_text(package: Mapping[str, Any]) -> str:
+    """Print what `describe_package` found, in one phrase."""
+    commit, dash, dirty = (package["commit"] or "").partition("-")
+    version = f"version {package['version']}" if package["version"] else "not installed"
+    return f"{package['module']}, {version}, {f'commit {commit[:10]}{dash}{dirty}' if commit else 'no commit'}"
 
 
 def current_commit() -> str | None:
@@ -42,13 +87,33 @@ def current_commit() -> str | None:
     What is under `results/` is no code: a benchmark that writes there leaves the next one clean. A new file is, where
     it can run: a mechanism that is not committed yet.
     """
+    return _commit(ROOT, tracked=[".", ":(exclude)results"], code=CODE)
+
+
+def _commit_of(path: Path) -> str | None:
+    """Return the commit of the repository that a file is in; None where it is ignored there, as what pip installed."""
+    commit = _commit(path.parent, tracked=[":/"], code=[":/*.py"])
+    if commit is None:
+        return None
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", str(path)], cwd=path.parent, capture_output=True)
+    return None if ignored.returncode == 0 else commit
+
+
+def _commit(folder: Path, tracked: Sequence[str], code: Sequence[str]) -> str | None:
+    """Return the commit of the repository that a folder is in; None outside git.
+
+    Args:
+        folder: where git is asked, and what paths are relative to.
+        tracked: the paths where a change of a tracked file makes it `-dirty`.
+        code: the paths where a new file does.
+    """
     try:
         commit, changed, added = (
-            subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+            subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
             for words in (
                 ["rev-parse", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results"],
-                ["ls-files", "--others", "--exclude-standard", "--", *CODE],
+                ["status", "--porcelain", "--untracked-files=no", "--", *tracked],
+                ["ls-files", "--others", "--exclude-standard", "--", *code],
             )
         )
     except (OSError, subprocess.CalledProcessError):

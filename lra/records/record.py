@@ -109,7 +109,7 @@ class RunRecord:
             num_processes=config.get("num_processes", 1),
             dtype=dtype,
             device=config["device"],
-            environment=describe_environment(device),
+            environment=describe_environment(device, config["attn"].get("_target_")),
             commit=current_commit(),
             command=command,
             date=now(),

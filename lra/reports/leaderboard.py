@@ -17,6 +17,7 @@ from lra.reports.names import (
     caption,
     comparable,
     data_name,
+    elsewhere,
     label,
     status_text,
 )
@@ -199,7 +200,7 @@ def leaderboard_report(records: Sequence[RunRecord]) -> Report:
         rows = [standing for standing in standings if standing.setting == setting]
         tables.append(Table(setting.title, *_grid(rows, floors(runs)), [caption(row.tested for row in rows)]))
     notes = [f"{CELL_LEGEND} Floors need no model. Numbers of two tables are not comparable."]
-    return Report(tables, to_frame(standings), notes=notes)
+    return Report(tables, to_frame(standings), notes=[*notes, *elsewhere(records)])
 
 
 def render(records: Sequence[RunRecord]) -> str:

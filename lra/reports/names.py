@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from lra.machine.environment import package_text
 from lra.records.record import BASELINE, RunRecord
 from lra.records.retest_record import Retest
 
@@ -65,6 +66,14 @@ def status_text(status: str) -> str:
 def caption(weights: Iterable[str]) -> str:
     """Say which weights a table's accuracies are of, given `best` or `last` for each of them."""
     return f"Tested: {' or '.join(TESTED[name] for name in sorted(set(weights)))}."
+
+
+def elsewhere(runs: Iterable[RunRecord]) -> list[str]:
+    """Say of every mechanism that is not of this repository which code it was, in the order of the names."""
+    packages = {
+        (run.attn, package_text(run.environment["mechanism"])) for run in runs if "mechanism" in run.environment
+    }
+    return [f"{attn} is not of this repository: {text}." for attn, text in sorted(packages)]
 
 
 def label(run: RunRecord, settings: str = "") -> str:

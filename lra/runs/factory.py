@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from typing import Any, cast
 
 import torch.distributed as dist
@@ -161,6 +162,34 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
         make = cast(Callable[..., Attention], attn)
         return partial(MultiHead, make, num_heads=model["num_heads"], head_dim=model["head_dim"])
     return cast(Callable[..., Mixer], attn)
+
+
+def mechanism_of(attn: Mapping[str, Any]) -> type[Mechanism]:
+    """Import the class that the node `attn` names.
+
+    Raises:
+        InputError: the node names none, it cannot be imported, or it is neither an attention nor a mixer.
+    """
+    target = attn.get("_target_")
+    if not isinstance(target, str) or attn.get("_partial_") is not True:
+        raise InputError(
+            "attn needs `_target_: package.module.Class` and `_partial_: true`. "
+            f"Got _target_={target!r} and _partial_={attn.get('_partial_')!r}."
+        )
+    try:
+        kind = _import(target)
+    except Exception as error:  # importing runs what the module says, which may raise anything
+        raise InputError(
+            f"attn._target_={target} cannot be imported: {error!r}. It must be the path of a class that Python finds: "
+            "put the folder that its package is in on PYTHONPATH, or install the package with pip install -e."
+        ) from error
+    return check_mechanism(kind)
+
+
+def _import(target: str) -> Any:
+    """Import a module and take a name of it; Hydra's own function logs a failure beside raising it."""
+    module, _, name = target.rpartition(".")
+    return getattr(import_module(module), name)
 
 
 def check_mechanism(kind: Any) -> type[Mechanism]:

@@ -202,17 +202,17 @@ def retest(
     _warn_of_differences(record, pair)
     result = _evaluate(record, pair, model, device, stop)
     changes = {name: value for name, value in tasks.changes.items() if record.config["task"][name] != value}
-    retested = _retested(record.key, changes, pair, result, device, command)
+    retested = _retested(record, changes, pair, result, device, command)
     with _opened(folder) as earlier:  # another process may have tested this run meanwhile
         write_retests(folder.retests, {retested.key: retested, **earlier}.values())
     return retested
 
 
 def _retested(
-    run: str, changes: dict[str, Any], pair: Pair, result: Evaluation, device: torch.device, command: str
+    record: RunRecord, changes: dict[str, Any], pair: Pair, result: Evaluation, device: torch.device, command: str
 ) -> Retest:
     return Retest(
-        run=run,
+        run=record.key,
         changes=changes,
         data=pair.data,
         accuracy=result.accuracy,
@@ -221,7 +221,7 @@ def _retested(
         same_as_floors=_shares(pair.by_rule, result.predictions),
         trained_on=pair.trained_on,
         device=device.type,
-        environment=describe_environment(device),
+        environment=describe_environment(device, record.config["attn"].get("_target_")),
         commit=current_commit(),
         command=command,
         date=now(),

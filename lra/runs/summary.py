@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lra.machine.environment import package_text
 from lra.records.folder import RunFolder
 from lra.records.record import FLOOR, WEIGHTS, RunRecord
 from lra.statistics import sampling_half_width
@@ -40,6 +41,8 @@ def summarize(record: RunRecord, folder: RunFolder) -> str:
     if record.peak_memory_bytes is not None:
         kind = "allocated on the GPU" if record.device == "cuda" else "resident"
         lines.append(("peak memory", f"{record.peak_memory_bytes / 2**20:,.0f} MiB {kind}"))
+    if "mechanism" in record.environment:
+        lines.append(("mechanism", package_text(record.environment["mechanism"])))
     lines.append(("record", str(folder.record)))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)

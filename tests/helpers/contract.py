@@ -2,26 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import hydra
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from lra.errors import InputError
 from lra.files import ROOT
+from lra.runs.factory import mechanism_of
 from models.attention import Attention
+from models.mechanism import Mechanism
 
-CONFIGS = ROOT / "configs" / "attn"
-NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+# Where the files of `attn=` are; pytest's option --attn-dir adds a folder of somebody's own.
+FOLDERS = [ROOT / "configs" / "attn"]
 
 B, H, L, D = 3, 2, 37, 8
 MAX_LEN = 128
 
 
+def files() -> dict[str, Path]:
+    """The file of every name of `attn=`."""
+    return {path.stem: path for folder in FOLDERS for path in sorted(folder.glob("*.yaml"))}
+
+
+def attentions() -> list[str]:
+    """The names that are attentions, a function of (q, k, v): the others are mixers already."""
+    return [name for name, path in files().items() if issubclass(mechanism_in(path), Attention)]
+
+
+def mechanism_in(path: Path) -> type[Mechanism]:
+    """The class that a file of `attn=` names."""
+    try:
+        return mechanism_of(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path))))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def include(folder: Path) -> None:
+    """Let the contract tests run over the files of one more folder, if run.py could use them.
+
+    Raises:
+        InputError: the folder has no files of `attn=`, or one that cannot be used.
+    """
+    paths = sorted(folder.glob("*.yaml"))
+    if not paths:
+        raise InputError(
+            f"--attn-dir={folder} must be a folder with a file NAME.yaml for every attn=NAME. It has none."
+        )
+    for path in paths:
+        mechanism_in(path)
+        if path.stem in files():
+            raise InputError(
+                f"{path}: attn={path.stem} is {files()[path.stem]}, which Hydra finds first. Choose another name."
+            )
+    FOLDERS.append(folder)
+
+
 def configured(name: str, budget: int = 8) -> Any:
     """What `attn=<name>` instantiates: a class and its own settings."""
-    config = OmegaConf.create({"budget": budget, "attn": OmegaConf.load(CONFIGS / f"{name}.yaml")})
+    config = OmegaConf.create({"budget": budget, "attn": OmegaConf.load(files()[name])})
     return hydra.utils.instantiate(config.attn)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.helpers.contract import NAMES, B, D, H, L, attention, heads, holey_mask, run
+from tests.helpers.contract import B, D, H, L, attention, attentions, heads, holey_mask, run
 from tests.helpers.frozen import freeze_draws
+
+NAMES = attentions()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

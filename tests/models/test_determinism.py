@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.helpers.contract import NAMES, attention, heads, holey_mask, run
+from tests.helpers.contract import attention, attentions, heads, holey_mask, run
+
+NAMES = attentions()
 
 
 @pytest.fixture

@@ -22,14 +22,13 @@ from models.mechanism import Mechanism
 from models.mixers import Mixer
 from models.mixers.multi_head import MultiHead
 from run import train
-from tests.helpers import contract
 from tests.helpers.configurations import composed, resolved
-from tests.helpers.contract import MAX_LEN, B, D, H, L, configured, holey_mask, noisy, run
+from tests.helpers.contract import MAX_LEN, B, D, H, L, configured, files, holey_mask, noisy, run
 from tests.helpers.frozen import freeze_draws
 
 C = 12
 SHOWN = "mixer.md"
-NAMES = [*contract.NAMES, SHOWN]
+NAMES = [*files(), SHOWN]
 PAGE = ROOT / "docs" / "mixer.md"
 
 
