@@ -27,7 +27,9 @@ SMALL = ("trainer.steps=4", "trainer.eval_every=2", "optimizer.warmup_steps=2", 
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", SECTION, re.DOTALL | re.MULTILINE)
+    """The code of the section in a language; "" is that of no language."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", SECTION, re.DOTALL | re.MULTILINE)
+    return [code for name, code in fenced if name == language]
 
 
 def git(folder: Path, *words: str) -> str:
