@@ -7,15 +7,14 @@ d = 256 and p = 32 there.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
-from hydra.utils import instantiate
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lra.benchmarks import options as read
-from lra.benchmarks.mechanisms import HEAD_DIM, HEADS, makes_attention
+from lra.benchmarks.mechanisms import HEAD_DIM, HEADS, AttentionFactory, factory, makes_attention
 from lra.benchmarks.numbers import number
 from lra.benchmarks.timing import Progress
 from lra.configuration import backbones, compose_config, to_plain
@@ -29,7 +28,7 @@ from models.attention import Attention
 
 OPTIONS = {"attn": "all", "length": "1024", "budget": "128"}
 HEAD = ("backbone", "n^2 p", "n d p", "published", "agrees", "GFLOP forward", "GFLOP training", "why not")
-NO_TERMS = "is a mixer: no head of its own has terms"
+NO_TERMS = "is a mixer, which has no terms of a head"
 TABLE, TERMS = "skeinformer_table3", {"flops_per_n2_p": "quadratic", "flops_per_n_d_p": "linear"}
 # The table has one Transformer, which stores its scores; the fused one computes the same.
 ALIKE = {"softmax": "softmax_materialised"}
@@ -55,13 +54,15 @@ def measure(options: Mapping[str, str]) -> Iterator[FlopsRow]:
 
 
 def _rows(names: Sequence[str], length: int, budget: int) -> Iterator[FlopsRow]:
+    settings = {**to_plain(compose_config("scale=mini").model), "num_positions": None}
+    sizes = {"vocab_size": 256, "max_len": 2 * length, "num_classes": 2, "num_inputs": 1}
     for name in Progress("flops", len(names)).over(names):
-        cfg = compose_config(f"attn={name}", "scale=mini", f"budget={2 * budget}")
-        settings = {**to_plain(cfg.model), "num_positions": None}
-        make = instantiate(cfg.attn)
-        sizes = {"vocab_size": 256, "max_len": 2 * length, "num_classes": 2, "num_inputs": 1}
-        forward, training = count_flops(make_classifier(make, settings, **sizes), 1, 2 * length)
-        terms = leading_terms(attention_of(name), length, budget) if makes_attention(make) else None
+        makers = {d: factory(name, d) for d in (budget, 2 * budget)}
+        model = make_classifier(makers[2 * budget], settings, **sizes)
+        forward, training = count_flops(model, 1, 2 * length)
+        terms = None
+        if makes_attention(makers[budget]):
+            terms = leading_terms(partial(_build, makers), length, budget)
         published = published_terms().get(name)
         yield FlopsRow(
             backbone=name,
@@ -75,6 +76,11 @@ def _rows(names: Sequence[str], length: int, budget: int) -> Iterator[FlopsRow]:
             agrees=agrees(terms, published) if terms and published else None,
             reason=REASONS.get(name, "") if terms else NO_TERMS,
         )
+
+
+def _build(makers: Mapping[int, AttentionFactory], n: int, d: int) -> Attention:
+    """Make an attention of length n and budget d."""
+    return makers[d](num_heads=HEADS, head_dim=HEAD_DIM, max_len=n, dropout=0.0)
 
 
 @cache
@@ -97,17 +103,6 @@ def published_terms() -> dict[str, LeadingTerms]:
 def agrees(counted: LeadingTerms, published: LeadingTerms) -> bool:
     """Say whether both terms are the published ones, within the tolerance."""
     return all(abs(a - b) <= TOLERANCE * max(b, 1) for a, b in zip(counted, published, strict=True))
-
-
-def attention_of(name: str) -> Callable[[int, int], Attention]:
-    """Return what makes an attention from a length and a budget."""
-    cfg = compose_config(f"attn={name}", "scale=mini")
-
-    def build(n: int, d: int) -> Attention:
-        cfg.budget = d
-        return instantiate(cfg.attn)(num_heads=HEADS, head_dim=HEAD_DIM, max_len=n, dropout=0.0)
-
-    return build
 
 
 def leading_terms(build: Callable[[int, int], Attention], length: int, budget: int) -> LeadingTerms:
