@@ -1,9 +1,8 @@
-"""The target `approximation`: how far approximations are from exact attention, at growing budgets, after Figure 1 of
-arXiv 2112.05359.
+"""The target `approximation`: how far approximations are from exact softmax attention, at growing budgets.
 
-The error of a trial is ||method(Q, K, V) - softmax(Q K^T / sqrt(p)) V|| over ||softmax(Q K^T / sqrt(p)) V||, in the
-spectral and in the Frobenius norm, of each head by itself and then the mean over heads. Inputs and draws are new in
-every trial. Learned parts, such as Linformer's projection, are as at initialisation.
+After Figure 1 of arXiv 2112.05359. The error of a trial is ||method(Q, K, V) - softmax(Q K^T / sqrt(p)) V|| over
+||softmax(Q K^T / sqrt(p)) V||, in the spectral and in the Frobenius norm, of each head by itself and then the mean over
+heads. Inputs and draws are new in every trial. Learned parts, such as Linformer's projection, are as at initialisation.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def test_every_target_says_what_it_makes_of_a_mixer(tmp_path):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "tests" / "helpers" / "toy_mixer.py", checkout / "models" / "mixers" / "toy.py")
     file = checkout / "configs" / "attn" / "toy.yaml"
-    file.write_text("name: toy\n_target_: models.mixers.toy.ToyMixer\n_partial_: true\n")
+    file.write_text("_target_: models.mixers.toy.ToyMixer\n_partial_: true\n")
     words = ["attn=toy", "lengths=32,64", "repeats=3", "seconds=0.1", "tasks=image", "memory_gib=1", "inputs=gaussian"]
     targets = ["attention", "model", "flops", "approximation", "max_batch"]
     printed = run_elsewhere(tmp_path, checkout, *targets, *words, "budget=8", "out=rows")
