@@ -17,10 +17,10 @@ they are in <device>-<target>.jsonl.unfinished.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -29,9 +29,9 @@ import torch
 from lra.arguments import help_if_asked, parse_several
 from lra.benchmarks import report
 from lra.benchmarks.targets import TARGETS
-from lra.benchmarks.timing import Row
 from lra.errors import InputError
 from lra.machine.environment import current_commit, describe_environment, now
+from lra.records.benchmark_rows import BenchmarkRow, Origin, format_row
 
 OUTPUT = Path("results", "benchmarks")
 
@@ -58,22 +58,22 @@ def main(arguments: list[str]) -> None:
         report.write(folder or OUTPUT)
 
 
-def run(name: str, rows: Iterator[Row], device: str, folder: Path | None) -> None:
+def run(name: str, rows: Iterator[BenchmarkRow], device: str, folder: Path | None) -> None:
     """Measure one target."""
     environment = describe_environment(torch.device(device))
-    about = {"target": name, "device": device, "environment": environment, "commit": current_commit(), "date": now()}
-    found: list[Row] = []
+    origin = Origin(name, device, environment, current_commit(), now())
+    done: list[BenchmarkRow] = []
     with ExitStack() as stack:
         # Rows are written as they come: what a stopped benchmark measured can be read, though it begins anew.
         kept = stack.enter_context(_open(folder / f"{device}-{name}.jsonl.unfinished")) if folder else None
         for row in rows:
-            found.append({**row, **about})
+            done.append(replace(row, origin=origin))
             if kept:
-                kept.write(json.dumps(found[-1], allow_nan=False) + "\n")
+                kept.write(format_row(done[-1]) + "\n")
                 kept.flush()
         print(file=sys.stderr)
         versions = ", ".join(f"{key} {value}" for key, value in environment.items())
-        print(f"{name}: {versions}, commit {about['commit']}\n{TARGETS[name].render(found)}\n", flush=True)
+        print(f"{name}: {versions}, commit {origin.commit}\n{TARGETS[name].render(done)}\n", flush=True)
     if kept:
         Path(kept.name).replace(kept.name.removesuffix(".unfinished"))
 

@@ -1,1 +1,1 @@
-"""Benchmarks: `targets.py` lists them, `core.py` measures, each other file is a target or a part of one."""
+"""Benchmarks: `targets.py` lists them, `timing.py` takes the time, each other file is a target or a part of one."""

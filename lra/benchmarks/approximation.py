@@ -1,8 +1,8 @@
-"""How far approximations are from exact softmax attention, at growing budgets: after Figure 1 of arXiv 2112.05359.
+"""The target `approximation`: how far approximations are from exact softmax attention, at growing budgets.
 
-The error of a trial is ||method(Q, K, V) - softmax(Q K^T / sqrt(p)) V|| over ||softmax(Q K^T / sqrt(p)) V||, in the
-spectral and in the Frobenius norm, of each head by itself and then the mean over heads. Inputs and draws are new in
-every trial. Learned parts, such as Linformer's projection, are as at initialisation.
+After Figure 1 of arXiv 2112.05359. The error of a trial is ||method(Q, K, V) - softmax(Q K^T / sqrt(p)) V|| over
+||softmax(Q K^T / sqrt(p)) V||, in the spectral and in the Frobenius norm, of each head by itself and then the mean over
+heads. Inputs and draws are new in every trial. Learned parts, such as Linformer's projection, are as at initialisation.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from lra.benchmarks import options as read
 from lra.benchmarks.inputs import Captured, Source, entropy, gaussian, peaked, text_task
-from lra.benchmarks.rendering import number, table
-from lra.benchmarks.subjects import factory
-from lra.benchmarks.timing import Progress, Row
+from lra.benchmarks.mechanisms import IS_A_MIXER, factory, makes_attention
+from lra.benchmarks.numbers import number
+from lra.benchmarks.timing import Progress
 from lra.configuration import backbones
+from lra.records.benchmark_rows import ApproximationCase, ApproximationRow, BenchmarkRow, measured
+from lra.reports.report import terminal
 from lra.statistics import student_interval
 from models.attention import Attention
 from models.attention.softmax import SoftmaxAttention
@@ -47,7 +49,7 @@ ORDERS = (
 )
 
 
-def measure(options: Mapping[str, str]) -> Iterator[Row]:
+def measure(options: Mapping[str, str]) -> Iterator[BenchmarkRow]:
     """Read the options; return a row for each input, length, method and budget."""
     names = read.chosen(options, "attn", backbones())
     lengths, budgets = read.counts(options, "lengths"), read.counts(options, "budgets")
@@ -59,14 +61,20 @@ def measure(options: Mapping[str, str]) -> Iterator[Row]:
 def _rows(
     names: Sequence[str], lengths: Sequence[int], budgets: Sequence[int], trials: int, steps: int,
     kinds: Sequence[str], weights: str,
-) -> Iterator[Row]:  # fmt: skip
+) -> Iterator[BenchmarkRow]:  # fmt: skip
     progress = Progress("approximation", len(kinds) * len(lengths))
-    makers = {(name, d): factory(name, d) for name in names for d in budgets}
+    makers: dict[tuple[str, int], Callable[..., Attention]] = {}
+    for name in names:
+        made = {(name, d): factory(name, d) for d in budgets}
+        if all(map(makes_attention, made.values())):
+            makers |= made
+        else:
+            yield ApproximationCase(status=IS_A_MIXER, backbone=name)
     for kind in kinds:
         source = _source(kind, steps, weights, progress)
         if source is None:
             progress.done += len(lengths)
-            yield {"input": kind, "status": "skipped: no Text here; set LRA_DATA or task.data_dir"}
+            yield ApproximationCase(status="skipped: no Text here; set LRA_DATA or task.data_dir", input=kind)
             continue
         for n in lengths:
             progress.say(f"{kind}, n={n}")
@@ -93,7 +101,7 @@ def _source(kind: str, steps: int, weights: str, progress: Progress) -> Source |
 
 def _case(
     kind: str, source: Source, n: int, trials: int, makers: Mapping[tuple[str, int], Callable[..., Attention]]
-) -> Iterator[Row]:
+) -> Iterator[BenchmarkRow]:
     """Measure every method and budget on one kind of input at one length."""
     errors: dict[tuple[str, int], list[dict[str, float]]] = {case: [] for case in makers}
     entropies = []
@@ -103,14 +111,12 @@ def _case(
         torch.manual_seed(trial)
         for case, make in makers.items():
             errors[case].append(relative_errors(make, *qkv, diagnose=n < FEWER_FROM))
-    for (name, d), found in errors.items():
-        row: Row = {
-            "input": kind, "backbone": name, "n": n, "budget": d, "trials": trials, "entropy_nats": fmean(entropies),
-            "status": "ok",
-        }  # fmt: skip
-        for what in found[0]:
-            row[what], row[f"{what}_half_width"] = student_interval([trial[what] for trial in found])
-        yield row
+    for (name, d), trial_errors in errors.items():
+        values: dict[str, Any] = {}
+        for what in trial_errors[0]:
+            values[what], values[f"{what}_half_width"] = student_interval([one[what] for one in trial_errors])
+        about: dict[str, Any] = {"input": kind, "backbone": name, "n": n, "budget": d, "trials": trials}
+        yield ApproximationRow(**about, entropy_nats=fmean(entropies), **values)
 
 
 @torch.no_grad()
@@ -124,14 +130,14 @@ def relative_errors(
     module = make(**shape).to(q.dtype).eval()
     exact = SoftmaxAttention(**shape)(q, k, v, mask)
     difference = module(q, k, v, mask) - exact
-    found = {
+    errors = {
         f"{name}_error": float(
             (torch.linalg.matrix_norm(difference, which) / torch.linalg.matrix_norm(exact, which)).mean()
         )  # type: ignore[arg-type]
         for name, which in NORMS.items()
     }
     captured = module.diagnostics(q, k, v, mask).get("captured_mass") if diagnose else None
-    return found if captured is None else {**found, "captured_mass": float(captured)}
+    return errors if captured is None else {**errors, "captured_mass": float(captured)}
 
 
 class Agreement(NamedTuple):
@@ -143,17 +149,13 @@ class Agreement(NamedTuple):
     cases: int
 
 
-def agreement(rows: Sequence[Row]) -> list[Agreement]:
+def agreement(rows: Sequence[BenchmarkRow]) -> list[Agreement]:
     """Compare the spectral errors with every expected order."""
     errors = {
-        (row["backbone"], row["input"], row["n"], row["budget"]): (
-            row["spectral_error"],
-            row["spectral_error_half_width"],
-        )
-        for row in rows
-        if row["status"] == "ok"
+        (row.backbone, row.input, row.n, row.budget): (row.spectral_error, row.spectral_error_half_width)
+        for row in measured(rows, ApproximationRow)
     }
-    found = []
+    agreements = []
     for order in ORDERS:
         cases = [
             [errors[name, *case] for name in order]
@@ -162,37 +164,49 @@ def agreement(rows: Sequence[Row]) -> list[Agreement]:
         ]
         holds = sum(all(a <= b for (a, _), (b, _) in pairwise(values)) for values in cases)
         against = sum(any(a - x > b + y for (a, x), (b, y) in pairwise(values)) for values in cases)
-        found.append(Agreement(" < ".join(order), holds, against, len(cases)))
-    return found
+        agreements.append(Agreement(" < ".join(order), holds, against, len(cases)))
+    return agreements
 
 
-def render(rows: Sequence[Row]) -> str:
+def render(rows: Sequence[BenchmarkRow]) -> str:
     """Lay out the spectral errors: a line for each input, length and method, a column for each budget."""
-    good = [row for row in rows if row["status"] == "ok"]
-    budgets = sorted({row["budget"] for row in good})
-    lines = [[row["input"], "", row["status"], *[""] * (len(budgets) + 2)] for row in rows if row["status"] != "ok"]
-    for (kind, n), block in groupby(good, key=lambda row: (row["input"], row["n"])):
-        for place, (name, found) in enumerate(groupby(block, key=lambda row: row["backbone"])):
-            cells = {row["budget"]: row for row in found}
-            last = cells[max(cells)]
-            texts = [
-                f"{number(cells[d]['spectral_error'])} ± {number(cells[d]['spectral_error_half_width'], 1)}"
-                for d in budgets
-            ]
-            captured = number(last["captured_mass"]) if "captured_mass" in last else ""
-            first = [f"{kind}, entropy {last['entropy_nats']:.2f} nats", f"{n:,}"] if place == 0 else ["", ""]
-            lines.append([*first, name, *texts, number(last["frobenius_error"]), captured])
+    good = measured(rows, ApproximationRow)
+    budgets = sorted({row.budget for row in good})
     head = ("input", "n", "backbone", *(f"d={d}" for d in budgets), "Frobenius at the last", "weight captured")
-    orders = [
-        f"  {found.order}: {found.holds} of {found.cases}; contradicted beyond the intervals: {found.contradicted}"
-        for found in agreement(rows)
-        if found.cases
+    lines = [
+        [row.input, "", row.backbone, row.status, *[""] * (len(head) - 4)]
+        for row in rows
+        if isinstance(row, ApproximationCase)
     ]
-    claims = (
-        "Figure 1 of arXiv 2112.05359 has curves and no numbers. Orders that its abstract claims, and the cases "
-        "(input, n, d) that have them:\n"
-    )
+    for (kind, n), block in groupby(good, key=lambda row: (row.input, row.n)):
+        for index, (_, of_method) in enumerate(groupby(block, key=lambda row: row.backbone)):
+            method = {row.budget: row for row in of_method}
+            entropy = method[max(method)].entropy_nats
+            first = ["", ""] if index else [f"{kind}, entropy {entropy:.2f} nats", f"{n:,}"]
+            lines.append([*first, *_cells(method, budgets)])
     return (
         "Spectral norm of the error over that of exact attention's output, mean over trials ± 95 %\n"
-        f"{table(head, lines)}\n" + (claims + "\n".join(orders) if orders else "")
+        f"{terminal(head, lines)}\n{_claims(rows)}"
     )
+
+
+def _cells(method: Mapping[int, ApproximationRow], budgets: Sequence[int]) -> list[str]:
+    """Write a method's errors at every budget, and what else is known at the last."""
+    last = method[max(method)]
+    errors = [f"{number(method[d].spectral_error)} ± {number(method[d].spectral_error_half_width, 1)}" for d in budgets]
+    captured = "" if last.captured_mass is None else number(last.captured_mass)
+    return [last.backbone, *errors, number(last.frobenius_error), captured]
+
+
+def _claims(rows: Sequence[BenchmarkRow]) -> str:
+    """Say in how many cases the published orders hold; "" if there are none to compare."""
+    lines = [
+        f"  {one.order}: {one.holds} of {one.cases}; contradicted beyond the intervals: {one.contradicted}"
+        for one in agreement(rows)
+        if one.cases
+    ]
+    title = (
+        "Figure 1 of arXiv 2112.05359 has curves and no numbers. Orders that its abstract claims, and the cases "
+        "(input, n, d) that have them:"
+    )
+    return "\n".join([title, *lines]) if lines else ""

@@ -1,4 +1,4 @@
-"""What data cost: preparing a task, making batches of it, padding, and the wait for a batch in training."""
+"""The target `data`: preparing a task, making batches of it, padding, and the wait for a batch in training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from lra.benchmarks import options as read
-from lra.benchmarks.quantities import Figure, timed
+from lra.benchmarks.quantities import Quantity, timed
 from lra.benchmarks.timing import Progress
 from lra.configuration import compose_config, to_plain
 from lra.errors import InputError
@@ -42,12 +42,12 @@ PACKINGS = {
 }
 
 
-def measure(options: Mapping[str, str]) -> Iterator[Figure]:
+def measure(options: Mapping[str, str]) -> Iterator[Quantity]:
     """Read the options; measure every task whose raw data are at hand, and name the others."""
     return _measure(read.chosen(options, "tasks", TASKS), read.count(options, "repeats"))
 
 
-def _measure(names: Sequence[str], repeats: int) -> Iterator[Figure]:
+def _measure(names: Sequence[str], repeats: int) -> Iterator[Quantity]:
     for name in Progress("data", len(names)).over(names):
         cfg = compose_config(f"task={name}", "scale=full", *FEWER.get(name, []))
         with tempfile.TemporaryDirectory() as folder:
@@ -56,11 +56,11 @@ def _measure(names: Sequence[str], repeats: int) -> Iterator[Figure]:
             try:
                 task.prepare()
             except InputError as error:
-                yield Figure(f"{name}: not at hand", float("nan"), "", str(error))
+                yield Quantity(f"{name}: not at hand", float("nan"), "", str(error))
                 continue
             seconds = time.perf_counter() - start
             sizes = task.describe()["sizes"]
-            yield Figure(
+            yield Quantity(
                 f"{name}: prepare", sum(sizes.values()) / seconds, f"{name} examples/s prepared", f"{seconds:.1f} s"
             )
             yield from batches(name, task, repeats)
@@ -69,7 +69,7 @@ def _measure(names: Sequence[str], repeats: int) -> Iterator[Figure]:
         yield from waiting(name)
 
 
-def batches(name: str, task: Task, repeats: int) -> Iterator[Figure]:
+def batches(name: str, task: Task, repeats: int) -> Iterator[Quantity]:
     """Measure random batches from a mapped cache entry, against torch's DataLoader over a list of examples."""
     split = task.split("train")
     batching = PACKINGS["padded to the longest of the batch"]
@@ -88,8 +88,8 @@ def batches(name: str, task: Task, repeats: int) -> Iterator[Figure]:
             pass
 
     unit, note = f"{name} examples/s", f"batches of {BATCH_SIZE} at the published length, one process"
-    yield Figure(f"{name}: DataLoader over a list", index.size / timed(load, repeats), unit, note)
-    yield Figure(f"{name}: lra.training.batching", index.size / timed(gather, repeats), unit, note)
+    yield Quantity(f"{name}: DataLoader over a list", index.size / timed(load, repeats), unit, note)
+    yield Quantity(f"{name}: lra.training.batching", index.size / timed(gather, repeats), unit, note)
 
 
 def example(split: Split, inputs: int, n: int) -> tuple[list[torch.Tensor], int]:
@@ -107,7 +107,7 @@ def collate(rows: list[tuple[list[torch.Tensor], int]]) -> tuple[torch.Tensor, t
     return tokens, torch.arange(tokens.shape[1]) < sizes[:, None], torch.tensor([label for _, label in rows])
 
 
-def packing(name: str, task: Task, cfg: DictConfig, repeats: int) -> Iterator[Figure]:
+def packing(name: str, task: Task, cfg: DictConfig, repeats: int) -> Iterator[Quantity]:
     """Measure what padding costs a training step of the softmax encoder."""
     split, model, steps = task.split("train"), build(task, cfg), 4
     for text, batching in PACKINGS.items():
@@ -122,10 +122,10 @@ def packing(name: str, task: Task, cfg: DictConfig, repeats: int) -> Iterator[Fi
 
         real = sum(int(batch.mask.sum()) for batch in every) / sum(batch.mask.numel() for batch in every)
         note = f"{real:.0%} of the positions are real; softmax, batches of {STEP_BATCH_SIZE}"
-        yield Figure(f"{name}: {text}", timed(train, repeats) / steps * 1e3, f"{name} ms/step", note)
+        yield Quantity(f"{name}: {text}", timed(train, repeats) / steps * 1e3, f"{name} ms/step", note)
 
 
-def waiting(name: str) -> Iterator[Figure]:
+def waiting(name: str) -> Iterator[Quantity]:
     """Measure the share of a training step at scale=mini that makes its batch, in the process that trains."""
     cfg = compose_config(f"task={name}", "scale=mini")
     task: Task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
@@ -139,7 +139,7 @@ def waiting(name: str) -> Iterator[Figure]:
         model(batch.tokens, batch.mask).logsumexp(-1).sum().backward()
         waits.append(ready - start)
         steps.append(time.perf_counter() - start)
-    yield Figure(
+    yield Quantity(
         f"{name}: making the batch", 100 * sum(waits[1:]) / sum(steps[1:]), f"{name} % of a step", "softmax, scale=mini"
     )
 

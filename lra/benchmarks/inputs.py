@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor
 
-from lra.benchmarks.subjects import HEAD_DIM, HEADS
+from lra.benchmarks.mechanisms import HEAD_DIM, HEADS
 from lra.configuration import compose_config, to_plain
 from lra.errors import InputError
 from lra.records.folder import RunFolder
@@ -119,13 +119,12 @@ class Captured:
         """Return q, k, v (layers, H, n, D) of one review."""
         split = self.task.split("test")
         long = np.flatnonzero(np.diff(split.offsets) >= n)
-        start = split.offsets[
-            long[trial * 7919 % len(long)]
-        ]  # a prime stride, since reviews are in order of their label
+        # A prime stride, since reviews are in order of their label.
+        start = split.offsets[long[trial * 7919 % len(long)]]
         tokens = torch.from_numpy(np.array(split.tokens[start : start + n]))[None, None]
-        found: list[QKV] = []
+        layers: list[QKV] = []
         hooks = [
-            module.register_forward_pre_hook(lambda _, given: found.append(given[:3]))
+            module.register_forward_pre_hook(lambda _, given: layers.append(given[:3]))
             for module in self.model.modules()
             if isinstance(module, Attention)
         ]
@@ -133,5 +132,5 @@ class Captured:
         self.model(tokens, torch.ones_like(tokens, dtype=torch.bool))
         for hook in hooks:
             hook.remove()
-        q, k, v = (torch.cat(layers).contiguous() for layers in zip(*found, strict=True))
+        q, k, v = (torch.cat(heads).contiguous() for heads in zip(*layers, strict=True))
         return q, k, v

@@ -1,7 +1,7 @@
 """One backbone at ascending lengths, in a process of its own, so that its peak of memory is its own.
 
-Run by `lengths.py` as `python -m lra.benchmarks.length_cases TARGET BACKBONE OPTIONS`, the options as JSON; prints a
-line of JSON for each length and direction.
+Run by `lengths.py` as `python -m lra.benchmarks.length_cases TARGET BACKBONE SETTINGS`, the settings as JSON; prints a
+row as its line of JSON for each length and direction.
 """
 
 from __future__ import annotations
@@ -10,20 +10,53 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from lra.benchmarks.subjects import FUSED, HEAD_DIM, HEADS, SUBJECTS, contenders
-from lra.benchmarks.timing import Parts, Row, interleave, milliseconds, seconds_of
+from lra.benchmarks.mechanisms import HEAD_DIM, HEADS, Factory
+from lra.benchmarks.passes import FUSED, PASSES, contenders
+from lra.benchmarks.roofline import Rates
+from lra.benchmarks.timing import Parts, interleave, milliseconds, seconds_of
 from lra.machine.flops import WorkCounter
 from lra.machine.memory import is_out_of_memory, limit_memory, peak_of
+from lra.records.benchmark_rows import LengthCase, LengthRow, format_row
 from lra.statistics import extrapolate
 
 # A length that has the fewest repetitions runs its own pass so often: cold, for memory, and in turn with the others.
 OWN_PASSES = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all backbones of a sweep over lengths have in common.
+
+    Attributes:
+        device: of torch.
+        lengths: ascending.
+        batch, budget: of every case.
+        repeats, seconds: rounds at most, and after which time none is begun.
+        case_seconds, memory_gib: what a length that is predicted to need more is not started for.
+        rates: what the machine reaches, of `Rates`.
+    """
+
+    device: str
+    lengths: list[int]
+    batch: int
+    budget: int
+    repeats: int
+    seconds: float
+    case_seconds: float
+    memory_gib: float
+    rates: dict[str, float]
+
+    def about(self, name: str, n: int) -> dict[str, Any]:
+        """Return the fields that every row of a backbone at a length has, but for its direction."""
+        shared = {"batch": self.batch, "budget": self.budget, "dtype": "float32", "rates": self.rates}
+        return {"backbone": name, "n": n, **shared}
 
 
 class History:
@@ -54,75 +87,92 @@ class History:
         return f"not started (predicted {', '.join(reasons)})" if reasons else ""
 
 
-def sweep(target: str, name: str, options: dict[str, Any]) -> Iterator[Row]:
+def sweep(target: str, name: str, settings: Settings) -> Iterator[LengthCase]:
     """Measure one backbone."""
-    device = torch.device(options["device"])
-    subject, whole = SUBJECTS[target]
-    history = History(options["case_seconds"], options["memory_gib"] * 2**30)
+    device = torch.device(settings.device)
+    history = History(settings.case_seconds, settings.memory_gib * 2**30)
     limit_memory(history.budget_bytes, device)
     torch.manual_seed(0)
     exhausted = ""
-    for n in options["lengths"]:
+    for n in settings.lengths:
         status = exhausted or history.objection(n)
         if not status:
             try:
-                makers = contenders(name, options["budget"])
-                build = {who: partial(subject, make, n, options["batch"], device) for who, make in makers.items()}
-                rows, pass_seconds, num_bytes = measure(name, build, whole, options, device)
-                history.add(n, pass_seconds, num_bytes)
-                yield from ({"n": n, **row} for row in rows)
+                rows, seconds, num_bytes = measure(target, name, n, settings)
+                history.add(n, seconds, num_bytes)
+                yield from rows
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) and "memory" not in str(error).lower():
                     raise
                 status = "out of memory"
                 exhausted = f"not started (out of memory at {n:,})"
-        yield {"n": n, "direction": whole, "status": status}
+        yield LengthCase(status=status, direction=PASSES[target].whole, **settings.about(name, n))
 
 
-def measure(
-    name: str, build: dict[str, partial[Parts]], whole: str, options: dict[str, Any], device: torch.device
-) -> tuple[list[Row], float, int]:
+def measure(target: str, name: str, n: int, settings: Settings) -> tuple[list[LengthRow], float, int]:
     """Measure one length: cold pass and counts, peak of memory, then repetitions in turn.
 
     Returns:
         A row for each direction, the seconds of a pass, and the bytes at its peak.
     """
-    parts = build[name]()
-    before: dict[str, tuple[int, int]] = {}
-    work: dict[str, tuple[int, int]] = {}
-    start = time.perf_counter()
-    with WorkCounter() as counter:
-        for part, run in parts.items():
-            before[part] = counter.flops, counter.exponentials
-            run()
-            work[part] = counter.flops - before[part][0], counter.exponentials - before[part][1]
-    cold = time.perf_counter() - start
-    work[whole] = counter.flops, counter.exponentials
-    peak = peak_of(lambda: seconds_of(parts, device, whole), device)
+    device, whole = torch.device(settings.device), PASSES[target].whole
+    makers = contenders(name, settings.budget)
 
-    others = {who: make() for who, make in build.items() if who != name}
-    if name == FUSED:
-        others = {FUSED: build[FUSED]()}
+    def prepare(make: Factory) -> Parts:
+        return PASSES[target].prepare(make, n, settings.batch, device)
+
+    parts = prepare(makers[name])
+    cold, work = _count(parts, whole)
+    peak = peak_of(lambda: seconds_of(parts, device, whole), device)
+    others = {who: prepare(make) for who, make in makers.items() if who != name or name == FUSED}
     for other in others.values():
         seconds_of(other, device, whole)
     actions = {"ours": parts, **others}
     times = interleave(
         {who: partial(seconds_of, its, device, whole) for who, its in actions.items()},
-        options["repeats"], options["seconds"],
+        settings.repeats, settings.seconds,
     )  # fmt: skip
+    own = times.pop("ours")
     rows = []
-    for direction in times["ours"]:
-        row: Row = {"direction": direction, "status": "ok", **milliseconds(times["ours"][direction])}
-        for who in others:
-            against = "fused" if who == FUSED else who
-            pairs = zip(times["ours"][direction], times[who][direction], strict=True)
-            row[f"ratio_to_{against}"] = median(a / b for a, b in pairs)  # within a round
-        row["flops"], row["exponentials"] = work[direction]
-        if direction == whole:
-            row |= {"peak_bytes": peak, "cold_ms": 1e3 * cold}
+    for direction, seconds in own.items():
+        ratios = {who: _ratio(seconds, its[direction]) for who, its in times.items()}
+        num_bytes = traffic(direction, n, settings.batch)
+        of_attention = target == "attention"
+        row = LengthRow(
+            **settings.about(name, n), direction=direction, **milliseconds(seconds)._asdict(),
+            **work[direction]._asdict(),
+            ratio_to_fused=ratios[FUSED], ratio_to_transcription=ratios.get("transcription"),
+            least_ms=Rates(**settings.rates).least_ms(*work[direction], num_bytes) if of_attention else None,
+            peak_bytes=peak if direction == whole else None, cold_ms=1e3 * cold if direction == whole else None,
+        )  # fmt: skip
         rows.append(row)
-    return rows, rows[-1]["ms"] / 1e3, peak
+    return rows, rows[-1].ms / 1e3, peak
+
+
+class Work(NamedTuple):
+    """What a part of a pass computes, as `WorkCounter` counts it."""
+
+    flops: int
+    exponentials: int
+
+
+def _count(parts: Parts, whole: str) -> tuple[float, dict[str, Work]]:
+    """Run a pass for the first time; return its seconds, and the work of each part and of the whole."""
+    work = {}
+    start = time.perf_counter()
+    with WorkCounter() as counter:
+        for part, run in parts.items():
+            before = Work(counter.flops, counter.exponentials)
+            run()
+            work[part] = Work(counter.flops - before.flops, counter.exponentials - before.exponentials)
+    cold = time.perf_counter() - start
+    return cold, {**work, whole: Work(counter.flops, counter.exponentials)}
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> float:
+    """Return the median quotient within a round."""
+    return median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
 def traffic(direction: str, n: int, batch: int) -> int:
@@ -132,5 +182,5 @@ def traffic(direction: str, n: int, batch: int) -> int:
 
 
 if __name__ == "__main__":
-    for found in sweep(sys.argv[1], sys.argv[2], json.loads(sys.argv[3])):
-        print(json.dumps(found), flush=True)
+    for case in sweep(sys.argv[1], sys.argv[2], Settings(**json.loads(sys.argv[3]))):
+        print(format_row(case), flush=True)

@@ -1,4 +1,4 @@
-"""The ListOps generator against plain recursion."""
+"""The target `listops`: the ListOps generator against plain recursion."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from lra.benchmarks import listops_by_recursion
 from lra.benchmarks import options as read
 from lra.benchmarks.data import batches
-from lra.benchmarks.quantities import Figure, timed
+from lra.benchmarks.quantities import Quantity, timed
 from lra.files import ROOT
 from lra.tasks.listops import generator
 from lra.tasks.listops.grammar import Grammar
@@ -26,12 +26,12 @@ OPTIONS = {"examples": "100000", "repeats": "3"}
 FULL = Grammar(max_depth=10, max_args=10, operator_probability=0.25, min_length=500, max_length=2000, data_seed=0)
 
 
-def measure(options: Mapping[str, str]) -> Iterator[Figure]:
+def measure(options: Mapping[str, str]) -> Iterator[Quantity]:
     """Read the options; measure the generator, then batches of what it made."""
     return _measure(read.count(options, "examples", least=10), read.count(options, "repeats"))
 
 
-def _measure(examples: int, repeats: int) -> Iterator[Figure]:
+def _measure(examples: int, repeats: int) -> Iterator[Quantity]:
     size = f"num_train={examples - 2}, num_val=1, num_test=1"
     for name, program, note in (
         (
@@ -47,19 +47,19 @@ def _measure(examples: int, repeats: int) -> Iterator[Figure]:
             "the same, with checksums, and written to disk",
         ),
     ):
-        yield Figure(name, timed(partial(fresh_process, program), repeats), "s", note)
+        yield Quantity(name, timed(partial(fresh_process, program), repeats), "s", note)
 
-    yield Figure("generate", timed(lambda: generator.generate(FULL, examples), repeats), "s", "compiled already")
+    yield Quantity("generate", timed(lambda: generator.generate(FULL, examples), repeats), "s", "compiled already")
     one_thread = timed(lambda: generator.generate(FULL, examples, num_threads=1), repeats)
-    yield Figure("generate, one thread", one_thread, "s", "compiled already")
+    yield Quantity("generate, one thread", one_thread, "s", "compiled already")
 
     sample = 8000
     needed = examples / (len(generator.draw(FULL, 0, sample).labels) / sample)
     note = f"one core; {sample:,} candidates were timed, and scaled to the {needed:,.0f} that are needed"
     twin_seconds = timed(lambda: recursive_twin(sample), repeats)
-    yield Figure("the recursive twin", twin_seconds * needed / sample, "s", note)
+    yield Quantity("the recursive twin", twin_seconds * needed / sample, "s", note)
     random_seconds = timed(lambda: recursion_with_random(sample), repeats)
-    yield Figure("recursion in the manner of LRA", random_seconds * needed / sample, "s", note)
+    yield Quantity("recursion in the manner of LRA", random_seconds * needed / sample, "s", note)
     with tempfile.TemporaryDirectory() as folder:
         yield from batches("listops", ListOps(cache_dir=folder, num_train=20_000, num_val=1, num_test=1), repeats)
 

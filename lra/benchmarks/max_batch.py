@@ -1,6 +1,7 @@
-"""The largest batch that fits, for every task and method at the published size: the "bz" of arXiv 2112.05359, Table 2.
+"""The target `max_batch`: the largest batch that fits, for every task and method at the published size.
 
-Each case has a process of its own, whose memory is limited: `python -m lra.benchmarks.max_batch TASK BACKBONE ..`.
+It is the "bz" of arXiv 2112.05359, Table 2. Each case has a process of its own, whose memory is limited:
+`python -m lra.benchmarks.max_batch SETTINGS`, the settings as JSON; it prints its row as a line of JSON.
 """
 
 from __future__ import annotations
@@ -9,16 +10,18 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import torch
 from hydra.utils import instantiate
 
 from lra.benchmarks import options as read
-from lra.benchmarks.rendering import table
-from lra.benchmarks.timing import Progress, Row
+from lra.benchmarks.timing import Progress
 from lra.configuration import backbones, compose_config, to_plain
 from lra.files import ROOT
 from lra.machine.memory import is_out_of_memory, limit_memory
+from lra.records.benchmark_rows import OK, BatchRow, BenchmarkRow, format_row, parse_row
+from lra.reports.report import terminal
 from lra.runs.factory import make_classifier
 from lra.tasks import Task
 from lra.training.micro_batch import largest_micro_batch
@@ -30,51 +33,51 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def measure(options: Mapping[str, str]) -> Iterator[Row]:
+@dataclass(frozen=True)
+class Settings:
+    """What a case is of, and the memory that it may take."""
+
+    task: str
+    backbone: str
+    memory_gib: float
+    protocol: str
+    budget: int
+
+
+def measure(options: Mapping[str, str]) -> Iterator[BatchRow]:
     """Read the options; return a row for each task and method."""
-    cases = [
-        (task, name)
-        for task in read.chosen(options, "tasks", TASKS)
-        for name in read.chosen(options, "attn", backbones())
-    ]
-    given = [
-        str(read.amount(options, "memory_gib")),
-        options["device"],
-        options["protocol"],
-        str(read.count(options, "budget")),
-    ]
-    return _rows(cases, given)
+    tasks, names = read.chosen(options, "tasks", TASKS), read.chosen(options, "attn", backbones())
+    memory_gib, budget = read.amount(options, "memory_gib"), read.count(options, "budget")
+    cases = [Settings(task, name, memory_gib, options["protocol"], budget) for task in tasks for name in names]
+    return _rows(cases, options["device"])
 
 
-def _rows(cases: Sequence[tuple[str, str]], given: Sequence[str]) -> Iterator[Row]:
+def _rows(cases: Sequence[Settings], device: str) -> Iterator[BatchRow]:
     progress = Progress("max_batch", len(cases))
-    for task, name in cases:
-        progress.say(f"{task}, {name}")
+    for case in cases:
+        progress.say(f"{case.task}, {case.backbone}")
         done = subprocess.run(
-            [sys.executable, "-m", "lra.benchmarks.max_batch", task, name, *given],
+            [sys.executable, "-m", "lra.benchmarks.max_batch", json.dumps(asdict(case)), device],
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         progress.done += 1
-        about = {
-            "task": task,
-            "backbone": name,
-            "memory_gib": float(given[0]),
-            "protocol": given[2],
-            "budget": int(given[3]),
-        }
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"killed by signal {-done.returncode}"])[-1]
-            yield {**about, "status": f"failed: {last}"}
+            yield BatchRow(status=f"failed: {last}", **asdict(case))
         else:
-            yield {**about, **json.loads(done.stdout)}
+            row = parse_row("max_batch", done.stdout)
+            assert isinstance(row, BatchRow)
+            yield row
 
 
-def largest(task: str, name: str, memory_gib: float, device: torch.device, protocol: str, budget: int) -> Row:
+def largest(case: Settings, device: torch.device) -> BatchRow:
     """Find the largest batch of full-length examples of one task."""
-    cfg = compose_config(f"task={task}", f"attn={name}", f"protocol={protocol}", f"budget={budget}")
+    cfg = compose_config(
+        f"task={case.task}", f"attn={case.backbone}", f"protocol={case.protocol}", f"budget={case.budget}"
+    )
     made: Task = instantiate(cfg.task)(cache_dir=None)  # asked for its shape alone, so its data need not be there
     n = cfg.data.padded_length or made.max_len
-    limit_memory(memory_gib * 2**30, device)
+    limit_memory(case.memory_gib * 2**30, device)
     model = make_classifier(
         instantiate(cfg.attn), to_plain(cfg.model), vocab_size=made.vocab_size, max_len=n,
         num_classes=made.num_classes, num_inputs=made.num_inputs,
@@ -90,30 +93,29 @@ def largest(task: str, name: str, memory_gib: float, device: torch.device, proto
 
     wanted = cfg.trainer.batch_size
     try:
-        found = largest_micro_batch(attempt, wanted, device)
+        size, status = largest_micro_batch(attempt, wanted, device), OK
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return {"n": n, "wanted": wanted, "largest": 0, "status": "out of memory"}
-    return {"n": n, "wanted": wanted, "largest": found, "status": "ok"}
+        size, status = 0, "out of memory"
+    return BatchRow(status=status, **asdict(case), n=n, wanted=wanted, largest=size)
 
 
-def render(rows: Sequence[Row]) -> str:
+def render(rows: Sequence[BenchmarkRow]) -> str:
     """Lay out a line for each method, a column for each task."""
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    cells = {
-        (row["backbone"], row["task"]): str(row["largest"]) if row["status"] == "ok" else row["status"] for row in rows
-    }
-    names = list(dict.fromkeys(row["backbone"] for row in rows))
-    wanted = {row["task"]: row["wanted"] for row in rows if "wanted" in row}
-    lines = [[name, *(cells.get((name, task), "") for task in tasks)] for name in names]
+    cases = [row for row in rows if isinstance(row, BatchRow)]
+    tasks = list(dict.fromkeys(row.task for row in cases))
+    cells = {(row.backbone, row.task): str(row.largest) if row.status == OK else row.status for row in cases}
+    wanted = {row.task: row.wanted for row in cases if row.wanted is not None}
+    lines = [
+        [name, *(cells.get((name, task), "") for task in tasks)]
+        for name in dict.fromkeys(row.backbone for row in cases)
+    ]
     lines.append(["(the protocol's batch)", *(str(wanted.get(task, "")) for task in tasks)])
-    memory = rows[0]["memory_gib"] if rows else 0
+    memory = cases[0].memory_gib if cases else 0
     title = f"Largest batch, by doubling, of full-length examples in {memory:g} GiB beyond an empty process"
-    return f"{title}\n{table(('backbone', *tasks), lines)}"
+    return f"{title}\n{terminal(('backbone', *tasks), lines)}"
 
 
 if __name__ == "__main__":
-    task_name, backbone, memory, device_name, protocol_name, budget_text = sys.argv[1:]
-    case = largest(task_name, backbone, float(memory), torch.device(device_name), protocol_name, int(budget_text))
-    print(json.dumps(case))
+    print(format_row(largest(Settings(**json.loads(sys.argv[1])), torch.device(sys.argv[2]))))

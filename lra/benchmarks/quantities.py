@@ -1,20 +1,23 @@
-"""Figures of many units, as the targets `data` and `listops` have them: a name, a value, its ratio to the first."""
+"""Quantities of many units, as the targets `data` and `listops` measure them: a name, a value, a unit."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from lra.benchmarks.rendering import number, table
-from lra.benchmarks.timing import Row
+from lra.benchmarks.numbers import number
+from lra.records.benchmark_rows import BenchmarkRow, QuantityCase, QuantityRow
+from lra.reports.report import terminal
+
+HEAD = ("what", "value", "unit", "x first of its unit", "note")
 
 
 @dataclass
-class Figure:
+class Quantity:
     """One measured quantity; a value that is not finite says that there was nothing to measure."""
 
     name: str
@@ -33,23 +36,23 @@ def timed(function: Callable[[], Any], repeats: int) -> float:
     return median(seconds)
 
 
-def rows(figures: Iterable[Figure]) -> Iterator[Row]:
-    """Make rows of figures, each with its ratio to the first of its unit."""
+def rows(quantities: Iterable[Quantity]) -> Iterator[QuantityCase]:
+    """Make rows of quantities, each with its ratio to the first of its unit."""
     first: dict[str, float] = {}
-    for figure in figures:
-        if math.isfinite(figure.value):
-            ratio = figure.value / first.setdefault(figure.unit, figure.value)
-            yield {**asdict(figure), "ratio": ratio, "status": "ok"}
+    for one in quantities:
+        if math.isfinite(one.value):
+            ratio = one.value / first.setdefault(one.unit, one.value)
+            yield QuantityRow(name=one.name, value=one.value, unit=one.unit, note=one.note, ratio=ratio)
         else:
-            yield {"name": figure.name, "status": f"skipped: {figure.note}"}
+            yield QuantityCase(status=f"skipped: {one.note}", name=one.name)
 
 
-def render(rows: Sequence[Row]) -> str:
-    """Lay out a line for each figure."""
-    lines = [
-        [row["name"], number(row["value"], 4), row["unit"], number(row["ratio"]), row["note"]]
-        if row["status"] == "ok"
-        else [row["name"], "", "", "", row["status"]]
-        for row in rows
-    ]
-    return table(("what", "value", "unit", "x first of its unit", "note"), lines)
+def render(rows: Sequence[BenchmarkRow]) -> str:
+    """Lay out a line for each quantity."""
+    return terminal(HEAD, [_line(row) for row in rows if isinstance(row, QuantityCase)])
+
+
+def _line(row: QuantityCase) -> list[str]:
+    if not isinstance(row, QuantityRow):
+        return [row.name, "", "", "", row.status]
+    return [row.name, number(row.value, 4), row.unit, number(row.ratio), row.note]

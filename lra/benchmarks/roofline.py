@@ -39,11 +39,11 @@ def measure_rates(device: torch.device) -> Rates:
 
 
 def _seconds(action: Callable[[], object], device: torch.device) -> float:
-    found = []
+    seconds = []
     for _ in range(REPEATS):
         start = time.perf_counter()
         action()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        found.append(time.perf_counter() - start)
-    return min(found)  # what the machine can do, not what it does on average
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)  # what the machine can do, not what it does on average

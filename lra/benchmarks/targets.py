@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from lra.benchmarks import approximation, data, flops, lengths, listops, max_batch, train
-from lra.benchmarks import quantities as figures
-from lra.benchmarks.timing import Row
+from lra.benchmarks import approximation, data, flops, lengths, listops, max_batch, quantities, train
+from lra.records.benchmark_rows import BenchmarkRow
 
 Options = Mapping[str, str]
 
@@ -23,17 +22,17 @@ class Target(NamedTuple):
     """
 
     options: Options
-    measure: Callable[[Options], Iterator[Row]]
-    render: Callable[[Sequence[Row]], str]
+    measure: Callable[[Options], Iterator[BenchmarkRow]]
+    render: Callable[[Sequence[BenchmarkRow]], str]
 
 
-TARGETS = {
+TARGETS: dict[str, Target] = {
     "attention": Target(lengths.OPTIONS["attention"], partial(lengths.measure, "attention"), lengths.render),
     "model": Target(lengths.OPTIONS["model"], partial(lengths.measure, "model"), lengths.render),
     "flops": Target(flops.OPTIONS, flops.measure, flops.render),
     "approximation": Target(approximation.OPTIONS, approximation.measure, approximation.render),
     "train": Target(train.OPTIONS, train.measure, train.render),
     "max_batch": Target(max_batch.OPTIONS, max_batch.measure, max_batch.render),
-    "data": Target(data.OPTIONS, lambda given: figures.rows(data.measure(given)), figures.render),
-    "listops": Target(listops.OPTIONS, lambda given: figures.rows(listops.measure(given)), figures.render),
+    "data": Target(data.OPTIONS, lambda given: quantities.rows(data.measure(given)), quantities.render),
+    "listops": Target(listops.OPTIONS, lambda given: quantities.rows(listops.measure(given)), quantities.render),
 }

@@ -1,16 +1,15 @@
-"""The measuring core of every benchmark: clean state, warm-up, interleaved repetitions, medians and quartiles."""
+"""How time is taken in every benchmark: clean state, warm-up, interleaved repetitions, medians and quartiles."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-Row = dict[str, Any]
 Parts = Mapping[str, Callable[[], object]]
 
 LEAST_REPEATS = 3
@@ -20,14 +19,14 @@ def seconds_of(parts: Parts, device: torch.device, total: str) -> dict[str, floa
     """Run the parts of a pass one after the other; return the seconds of each, and under `total` of all together."""
     _wait(device)
     start = last = time.perf_counter()
-    found = {}
+    seconds = {}
     for name, part in parts.items():
         part()
         _wait(device)
         now = time.perf_counter()
-        found[name] = now - last
+        seconds[name] = now - last
         last = now
-    return {**found, total: last - start}
+    return {**seconds, total: last - start}
 
 
 def interleave(
@@ -44,20 +43,28 @@ def interleave(
         For each action and each of its parts the seconds of every round.
     """
     start = time.perf_counter()
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in actions}
+    times: dict[str, dict[str, list[float]]] = {name: {} for name in actions}
     for number in range(repeats):
         if number >= LEAST_REPEATS and time.perf_counter() - start > seconds:
             break
         for name in list(actions)[:: 1 if number % 2 == 0 else -1]:
             for part, value in actions[name]().items():
-                found[name].setdefault(part, []).append(value)
-    return found
+                times[name].setdefault(part, []).append(value)
+    return times
 
 
-def milliseconds(seconds: Sequence[float]) -> Row:
+class Repetitions(NamedTuple):
+    """Median, first and third quartile, and how many repetitions."""
+
+    ms: float
+    ms_quartiles: list[float]
+    repeats: int
+
+
+def milliseconds(seconds: Sequence[float]) -> Repetitions:
     """Summarise repetitions as a row does."""
     low, middle, high = (1e3 * np.quantile(seconds, [0.25, 0.5, 0.75])).tolist()
-    return {"ms": middle, "ms_quartiles": [low, high], "repeats": len(seconds)}
+    return Repetitions(middle, [low, high], len(seconds))
 
 
 class Progress:

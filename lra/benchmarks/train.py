@@ -1,4 +1,4 @@
-"""What training costs: the loop's own share, the time to the first step, and a step on real batches."""
+"""The target `train`: the loop's own share, the time to the first step, a step on real batches; a file for each."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from lra.benchmarks import options as read
 from lra.benchmarks import train_loop, train_start, train_step
-from lra.benchmarks.rendering import number, table
-from lra.benchmarks.timing import Progress, Row
+from lra.benchmarks.numbers import number
+from lra.benchmarks.timing import Progress
+from lra.records.benchmark_rows import BenchmarkRow, TrainCase, TrainRow
+from lra.reports.report import terminal
 
 PARTS = ("loop", "start", "step")
 OPTIONS = {"parts": "all", "repeats": "5", "steps": "100", "tasks": "all", "attn": "all", "memory_gib": "12"}
@@ -15,7 +17,7 @@ LOOPS = ("softmax", "skeinformer")
 HEAD = ("what", "value", "unit", "target", "met", "ms a step", "ms plain")
 
 
-def measure(options: Mapping[str, str]) -> Iterator[Row]:
+def measure(options: Mapping[str, str]) -> Iterator[TrainCase]:
     """Read the options; return the rows of every part that is asked for. Tasks and methods are those of the steps."""
     parts = read.chosen(options, "parts", PARTS)
     repeats, steps = read.count(options, "repeats"), read.count(options, "steps", least=20)
@@ -26,7 +28,7 @@ def measure(options: Mapping[str, str]) -> Iterator[Row]:
 
 def _rows(
     parts: Sequence[str], repeats: int, steps: int, tasks: Sequence[str], names: Sequence[str], memory_gib: float
-) -> Iterator[Row]:
+) -> Iterator[TrainCase]:
     sizes = {"loop": len(LOOPS), "start": 1, "step": len(tasks) * len(names)}
     progress = Progress("train", sum(sizes[part] for part in parts))
     if "loop" in parts:
@@ -42,20 +44,20 @@ def _rows(
         yield from train_step.measure(tasks, names, memory_gib, progress)
 
 
-def render(rows: Sequence[Row]) -> str:
-    """Lay out a line for each figure, and beneath them what the authors' code was measured at."""
-    lines = [
-        [
-            row["name"], number(row["value"]), row["unit"], row.get("target_text", ""),
-            {True: "yes", False: "no", None: ""}[row.get("met")], number(row["ms"]) if "ms" in row else "",
-            number(row.get("plain_ms", row.get("bare_ms"))) if {"plain_ms", "bare_ms"} & row.keys() else "",
-        ]
-        if row["status"] == "ok"
-        else [row["name"], "", row["status"], "", "", "", ""]
-        for row in rows
-    ]  # fmt: skip
+def render(rows: Sequence[BenchmarkRow]) -> str:
+    """Lay out a line for each part, and beneath them what the authors' code was measured at."""
     authors = "; ".join(f"{name} {s['listops']} / {s['text']}" for name, s in train_step.AUTHORS_CODE.items())
     return (
-        f"{table(HEAD, lines)}\nFor comparison, seconds a step (ListOps / Text) of the authors' code on this class of "
+        f"{terminal(HEAD, [_line(row) for row in rows if isinstance(row, TrainCase)])}\n"
+        "For comparison, seconds a step (ListOps / Text) of the authors' code on this class of "
         f"CPU, measured for the design of this project: {authors}."
     )
+
+
+def _line(row: TrainCase) -> list[str]:
+    if not isinstance(row, TrainRow):
+        return [row.name, "", row.status, "", "", "", ""]
+    plain = row.bare_ms if row.plain_ms is None else row.plain_ms
+    milliseconds = ["" if value is None else number(value) for value in (row.ms, plain)]
+    met = {True: "yes", False: "no", None: ""}[row.met]
+    return [row.name, number(row.value), row.unit, row.target_text, met, *milliseconds]

@@ -16,22 +16,21 @@ from statistics import median
 
 import numpy as np
 
-from lra.benchmarks.timing import Row
 from lra.files import ROOT
+from lra.records.benchmark_rows import TrainRow
 
 TARGET_SECONDS = 5.0
 
 
-def measure(attn: str, repeats: int) -> Iterator[Row]:
+def measure(attn: str, repeats: int) -> Iterator[TrainRow]:
     """Start a run of each scale several times; the first time warms every cache, and is not counted."""
     for scale in ("smoke", "mini"):
         seconds = [first_step(f"task=listops attn={attn} scale={scale}") for _ in range(repeats + 1)][1:]
-        yield {
-            "part": "to the first step", "backbone": attn, "name": f"{attn}, ListOps at scale={scale}, warm cache",
-            "value": median(seconds), "unit": "s from the command",
-            "quartiles": np.quantile(seconds, [0.25, 0.75]).tolist(),
-            "target_text": f"< {TARGET_SECONDS:g}", "met": median(seconds) < TARGET_SECONDS, "status": "ok",
-        }  # fmt: skip
+        yield TrainRow(
+            part="to the first step", backbone=attn, name=f"{attn}, ListOps at scale={scale}, warm cache",
+            value=median(seconds), unit="s from the command", quartiles=np.quantile(seconds, [0.25, 0.75]).tolist(),
+            target_text=f"< {TARGET_SECONDS:g}", met=median(seconds) < TARGET_SECONDS,
+        )  # fmt: skip
 
 
 def first_step(command: str) -> float:

@@ -18,13 +18,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 
-from lra.benchmarks.subjects import factory
-from lra.benchmarks.timing import Progress, Row
+from lra.benchmarks.mechanisms import Factory, factory
+from lra.benchmarks.timing import Progress
 from lra.benchmarks.transcriptions import transcription
 from lra.configuration import compose_config, to_plain
 from lra.errors import InputError
 from lra.machine.memory import is_out_of_memory, limit_memory
+from lra.records.benchmark_rows import TrainCase, TrainRow
 from lra.runs.factory import make_classifier
 from lra.statistics import student_interval
 from lra.tasks import Task
@@ -52,7 +54,7 @@ PLAIN_STEPS = 3
 CPU = torch.device("cpu")
 
 
-def measure(tasks: Sequence[str], names: Sequence[str], memory_gib: float, progress: Progress) -> Iterator[Row]:
+def measure(tasks: Sequence[str], names: Sequence[str], memory_gib: float, progress: Progress) -> Iterator[TrainCase]:
     """Measure every task and method, in at most so much memory."""
     for task_name in tasks:
         overrides = TASKS[task_name]
@@ -62,7 +64,7 @@ def measure(tasks: Sequence[str], names: Sequence[str], memory_gib: float, progr
             task.prepare()
         except InputError:
             progress.done += len(names)
-            yield {"part": "step", "name": task_name, "status": "skipped: no raw data; set LRA_DATA"}
+            yield TrainCase(status="skipped: no raw data; set LRA_DATA", part="step", name=task_name)
             continue
         for name in names:
             progress.say(f"training step, {task_name}, {name}")
@@ -72,7 +74,8 @@ def measure(tasks: Sequence[str], names: Sequence[str], memory_gib: float, progr
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                yield {"part": "step", "name": f"{task_name}, {name}", "status": f"out of memory in {memory_gib:g} GiB"}
+                status = f"out of memory in {memory_gib:g} GiB"
+                yield TrainCase(status=status, part="step", name=f"{task_name}, {name}")
             finally:
                 limit_memory(None, CPU)
             progress.done += 1
@@ -84,43 +87,45 @@ def batches(task: Task, batching: Batching, count: int) -> list[Batch]:
     return [batching.gather(split, index, task.max_len) for index in islice(batching.training(split, BATCH, 0), count)]
 
 
-def against_plain(task_name: str, name: str, task: Task, cfg: Any) -> Iterator[Row]:
+def against_plain(task_name: str, name: str, task: Task, cfg: DictConfig) -> Iterator[TrainCase]:
     """Time our path in fp32 and bf16, and the plain one."""
     longest = cfg.data.padded_length
     ours = batches(task, Batching(padding="batch", bucket_batches=BUCKET, mask_zero=False), BUCKET)
     padded = batches(task, Batching("max", 1, mask_zero=False, padded_length=longest), PLAIN_STEPS + 1)
-
-    def steps(make: Any, drawn: Sequence[Batch], precision: str = "fp32") -> list[float]:
-        torch.manual_seed(0)
-        model = make_classifier(
-            make, to_plain(cfg.model), vocab_size=task.vocab_size, max_len=longest, num_classes=task.num_classes,
-            num_inputs=task.num_inputs,
-        )  # fmt: skip
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-        return [_step(model, optimizer, batch, precision) for batch in (drawn[0], *drawn)][1:]
-
     plain = transcription(name, BUDGET)
     assert plain is not None
     # Ours before and after the plain path, so that a drift of the machine does not flatter either.
-    seconds = [steps(factory(name, BUDGET), ours)]
-    plain_seconds = steps(plain, padded[1:])
-    seconds.append(steps(factory(name, BUDGET), ours))
-    mean = fmean(map(fmean, seconds))
-    about = {"part": "step", "backbone": name, "task": task_name, "n": longest, "batch": BATCH, "budget": BUDGET}
+    before = _steps(factory(name, BUDGET), ours, task, cfg)
+    plain_seconds = _steps(plain, padded[1:], task, cfg)
+    after = _steps(factory(name, BUDGET), ours, task, cfg)
+    rounds = [fmean(before), fmean(after)]
+    mean = fmean(rounds)
+    about: dict[str, Any] = {"backbone": name, "task": task_name, "n": longest, "batch": BATCH, "budget": BUDGET}
     least = LEAST_RATIO.get((name, task_name))
     ratio = fmean(plain_seconds) / mean
-    yield {
-        **about, "name": f"{task_name}, {name}: plain over ours", "value": ratio, "unit": "x", "ms": 1e3 * mean,
-        "plain_ms": 1e3 * fmean(plain_seconds), "plain_ms_half_width": 1e3 * student_interval(plain_seconds)[1],
-        "rounds_ms": [1e3 * fmean(each) for each in seconds],
-        "target_text": f">= {least:g}" if least else "", "met": ratio >= least if least else None, "status": "ok",
-    }  # fmt: skip
-    half: Row = {**about, "part": "bf16", "name": f"{task_name}, {name}: fp32 over bf16", "unit": "x"}
+    yield TrainRow(
+        **about, part="step", name=f"{task_name}, {name}: plain over ours", value=ratio, unit="x", ms=1e3 * mean,
+        plain_ms=1e3 * fmean(plain_seconds), plain_ms_half_width=1e3 * student_interval(plain_seconds)[1],
+        rounds_ms=[1e3 * seconds for seconds in rounds],
+        target_text=f">= {least:g}" if least else "", met=ratio >= least if least else None,
+    )  # fmt: skip
+    half: dict[str, Any] = {**about, "part": "bf16", "name": f"{task_name}, {name}: fp32 over bf16", "unit": "x"}
     if not torch.cpu._is_avx512_bf16_supported():
-        yield {**half, "status": "skipped: this CPU has no bf16 arithmetic"}
+        yield TrainCase(status="skipped: this CPU has no bf16 arithmetic", **half)
         return
-    bf16 = fmean(steps(factory(name, BUDGET), ours, "bf16"))
-    yield {**half, "value": mean / bf16, "ms": 1e3 * bf16, "status": "ok"}
+    bf16 = fmean(_steps(factory(name, BUDGET), ours, task, cfg, "bf16"))
+    yield TrainRow(**half, value=mean / bf16, ms=1e3 * bf16)
+
+
+def _steps(make: Factory, drawn: Sequence[Batch], task: Task, cfg: DictConfig, precision: str = "fp32") -> list[float]:
+    """Train a new model on these batches; return the seconds of each step."""
+    torch.manual_seed(0)
+    model = make_classifier(
+        make, to_plain(cfg.model), vocab_size=task.vocab_size, max_len=cfg.data.padded_length,
+        num_classes=task.num_classes, num_inputs=task.num_inputs,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    return [_step(model, optimizer, batch, precision) for batch in (drawn[0], *drawn)][1:]
 
 
 def _step(model: Classifier, optimizer: torch.optim.Optimizer, batch: Batch, precision: str) -> float:

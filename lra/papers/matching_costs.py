@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lra.papers.matching import Match, Ours, begin_match
 from lra.papers.published import METRICS, Models, PaperTable
+from lra.records.benchmark_rows import BatchRow, BenchmarkRow, FlopsRow, LengthRow, load_rows, measured
 from lra.reports.report import Table
 
 # Speed-ups are over stored scores, which is what the papers' Transformer is.
 REFERENCE = "softmax_materialised"
-TERMS = {"quadratic": "n² p", "linear": "n d p"}
 TOLERANCE = 0.03  # of counted and analytical coefficients, relative: what does not grow with n d p is in the counts
 THOUSAND = 1024  # the symbols that stand for 1,000 of a paper's: lengths here are powers of two
-
-BenchmarkRow = Mapping[str, Any]  # a line of the files of `scripts/benchmark.py`
 
 
 class Cell(NamedTuple):
@@ -52,7 +49,7 @@ class Counterpart(NamedTuple):
 
 
 def _speedups(rows: Sequence[BenchmarkRow]) -> dict[Cell, Cost]:
-    steps = {(row["backbone"], row["n"]): row["ms"] for row in rows if row["direction"] == "step"}
+    steps = {(row.backbone, row.n): row.ms for row in measured(rows, LengthRow) if row.direction == "step"}
     ratios = {(attn, n): steps[REFERENCE, n] / ms for (attn, n), ms in steps.items() if (REFERENCE, n) in steps}
     return {
         Cell(attn, "text", str(1000 * n // THOUSAND)): Cost(ratio, f"{ratio:.2g}")
@@ -60,21 +57,31 @@ def _speedups(rows: Sequence[BenchmarkRow]) -> dict[Cell, Cost]:
     }
 
 
-def _operations(term: str) -> Callable[[Sequence[BenchmarkRow]], dict[Cell, Cost]]:
-    def costs(rows: Sequence[BenchmarkRow]) -> dict[Cell, Cost]:
-        return {Cell(row["backbone"], "all", ""): Cost(row[term], _terms(row), row["reason"]) for row in rows}
-
-    return costs
+def _linear(rows: Sequence[BenchmarkRow]) -> dict[Cell, Cost]:
+    return _operations(rows, lambda row: row.linear)
 
 
-def _terms(row: BenchmarkRow) -> str:
+def _quadratic(rows: Sequence[BenchmarkRow]) -> dict[Cell, Cost]:
+    return _operations(rows, lambda row: row.quadratic)
+
+
+def _operations(rows: Sequence[BenchmarkRow], term: Callable[[FlopsRow], float | None]) -> dict[Cell, Cost]:
+    """Take one term of every attention; a mixer has none."""
+    return {
+        Cell(row.backbone, "all", ""): Cost(value, _terms(row), row.reason)
+        for row in measured(rows, FlopsRow)
+        if (value := term(row)) is not None
+    }
+
+
+def _terms(row: FlopsRow) -> str:
     """Print both leading terms: a paper gives the larger one alone."""
-    terms = [f"{row[name]:.2f} {unit}" for name, unit in TERMS.items() if abs(row[name]) > TOLERANCE]
-    return " + ".join(terms) or "0"
+    values = ((row.quadratic or 0.0, "n² p"), (row.linear or 0.0, "n d p"))
+    return " + ".join(f"{value:.2f} {unit}" for value, unit in values if abs(value) > TOLERANCE) or "0"
 
 
 def _batches(rows: Sequence[BenchmarkRow]) -> dict[Cell, Cost]:
-    return {Cell(row["backbone"], row["task"], ""): Cost(row["largest"], f"{row['largest']}") for row in rows}
+    return {Cell(row.backbone, row.task, ""): Cost(row.largest, f"{row.largest}") for row in measured(rows, BatchRow)}
 
 
 _COUNTED = "multiplications with an addition of one head's forward pass, counted and fitted"
@@ -91,8 +98,8 @@ COUNTERPARTS = {
         "the benchmark was given: only ratios within a column compare with the paper's",
         _batches,
     ),
-    "flops_per_n_d_p": Counterpart("flops", _COUNTED, _operations("linear")),
-    "flops_per_n2_p": Counterpart("flops", _COUNTED, _operations("quadratic")),
+    "flops_per_n_d_p": Counterpart("flops", _COUNTED, _linear),
+    "flops_per_n2_p": Counterpart("flops", _COUNTED, _quadratic),
 }
 
 
@@ -111,14 +118,14 @@ def benchmarked(table: PaperTable, models: Models, folder: Path) -> list[Match]:
     for metric in filter(COUNTERPARTS.__contains__, table.metrics):
         counterpart = COUNTERPARTS[metric]
         for path in sorted(folder.glob(f"*-{counterpart.target}.jsonl")):
-            rows = [row for line in path.read_text().splitlines() if (row := json.loads(line))["status"] == "ok"]
+            rows = load_rows(path)
             costs = counterpart.costs(rows)
             for number in table.numbers_of(metric):
                 match = begin_match(table, models, number)
                 cost = costs.get(Cell(match.attn, match.task, match.length))
                 if cost:
                     ours = Ours(
-                        cost.value, cost.text, device=rows[0]["device"], remarks=cost.reason,
+                        cost.value, cost.text, device=rows[0].origin.device, remarks=cost.reason,
                         keys=f"{folder.name}/{path.name}",
                     )  # fmt: skip
                     matches.append(replace(match, ours=ours))

@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 FORMATS = ("terminal", "markdown", "latex", "csv")
 MINUS, TIMES, TO = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
-NUMBER = re.compile(rf"[+{MINUS}-]?({TIMES} )?[\d,.]+(e[+-]\d+)?\*?( ± [\d.]+)?")
+NUMBER = re.compile(rf"(≤ )?[+{MINUS}-]?({TIMES} )?[\d,.]+(e[+-]\d+)?\*?( (±|to) [\d,.]+)?")
+NO_NUMBER = ("", "-")  # what stands where a column of numbers has none
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", MINUS: "$-$", TO: "--", TIMES: r"$\times$",
@@ -84,12 +85,19 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ruled, *lines[1:]])
 
 
+def terminal(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table as a terminal shows it, its head ruled off; columns of numbers to the right."""
+    (first, *lines), _ = _padded(head, rows)
+    ruled = [first, ["─" * len(cell) for cell in first], *lines]
+    return "\n".join("  ".join(line).rstrip() for line in ruled)
+
+
 def _padded(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[bool]]:
     """Fill the cells of every column to one width, and say which columns stand to the right."""
     lines = [list(line) for line in (head, *rows)]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
     right = [
-        any(row[i] for row in rows) and all(not row[i] or NUMBER.fullmatch(row[i]) for row in rows)
+        any(row[i] for row in rows) and all(row[i] in NO_NUMBER or NUMBER.fullmatch(row[i]) for row in rows)
         for i in range(len(head))
     ]
     padded = [
@@ -114,9 +122,7 @@ def _terminal(report: Report) -> str:
     parts = [f"{report.title}\n{'=' * len(report.title)}"] if report.title else []
     parts += [textwrap.fill(text, 110) for text in report.intro]
     for table in report.tables:
-        (head, *lines), _ = _padded(table.head, table.rows)
-        ruled = [head, ["─" * len(cell) for cell in head], *lines]
-        body = "\n".join("  ".join(line).rstrip() for line in ruled)
+        body = terminal(table.head, table.rows)
         parts += ["\n".join([table.title, "", body]), *(textwrap.fill(text, 110) for text in table.notes)]
     return "\n\n".join([*parts, *(textwrap.fill(text, 110) for text in report.notes)])
 

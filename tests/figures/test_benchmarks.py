@@ -5,37 +5,29 @@ from __future__ import annotations
 import pytest
 
 from lra.cards import EXACT, FAMILIES, OTHERS, card_of, families_of, family_of
+from lra.errors import InputError
 from lra.figures import benchmarks as plots
+from lra.records.benchmark_rows import ApproximationRow, LengthCase, QuantityRow
+from tests.helpers.benchmark_rows import approximation_row, length_case, length_row, written
 from tests.helpers.configurations import choices
 
-ENVIRONMENT = {"device_name": "a machine", "num_threads": 2}
 
-
-def scaling_rows():
-    rows = []
+def scaling_rows() -> list[LengthCase]:
+    rows: list[LengthCase] = []
     for name, start, power in (("softmax", 1, 2), ("skeinformer", 3, 1), ("yoso_e", 2, 2), ("none", 0.1, 1)):
         for n in (512, 1024, 2048):
             ms = start * (n / 512) ** power
-            rows.append(
-                {
-                    "backbone": name, "n": n, "direction": "both", "status": "ok", "ms": ms,
-                    "ms_quartiles": [ms, 1.1 * ms], "ratio_to_fused": ms / (n / 512) ** 2,
-                    "peak_bytes": 0 if name == "none" else int(1e6 * ms), "batch": 1, "budget": 256,
-                    "environment": ENVIRONMENT,
-                }
-            )  # fmt: skip
-    return [*rows, {"backbone": "yoso_e", "n": 4096, "direction": "both", "status": "out of memory"}]
+            peak = 0 if name == "none" else int(1e6 * ms)
+            rows.append(length_row(ms, backbone=name, n=n, ratio_to_fused=ms / (n / 512) ** 2, peak_bytes=peak))
+    return [*rows, length_case("out of memory", backbone="yoso_e", n=4096)]
 
 
-def error_rows():
+def error_rows() -> list[ApproximationRow]:
     return [
-        {
-            "input": "gaussian", "backbone": name, "n": 512, "budget": d, "entropy_nats": 5.7,
-            "spectral_error": error / d, "spectral_error_half_width": 0.1, "status": "ok",
-        }
+        approximation_row(name, d, error / d, 0.1)
         for name, error in (("skeinformer", 3.0), ("vmean", 0.0))
         for d in (8, 16)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +47,20 @@ def test_the_same_rows_give_the_same_bytes(target, rows, names, tmp_path):
 
 
 def test_what_has_no_figure_makes_none(tmp_path):
-    assert plots.draw("listops", [{"status": "ok"}], tmp_path, "cpu") == []
-    assert plots.draw("attention", [{"status": "out of memory", "direction": "both"}], tmp_path, "cpu") == []
+    assert (
+        plots.draw("listops", [QuantityRow(name="a", value=1.0, unit="s", note="", ratio=1.0)], tmp_path, "cpu") == []
+    )
+    assert plots.draw("attention", [length_case("out of memory")], tmp_path, "cpu") == []
+
+
+def test_a_file_of_rows_is_drawn_and_what_is_none_is_named(tmp_path):
+    path = written(tmp_path / "cpu-attention.jsonl", scaling_rows())
+    assert list(plots.figures(path)) == ["time", "memory", "efficiency-length"]
+    assert [axis.get_title(loc="left") for axis in plots.figures(path)["memory"].axes[:3]] == [
+        "Skeinformer", "floors", "hashing",
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="cannot be read"):
+        plots.figures(tmp_path / "cpu-model.jsonl")
 
 
 def test_every_backbone_has_a_family_and_a_colour():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from scripts import report
+from tests.helpers.benchmark_rows import ORIGIN, length_row, written
 from tests.helpers.records import record, saved, with_published
 
 ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -32,15 +33,13 @@ def shown(results_dir: Path) -> Path:
         record("skeinformer", 0, 0.38, scale="full", device="cuda", group="full", **common),
     ]
     saved(with_published(results_dir), *records)
-    folder = results_dir / "benchmarks"
-    folder.mkdir()
+    origin = replace(ORIGIN, environment=ENVIRONMENT)
     rows = [
-        {"status": "ok", "direction": "both", "backbone": attn, "n": n, "ms": n**power / 1e3,
-         "peak_bytes": n**power * 50, "environment": ENVIRONMENT}
+        length_row(n**power / 1e3, backbone=attn, n=n, peak_bytes=round(n**power * 50), origin=origin)
         for attn, power in (("softmax", 2), ("skeinformer", 1.1))
         for n in (256, 512, 1024, 2048)
-    ]  # fmt: skip
-    (folder / "cpu-attention.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ]
+    written(results_dir / "benchmarks" / "cpu-attention.jsonl", rows)
     return results_dir
 
 

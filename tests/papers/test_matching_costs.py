@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
 from lra.papers.tables import paper_report
+from lra.records.benchmark_rows import LengthRow
 from lra.reports.report import write
+from tests.helpers.benchmark_rows import batch_row, flops_row, length_case, length_row, written
 from tests.helpers.configurations import EXPERIMENTS
 from tests.helpers.published import MODELS, TABLES
 from tests.helpers.records import record
 
 
-def benchmark_file(folder: Path, target: str, rows: list[dict]) -> None:
-    folder.mkdir(exist_ok=True)
-    lines = [json.dumps({"status": "ok", "device": "cpu", "direction": "step", **row}) for row in rows]
-    (folder / f"cpu-{target}.jsonl").write_text("\n".join(lines) + "\n")
+def step(backbone: str, n: int, ms: float, direction: str = "step") -> LengthRow:
+    return length_row(ms, backbone=backbone, n=n, direction=direction)
 
 
 def test_speed_ups_are_over_stored_scores_of_the_same_length_and_file(tmp_path):
-    benchmark_file(tmp_path, "model", [
-        {"backbone": "softmax_materialised", "n": 1024, "ms": 30.0},
-        {"backbone": "linformer", "n": 1024, "ms": 12.0},
-        {"backbone": "linformer", "n": 1024, "ms": 1.0, "direction": "forward"},
-        {"backbone": "softmax_materialised", "n": 4096, "status": "not started (predicted 29 s)"},
-        {"backbone": "linformer", "n": 4096, "ms": 50.0},
+    written(tmp_path / "cpu-model.jsonl", [
+        step("softmax_materialised", 1024, 30.0),
+        step("linformer", 1024, 12.0),
+        step("linformer", 1024, 1.0, "forward"),
+        length_case("not started (predicted 29 s)", backbone="softmax_materialised", n=4096, direction="step"),
+        step("linformer", 4096, 50.0),
     ])  # fmt: skip
     report = paper_report(TABLES["lra_table2"], MODELS, None, [], tmp_path)
     text = write(report, "markdown")
@@ -39,19 +37,21 @@ def test_speed_ups_are_over_stored_scores_of_the_same_length_and_file(tmp_path):
 
 
 def test_counted_operations_show_both_terms_and_why_they_are_not_the_papers(tmp_path):
-    benchmark_file(tmp_path, "flops", [
-        {"backbone": "informer", "quadratic": 9.0, "linear": 9.0, "reason": ""},
-        {"backbone": "informer_padding_mask", "quadratic": 1.0, "linear": 2.031, "reason": "it scores all"},
-        {"backbone": "softmax_materialised", "quadratic": 2.0, "linear": 0.001, "reason": ""},
+    written(tmp_path / "cpu-flops.jsonl", [
+        flops_row("informer", 9.0, 9.0),
+        flops_row("informer_padding_mask", 1.0, 2.031, "it scores all"),
+        flops_row("softmax_materialised", 2.0, 0.001),
+        flops_row("skeinformer", None, None, "is a mixer"),  # as if: what has no terms is left out
     ])  # fmt: skip
     text = write(paper_report(TABLES["skeinformer_table3"], MODELS, None, [], tmp_path), "markdown")
     assert re.search(r"\| informer +\| informer_padding_mask +\| 1.00 n² p \+ 2.03 n d p \| +3 \| it scores all", text)
     assert re.search(r"\| standard +\| softmax_materialised +\| 2.00 n² p +\| +2 \|\n", text)
+    assert "is a mixer" not in text
     assert r"2.00 n$^2$ p" in write(paper_report(TABLES["skeinformer_table3"], MODELS, None, [], tmp_path), "latex")
 
 
 def test_largest_batches_stand_apart_from_what_training_measured(tmp_path):
-    benchmark_file(tmp_path, "max_batch", [{"backbone": "vmean", "task": "image", "largest": 128}])
+    written(tmp_path / "cpu-max_batch.jsonl", [batch_row("vmean", "image", 128)])
     run = record("vmean", 0, 0.5, scale="full", ms_per_step=600.0)
     report = paper_report(TABLES["skeinformer_table2"], MODELS, EXPERIMENTS["skeinformer_table1"], [run], tmp_path)
     assert re.search(r"\| vmean +\| vmean +\| +128 \| +256 \|", write(report, "markdown"))

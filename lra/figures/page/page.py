@@ -23,6 +23,7 @@ from lra.errors import InputError
 from lra.figures.benchmarks import REFERENCES
 from lra.figures.page.rows import Line, measured_lines, published_lines
 from lra.files import write_atomically
+from lra.records.benchmark_rows import LengthRow, load_rows, measured
 from lra.records.collection import load_packed
 from lra.records.record import RunRecord, accuracy_of, tested
 from lra.reports.leaderboard import CELL_LEGEND
@@ -182,17 +183,15 @@ def _scaling(folder: Path) -> list[dict[str, Any]]:
     """Read how time and memory of every mechanism grow with the length, where it was measured."""
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     for path in sorted(folder.glob(f"*-{BENCHMARK}.jsonl")):
-        for text in path.read_text().splitlines():
-            row = json.loads(text)
-            if row["status"] == "ok" and row["direction"] == DIRECTION:
-                machine = row["environment"]["device_name"]
-                name = row["backbone"]
+        for row in measured(load_rows(path), LengthRow):
+            if row.direction == DIRECTION:
+                machine, name = row.origin.machine, row.backbone
                 reference = REFERENCES[name][0] if name in REFERENCES else ""
                 about = {"machine": machine, "name": name, "reference": reference, "family": family_of(name)}
                 line = lines.setdefault((machine, name), {**about, "n": [], "ms": [], "mib": []})
-                line["n"].append(row["n"])
-                line["ms"].append(row["ms"])
-                line["mib"].append(row["peak_bytes"] / 2**20)
+                line["n"].append(row.n)
+                line["ms"].append(row.ms)
+                line["mib"].append((row.peak_bytes or 0) / 2**20)
     return list(lines.values())
 
 

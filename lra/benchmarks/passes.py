@@ -1,41 +1,45 @@
-"""What a length sweep measures: a mechanism alone, or the classifier around it."""
+"""What is timed at every length: a pass through an attention alone, or a step of the classifier around a mechanism."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from hydra.utils import instantiate
 
+from lra.benchmarks.mechanisms import HEAD_DIM, HEADS, AttentionFactory, Factory, factory
 from lra.benchmarks.timing import Parts
 from lra.benchmarks.transcriptions import transcription
 from lra.configuration import compose_config
 from lra.runs.factory import make_classifier
-from models.attention import Attention
 
-HEADS, HEAD_DIM = 2, 32  # of the encoder in every protocol but LRA's own
 FUSED, MATERIALISED = "softmax", "softmax_materialised"
 
-Factory = Callable[..., Attention]
-Subject = Callable[[Factory, int, int, torch.device], Parts]
 
+class Pass(NamedTuple):
+    """What is timed.
 
-def factory(name: str, budget: int, *overrides: str) -> Factory:
-    """Return what makes a backbone."""
-    return instantiate(compose_config(f"attn={name}", f"budget={budget}", *overrides).attn)
+    Attributes:
+        prepare: makes the parts of a pass, from a mechanism's factory, a length, a batch and a device.
+        whole: the direction that stands for all parts together.
+        takes_mixers: whether the mechanism may be a mixer that is no attention.
+    """
+
+    prepare: Callable[[Any, int, int, torch.device], Parts]
+    whole: str
+    takes_mixers: bool
 
 
 def contenders(name: str, budget: int) -> dict[str, Factory]:
     """Return what is timed in turn: the backbone, fused softmax, and a plain transcription where there is one."""
-    found = {name: factory(name, budget), FUSED: factory(FUSED, budget)}
+    makers = {name: factory(name, budget), FUSED: factory(FUSED, budget)}
     plain = None if name == FUSED else transcription(name, budget)
-    return found if plain is None else {**found, "transcription": plain}
+    return makers if plain is None else {**makers, "transcription": plain}
 
 
-def attention(make: Factory, n: int, batch: int, device: torch.device) -> Parts:
-    """Pass forward and backward through a mechanism, float32, no padding."""
+def prepare_attention(make: AttentionFactory, n: int, batch: int, device: torch.device) -> Parts:
+    """Pass forward and backward through an attention, float32, no padding."""
     module = make(num_heads=HEADS, head_dim=HEAD_DIM, max_len=n, dropout=0.0).to(device)
     # As in the encoder, where the heads of a token are neighbours in memory.
     q, k, v, g = (torch.randn(batch, n, HEADS, HEAD_DIM, device=device).transpose(1, 2) for _ in range(4))
@@ -53,7 +57,7 @@ def attention(make: Factory, n: int, batch: int, device: torch.device) -> Parts:
     return {"forward": forward, "backward": backward}
 
 
-def model(make: Factory, n: int, batch: int, device: torch.device) -> Parts:
+def prepare_model(make: Factory, n: int, batch: int, device: torch.device) -> Parts:
     """Take an optimiser step of the default classifier on sequences of n tokens."""
     settings = {**compose_config("scale=mini").model, "num_positions": None}
     classifier = make_classifier(make, settings, vocab_size=256, max_len=n, num_classes=2, num_inputs=1).to(device)
@@ -72,4 +76,7 @@ def model(make: Factory, n: int, batch: int, device: torch.device) -> Parts:
     return {"forward": forward, "backward": backward, "optimizer": partial(optimizer.step)}
 
 
-SUBJECTS: dict[str, tuple[Subject, str]] = {"attention": (attention, "both"), "model": (model, "step")}
+PASSES = {
+    "attention": Pass(prepare_attention, "both", takes_mixers=False),
+    "model": Pass(prepare_model, "step", takes_mixers=True),
+}
