@@ -148,8 +148,8 @@ def load_model(record: RunRecord, folder: RunFolder, own: Task, device: torch.de
         version = get_class(attn["_target_"]).version  # type: ignore[attr-defined]
     except Exception as error:
         raise InputError(
-            f"Run {record.key} trained {record.attn}, which is not there any more: {error}. "
-            f"Check out commit {record.commit}."
+            f"Run {record.key} trained {record.attn}, which is not there any more. "
+            f"Check out commit {record.commit}. {error}"
         ) from error
     if version != attn["version"]:
         raise InputError(
