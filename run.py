@@ -30,7 +30,7 @@ from lra.runs.summary import describe_sweep, summarize
 
 log = logging.getLogger(__name__)
 
-BEGAN = now()  # the command, which may be a sweep of many jobs
+BEGAN = now()  # when the command began, which may be a sweep of many jobs
 
 
 def train(cfg: DictConfig, task_name: str, attn_name: str, words: Sequence[str]) -> float | None:
@@ -39,7 +39,7 @@ def train(cfg: DictConfig, task_name: str, attn_name: str, words: Sequence[str])
     Args:
         cfg: the composed configuration.
         task_name, attn_name: its choices.
-        words: of the command line that it was composed from.
+        words: those of the command line that it was composed from.
 
     Returns:
         The validation accuracy, for Hydra's sweepers.
@@ -61,7 +61,7 @@ def main(cfg: DictConfig) -> float | None:
     job = HydraConfig.get()
     choices, in_sweep = job.runtime.choices, job.mode == RunMode.MULTIRUN
     setting = (Path(cfg.results_dir), choices["task"], cfg.protocol.name, cfg.scale)
-    if in_sweep and noted_since(BEGAN, *setting):  # an earlier job of this sweep has waited for the same sources
+    if in_sweep and noted_since(BEGAN, *setting):  # an earlier job of this sweep has tried to get the same data
         return None
     try:
         accuracy = train(cfg, choices["task"], choices["attn"], job.overrides.task)

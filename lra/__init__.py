@@ -1,6 +1,6 @@
-"""The harness: tasks, the training loop, measuring, records and tables. Knows nothing of the backbones.
+"""The harness: tasks, training, measurements, records, reports and benchmarks.
 
-What most people want of it from Python, loaded when it is first asked for:
+From Python most people need two functions; what they use is loaded when they are called:
 
     >>> import lra
     >>> records = lra.load_records("results")
@@ -34,9 +34,9 @@ def load_records(results_dir: str | Path = "results") -> list[RunRecord]:
     """
     from pathlib import Path
 
-    from lra.records import collection as collected
+    from lra.records import collection
 
-    return collected.load_records(Path(results_dir))
+    return collection.load_records(Path(results_dir))
 
 
 def leaderboard(
@@ -55,12 +55,12 @@ def leaderboard(
     Raises:
         InputError: there is no such folder.
     """
-    from lra.reports import leaderboard as tables
+    from lra.reports import leaderboard as reports
 
-    wanted = {"task": task, "attn": attn, "protocol": protocol, "scale": scale, "device": device}
-    known = records if isinstance(records, list) else load_records(records)
-    chosen = [run for run in known if all(value in (None, getattr(run, name)) for name, value in wanted.items())]
-    board = tables.to_frame(tables.leaderboard(chosen))
+    names = {"task": task, "attn": attn, "protocol": protocol, "scale": scale, "device": device}
+    runs = records if isinstance(records, list) else load_records(records)
+    chosen = [run for run in runs if all(value in (None, getattr(run, name)) for name, value in names.items())]
+    board = reports.to_frame(reports.leaderboard(chosen))
     if board.empty:
         return board
     order = ["scale", "protocol", "device", "task", "data", "accuracy"]

@@ -1,4 +1,4 @@
-"""The scripts' command line: a verb first, then key=value, as on run.py's; and the command that a record keeps."""
+"""The command line of the scripts, a verb and then key=value as on run.py's, and the command that a record keeps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parse(arguments: Sequence[str], *, verbs: Sequence[str], options: Mapping[st
 
     Args:
         arguments: the words after the script's name.
-        verbs: the verbs it knows; the first is meant where none is given.
+        verbs: the verbs it knows, the default first.
         options: the keys it knows, with their defaults.
 
     Returns:
@@ -41,8 +41,8 @@ def parse(arguments: Sequence[str], *, verbs: Sequence[str], options: Mapping[st
     verb = verbs[0]
     if arguments and arguments[0] in verbs:
         verb, *arguments = arguments
-    _, given = parse_several(arguments, verbs=(), options=tuple(options), known=verbs)
-    return verb, {**options, **given}
+    _, values = parse_several(arguments, verbs=(), options=tuple(options), known=verbs)
+    return verb, {**options, **values}
 
 
 def parse_several(
@@ -57,22 +57,22 @@ def parse_several(
         known: further words to name in an error.
 
     Returns:
-        The verbs, each once, and the values that were given.
+        The verbs, each once, and the values of the keys.
 
     Raises:
         InputError: a word is no known verb and no `key=value` of a known key.
     """
-    found_verbs: dict[str, None] = {}
-    given = {}
+    chosen_verbs: dict[str, None] = {}
+    values = {}
     for word in arguments:
         key, equals, value = word.partition("=")
         if equals and key in options:
-            given[key] = value
+            values[key] = value
         elif word in verbs:
-            found_verbs[word] = None
+            chosen_verbs[word] = None
         else:
             words = [*verbs, *known, *(f"{name}=" for name in options)]
             close = get_close_matches(word if not equals else f"{key}=", words, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise InputError(f"Unknown argument {word!r}.{hint} Known: {' '.join(words)}")
-    return list(found_verbs), given
+    return list(chosen_verbs), values

@@ -17,7 +17,7 @@ from lra.configuration import CONFIGS
 ATTN = CONFIGS / "attn"
 EXACT = "exact softmax"
 OTHERS = "others"
-# As figures and the page show them. A family that is not named here comes after these.
+# The order in which figures and the page show families. A family that is not named here comes after these.
 FAMILIES = (
     "Skeinformer", "floors", "low rank", "sampled queries", "feature maps", "windows and blocks", "sparse patterns",
     "hashing", "predicted sparsity", "synthesizer", EXACT,
@@ -45,5 +45,5 @@ def family_of(attn: str) -> str:
 def families_of(names: Iterable[str]) -> list[str]:
     """Name the families of mechanisms, each once, in their order: new ones by name, others last."""
     families = {family_of(name) for name in names}
-    new = sorted(families.difference(FAMILIES, [OTHERS]))
-    return [family for family in (*FAMILIES, *new, OTHERS) if family in families]
+    unlisted = sorted(families.difference(FAMILIES, [OTHERS]))
+    return [family for family in (*FAMILIES, *unlisted, OTHERS) if family in families]

@@ -29,7 +29,7 @@ def to_plain(node: DictConfig) -> dict[str, Any]:
     """Turn a node of the configuration into plain values.
 
     Raises:
-        OmegaConfBaseException: a value is missing, or refers to one that there is not.
+        OmegaConfBaseException: a value is missing, or refers to another that does not exist.
     """
     return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
 
@@ -46,13 +46,18 @@ def backbones() -> list[str]:
 
 def is_sweep(words: Sequence[str]) -> bool:
     """Say whether run.py does several jobs with these words."""
-    return bool({"-m", "--multirun"} & {*words}) or any(each.key_or_group == "experiment" for each in parse(words))
+    has_experiment = any(override.key_or_group == "experiment" for override in parse(words))
+    return has_experiment or bool({"-m", "--multirun"} & {*words})
 
 
 def results_dir_of(words: Sequence[str]) -> Path:
-    """Return the results folder of a run.py with these words."""
-    given = [each for each in parse(words) if each.key_or_group == "results_dir" and each.type == OverrideType.CHANGE]
-    return Path(compose_config(*(str(each.input_line) for each in given)).results_dir)
+    """Return the results folder of run.py with these words."""
+    changes = [
+        str(override.input_line)
+        for override in parse(words)
+        if override.key_or_group == "results_dir" and override.type == OverrideType.CHANGE
+    ]
+    return Path(compose_config(*changes).results_dir)
 
 
 def parse(words: Sequence[str]) -> list[Override]:
@@ -72,16 +77,17 @@ def explain_unknown_keys(words: Sequence[str]) -> str:
         words: of a command line.
 
     Returns:
-        A line for each unknown key, with those that stand at its place; "" if all keys are known.
+        A line for each unknown key, with the keys that its node has; "" if all keys are known.
     """
-    changes = [each for each in parse(words) if each.type == OverrideType.CHANGE]
-    groups = [str(each.input_line) for each in changes if _is_group(each) and not each.is_sweep_override()]
+    changes = [override for override in parse(words) if override.type == OverrideType.CHANGE]
+    groups = [str(change.input_line) for change in changes if _is_group(change) and not change.is_sweep_override()]
     try:
         cfg = compose_config(*groups)
-    except HydraException:  # a choice that there is not: Hydra names those there are
+    except HydraException:  # an unknown choice, for which Hydra itself names the others
         return ""
-    keys = [each.key_or_group for each in changes if not _is_group(each) and not each.key_or_group.startswith("hydra")]
-    return "\n".join(filter(None, (_explain_unknown_key(cfg, key) for key in keys)))
+    keys = [change.key_or_group for change in changes if not _is_group(change)]
+    explanations = (_explain_unknown_key(cfg, key) for key in keys if not key.startswith("hydra"))
+    return "\n".join(filter(None, explanations))
 
 
 def _is_group(override: Override) -> bool:
@@ -94,9 +100,9 @@ def _explain_unknown_key(cfg: DictConfig, key: str) -> str:
     while path and not isinstance(OmegaConf.select(cfg, path), DictConfig):
         path, _, name = path.rpartition(".")
     node = OmegaConf.select(cfg, path) if path else cfg
-    known = [str(each) for each in node if not str(each).startswith("_")]
-    if name in known:
+    names = [str(child) for child in node if not str(child).startswith("_")]
+    if name in names:
         return ""
-    close = get_close_matches(name, known, n=1)
+    close = get_close_matches(name, names, n=1)
     hint = f" Did you mean {close[0]}?" if close else ""
-    return f"{key} is no key.{hint} Keys of {path or 'the top level'}: {', '.join(known) or 'none'}."
+    return f"{key} is no key.{hint} Keys of {path or 'the top level'}: {', '.join(names) or 'none'}."

@@ -1,4 +1,4 @@
-"""Where the checkout is, and how a file is written: whole or not at all, and with one sentence if it cannot be."""
+"""The checkout's folder, and writing files: whole or not at all, with an error that says what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a number is, and how a cost grows with the length: intervals, exponents, crossings."""
+"""Statistics of accuracies and costs: intervals, how a cost grows with the length, where two costs cross."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STUDENT_QUANTILES = (
 
 
 def sampling_half_width(accuracy: float, num_test: int) -> float:
-    """Half the width of the 95 % interval that the size of the test set alone implies (normal approximation)."""
+    """Return half the width of the 95 % interval that the size of the test set alone implies (normal approximation)."""
     return NORMAL_QUANTILE * math.sqrt(accuracy * (1 - accuracy) / num_test)
 
 
@@ -28,15 +28,15 @@ def bootstrap_interval(accuracies: Sequence[float], num_test: int) -> tuple[floa
 
     Two independent errors are added draw by draw:
 
-    - over seeds: the mean of as many runs, drawn with replacement. Of few runs that is too narrow, so its distance from
-      the mean is stretched by sqrt(n / (n - 1)), for the spread around a mean that was itself estimated, and by the
-      ratio of Student's quantile to the normal's; for many runs both are 1. A lopsided spread stays lopsided. Nothing
-      is known of it from a single run.
+    - over seeds: the mean of as many runs, drawn with replacement. With few runs its spread is too narrow, so its
+      distance from the mean is stretched by sqrt(n / (n - 1)), for the spread around a mean that was itself estimated,
+      and by the ratio of Student's quantile to the normal's; for many runs both are 1. A lopsided spread stays
+      lopsided. A single run says nothing of it.
     - over test examples: a normal draw with the binomial deviation of the test set. All seeds share that set, so more
       of them do not reduce it.
 
-    Runs on one test set also differ by their luck with its examples, which is counted in both: the interval is rather
-    too wide than too narrow. The draws are seeded; the same runs give the same interval.
+    Runs on one test set also differ by their luck with its examples, which both errors count: the interval is too wide
+    rather than too narrow. The draws are seeded; the same runs give the same interval.
     """
     runs, mean = len(accuracies), statistics.fmean(accuracies)
     sampling = sampling_half_width(mean, num_test)
@@ -63,7 +63,7 @@ class Exponent(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """The length from which one cost is the smaller; `at_most` if it was so at the shortest length already."""
+    """The length from which one cost is the smaller; `at_most` if it is smaller at the shortest length already."""
 
     length: float
     at_most: bool
@@ -77,13 +77,13 @@ def fit_exponent(lengths: Sequence[int], costs: Sequence[float]) -> Exponent | N
     x, y = ([math.log(value) for value in values] for values in zip(*points, strict=True))
     slope, intercept = statistics.linear_regression(x, y)
     freedom = len(points) - 2
-    rest = sum((b - intercept - slope * a) ** 2 for a, b in zip(x, y, strict=True)) / freedom
+    residual = sum((b - intercept - slope * a) ** 2 for a, b in zip(x, y, strict=True)) / freedom
     spread = sum((a - statistics.fmean(x)) ** 2 for a in x)
-    return Exponent(slope, STUDENT_QUANTILES[freedom - 1] * math.sqrt(rest / spread))
+    return Exponent(slope, STUDENT_QUANTILES[freedom - 1] * math.sqrt(residual / spread))
 
 
 def extrapolate(lengths: Sequence[int], costs: Sequence[float], length: int) -> float:
-    """Predict a cost from those of the last two lengths; nothing is taken to grow slower than the length."""
+    """Predict a cost from those of the last two lengths; it is assumed to grow at least as the length does."""
     (n1, cost1), (n2, cost2) = list(zip(lengths, costs, strict=True))[-2:]
     slope = math.log(cost2 / cost1) / math.log(n2 / n1) if cost1 > 0 and cost2 > 0 else 1.0
     return cost2 * (length / n2) ** max(slope, 1.0)

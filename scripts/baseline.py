@@ -1,8 +1,8 @@
 """Train the baseline of a task: python scripts/baseline.py task=image scale=mini [key=value ...].
 
-A small convolutional network on pixel tasks, a bag of hashed n-grams on the others. They are no attention mechanisms,
-so they stand beneath the tables: what they reach needs no attention, and what they fail at may not be learnable from
-the data at all. Keys are those of `configs/`, as on run.py's command line.
+A small convolutional network on pixel tasks, a bag of hashed n-grams on the others. They are not attention mechanisms,
+so tables list them last: what they reach needs no attention, and what they fail at may not be learnable from the data
+at all. Keys are those of `configs/`, as on run.py's command line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lra.runs.summary import summarize
 from models.baselines.cnn import SmallCNN
 from models.baselines.ngrams import NgramClassifier
 
-# Both learn in a few hundred steps at this rate, whatever rate the protocol has for its Transformer.
+# Both learn in a few hundred steps at this rate; the protocol's is made for its Transformer.
 SETTINGS = ["optimizer.learning_rate=3e-3", "optimizer.weight_decay=1e-2", "optimizer.cycle_momentum=false"]
 
 

@@ -1,7 +1,7 @@
 """Prepare tasks: python scripts/prepare.py task=all [scale=full] [plot=true] [key=value ...].
 
 `task` is `all`, or names with commas between them. Every other key is one of `configs/`, as on run.py's command line:
-`scale=mini`, `cache_dir=...`, `task.data_dir=...` (with a single task). What is prepared already is only checked.
+`scale=mini`, `cache_dir=...`, `task.data_dir=...` (with a single task). Prepared data are only checked.
 `plot=true` draws samples to `<results_dir>/tables/samples-<scale>.png`.
 """
 
@@ -24,17 +24,17 @@ from lra.tasks.preview import HEAD, plot, rows
 
 
 def main(arguments: list[str]) -> int:
-    """Prepare what is asked for; return the number of tasks that could not be."""
+    """Prepare the tasks that are named; return the number of those that could not be prepared."""
     if wrong := [word for word in arguments if "=" not in word]:
         raise InputError(f"Unknown argument {wrong[0]!r}: expected key=value, for example task=all.")
     values = dict(word.split("=", 1) for word in arguments)
     task_names, plotting = values.pop("task", "all"), values.pop("plot", "false")
     if plotting not in ("true", "false"):
         raise InputError(f"plot must be true or false. Got {plotting!r}.")
-    known = options_of("task")
-    names = known if task_names == "all" else task_names.split(",")
-    if unknown := set(names) - set(known):
-        raise InputError(f"There is no task {', '.join(sorted(unknown))}. Choose all, or from {', '.join(known)}.")
+    all_names = options_of("task")
+    names = all_names if task_names == "all" else task_names.split(",")
+    if unknown := set(names) - set(all_names):
+        raise InputError(f"There is no task {', '.join(sorted(unknown))}. Choose all, or from {', '.join(all_names)}.")
 
     prepared: dict[str, Task] = {}
     for name in names:

@@ -1,7 +1,7 @@
 """Renew the keys of a results folder: python scripts/rekey.py [results_dir=results].
 
-Needed once for a folder with runs from the time when a key depended on where classes live: without it the same commands
-would train those runs again. It rewrites `measured/` and `runs/`, and changes nothing where all keys are right.
+Needed once for a folder whose runs are from the time when a key depended on where classes live. Without it the same
+commands would train those runs again. It rewrites `measured/` and `runs/`, and changes nothing if all keys are right.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from lra.runs.rekeying import rekey
 
 def main(arguments: list[str]) -> None:
     """Renew the keys, and say how many."""
-    _, given = parse_several(arguments, verbs=(), options=("results_dir",))
-    results_dir = Path(given.get("results_dir", "results"))
+    _, options = parse_several(arguments, verbs=(), options=("results_dir",))
+    results_dir = Path(options.get("results_dir", "results"))
     if not results_dir.is_dir():
         raise InputError(f"There is no results folder {results_dir.resolve()}. Name another with results_dir=.")
     print(f"{len(rekey(results_dir))} runs in {results_dir} have a new key.")

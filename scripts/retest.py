@@ -1,7 +1,7 @@
 """Test trained runs again: python scripts/retest.py task=listops scale=mini task.data_seed=1 task.num_test=50000.
 
-task.NAME=VALUE     a setting of the task, otherwise than the run had it. Another `data_seed` has other examples,
-                    `num_test` more, `max_depth` (with another `data_seed`) harder ones; none at all repeats the test
+task.NAME=VALUE     a changed setting of the task. Another `data_seed` gives other examples, `num_test` more,
+                    `max_depth` (with another `data_seed`) harder ones; without any change the test is repeated
 task= attn= protocol= scale= key=
                     which of the finished runs in `results_dir`, by name, or by the key that is their folder's name
 device=             where to test: cpu, cuda, or auto
@@ -9,7 +9,7 @@ task.data_dir= results_dir=results cache_dir=
                     where raw files, runs and prepared data are
 
 Needs the weights that a run leaves in its folder. A test that was done is not done again. `python scripts/report.py
-retests` prints what was found.
+retests` prints the results.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> int:
-    """Test every chosen run, print what was found beside what was; return 1 if one could not be tested."""
+    """Test every chosen run, and print the results beside the runs' own; return 1 if one could not be tested."""
     changes = parse_changes([word for word in arguments if word.startswith(CHANGE)])
     _, options = parse([word for word in arguments if not word.startswith(CHANGE)], verbs=("",), options=OPTIONS)
     results_dir = Path(options["results_dir"])
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     with claimed_device(options["device"]) as device:
         for folder, run in runs.items():
             try:
-                tasks.of(run)  # takes long at times, and no stop can be asked for meanwhile
+                tasks.of(run)  # may take long, and must end at once on Ctrl-C, so it is outside `stoppable`
                 with stoppable() as stop:
                     retests.append(retest(run, folder, tasks, device=device, command=command, stop=stop))
             except InputError as error:
@@ -99,7 +99,7 @@ def choose(results_dir: Path, options: Mapping[str, str]) -> dict[RunFolder, Run
     if not with_folder:
         raise InputError(
             f"{results_dir.resolve()} has {len(ok)} finished runs of that name or key, and none with its folder in "
-            "runs/, where its weights are: collected records come without. Train one first, with run.py."
+            "runs/, where its weights are; collected records have none. Train one first, with run.py."
         )
     return with_folder
 

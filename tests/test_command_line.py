@@ -151,7 +151,7 @@ def test_a_killed_run_leaves_no_half_record_and_the_same_command_finishes(comman
         (["trainer.stepz=3"], "Did you mean steps? Keys of trainer: steps, batch_size"),
         (["modle.dim=3"], "modle.dim is no key. Did you mean model? Keys of the top level: seed, device"),
         (["attn.num_samples=3"], "Keys of attn: none"),
-        (["scale=smoke", "seed=abc"], "seed must be an integer, at least 0, not 'abc'"),
+        (["scale=smoke", "seed=abc"], "seed must be an integer, at least 0. Got 'abc'."),
         (["scale=smoke", "attn=skeinformer", "budget=abc"], "The model cannot be built from model.* and attn.*"),
         (["attn._target_=nowhere.Mine"], "attn._target_=nowhere.Mine cannot be imported: ModuleNotFoundError"),
         (["~attn._partial_"], "attn needs `_target_: package.module.Class` and `_partial_: true`"),
@@ -160,7 +160,7 @@ def test_a_killed_run_leaves_no_half_record_and_the_same_command_finishes(comman
         (["scale=smoke", "trainer.micro_batch=99"], "from 1 to trainer.batch_size=16. Got 99"),
         (
             ["scale=smoke", "task.data_dir=/nonexistent"],
-            "cannot read the folder /nonexistent (No such file or directory)",
+            "Cannot read the folder /nonexistent (No such file or directory)",
         ),
         (["scale=smoke", "cache_dir=/proc/none"], "cache_dir="),
     ],

@@ -35,9 +35,9 @@ def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]
         InputError: there are no records, or the folder cannot be written.
     """
     if not records:
-        raise InputError("No records to draw: train something first, for example with `make run`.")
+        raise InputError("No records to draw. Train something first, for example with `make run`.")
     folder = results_dir / "figures"
-    made = []
+    files = []
     try:
         for setting, runs in comparable(records).items():
             figures = {
@@ -48,17 +48,17 @@ def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]
                 "seeds": seeds(runs),
             }
             for name, figure in figures.items():
-                made += save(figure, folder / f"{'-'.join(setting)}-{name}")
+                files += save(figure, folder / f"{'-'.join(setting)}-{name}")
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
-    return made
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}. Make it writable.") from error
+    return files
 
 
 def board(records: Sequence[RunRecord]) -> Figure:
     """Draw the leaderboard of one scale, protocol and device: a row a mechanism, a panel a task, 95 % intervals.
 
-    Rows are in the order of their mean place over the tasks, the best on top; baselines beneath. Grey lies what needs
-    no model. Where no run of a cell ended ok, its reason stands there.
+    Rows are in the order of their mean rank over the tasks, the best on top; baselines beneath. What needs no model is
+    grey. Where no run ended ok, the cell gives the reason.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -66,10 +66,10 @@ def board(records: Sequence[RunRecord]) -> Figure:
     standings = leaderboard(records)
     heights = {name: -height for height, name in enumerate(_order(standings))}
     beneath = floors(records)
-    known = list(TASK_TITLES)
+    tasks = list(TASK_TITLES)
     panels = sorted(
         {(row.task, row.data) for row in standings},
-        key=lambda panel: (known.index(panel[0]) if panel[0] in known else len(known), panel),
+        key=lambda panel: (tasks.index(panel[0]) if panel[0] in tasks else len(tasks), panel),
     )
     data_sets = Counter(task for task, _ in panels)
     with rc_context(LOOK):
@@ -90,7 +90,7 @@ def board(records: Sequence[RunRecord]) -> Figure:
 
 
 def _order(standings: Sequence[Standing]) -> list[str]:
-    """Name the rows of the board from the top: by their mean place over the tasks; baselines beneath."""
+    """Name the rows of the board from the top: by their mean rank over the tasks; baselines beneath."""
     rows = pd.DataFrame(
         {
             "panel": [f"{row.task}, {row.data}" for row in standings],
@@ -99,11 +99,11 @@ def _order(standings: Sequence[Standing]) -> list[str]:
             "accuracy": [row.accuracy.mean if row.accuracy else math.nan for row in standings],
         }
     )
-    alike = rows.groupby("panel")["accuracy"]
-    # From 0, the best, to 1: however many mechanisms a task was run with.
-    rows["place"] = (alike.rank(ascending=False) - 0.5) / alike.transform("count")
-    means = rows.groupby(["baseline", "label"], as_index=False)[["place"]].mean()
-    return means.sort_values(["baseline", "place"], kind="stable")["label"].tolist()
+    by_panel = rows.groupby("panel")["accuracy"]
+    # From 0, the best, to 1, however many mechanisms a task was run with.
+    rows["rank"] = (by_panel.rank(ascending=False) - 0.5) / by_panel.transform("count")
+    means = rows.groupby(["baseline", "label"], as_index=False)[["rank"]].mean()
+    return means.sort_values(["baseline", "rank"], kind="stable")["label"].tolist()
 
 
 def _column(axis: Axes, rows: Sequence[Standing], heights: Mapping[str, int], floor: float) -> None:
@@ -130,17 +130,17 @@ def _column(axis: Axes, rows: Sequence[Standing], heights: Mapping[str, int], fl
 
 
 def _board_title(run: RunRecord, counts: Iterable[int]) -> str:
-    different = sorted({count for count in counts if count})
-    if len(different) > 1:
-        seeds = f"{different[0]} to {different[-1]} seeds"
+    numbers = sorted({count for count in counts if count})
+    if len(numbers) > 1:
+        seeds = f"{numbers[0]} to {numbers[-1]} seeds"
     else:
-        seeds = {(): "no seeds", (1,): "1 seed"}.get(tuple(different)) or f"{different[0]} seeds"
+        seeds = {(): "no seeds", (1,): "1 seed"}.get(tuple(numbers)) or f"{numbers[0]} seeds"
     weights = {"best": "weights best on validation", "last": "last weights"}[tested(run)]
     return f"Test accuracy at {Setting.of(run).title}; {seeds}; {weights}"
 
 
 def accuracy_against(records: Sequence[RunRecord], cost: str = "ms_per_step") -> Figure:
-    """Draw every run's accuracy against a key of COSTS, a panel a task and machine; what is on the front is filled."""
+    """Draw every run's accuracy against a key of COSTS, a panel a task and machine; runs on the front are filled."""
     title, factor = COSTS[cost]
     letter = LETTERS[cost]
     costs = run_costs(records)
@@ -204,7 +204,7 @@ def seeds(records: Sequence[RunRecord]) -> Figure:
 def _panels(
     records: Sequence[RunRecord], further: Callable[[RunRecord], str] | None = None
 ) -> tuple[Figure, Mapping[tuple[str, ...], Any]]:
-    """Make a panel for each task, scale and protocol, and for what `further` tells apart."""
+    """Make a panel for each task, scale and protocol, and for each value of `further`."""
     from matplotlib.figure import Figure
 
     panels = list(
@@ -217,8 +217,8 @@ def _panels(
     for spare in axes[len(panels) :]:
         spare.set_axis_off()
     for panel, axis in zip(panels, axes, strict=False):
-        task, scale, protocol, *rest = panel
+        task, scale, protocol, *further_names = panel
         title = f"{TASK_TITLES.get(task, task)}, scale={scale}, protocol={protocol}"
-        axis.set_title("\n".join([title, *rest]), fontsize=10)
+        axis.set_title("\n".join([title, *further_names]), fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     return figure, dict(zip(panels, axes, strict=False))

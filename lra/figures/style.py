@@ -1,4 +1,4 @@
-"""What all figures look like: colours, names at the ends of lines, files."""
+"""The style of all figures: colours, fonts, names at the ends of lines, files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 
 class End(NamedTuple):
-    """Where a line ends, what to write there, and in which colour."""
+    """The end of a line, the text to write there, and its colour."""
 
     x: float
     y: float

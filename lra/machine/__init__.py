@@ -1,1 +1,1 @@
-"""What runs a training, and what it costs there: devices, processes, time, memory. Knows no task and no model."""
+"""The machine: devices, processes, signals, and measuring time, memory and operations. Knows no task and no model."""

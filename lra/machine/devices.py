@@ -1,4 +1,4 @@
-"""One GPU for each of the runs that train at the same time on a machine, whatever launched them."""
+"""The device of a run: of several GPUs one that no other run on the machine uses, whatever launched the runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def claimed_device(name: str) -> Iterator[torch.device]:
-    """Turn `auto`, `cpu` or `cuda` into a device; of several GPUs into one that no other run of this machine holds.
+    """Turn `auto`, `cpu` or `cuda` into a device; of several GPUs choose one that no other run on this machine holds.
 
     Under torchrun each process has the GPU of its local rank.
 
@@ -44,7 +44,7 @@ def claimed_device(name: str) -> Iterator[torch.device]:
 
 @contextmanager
 def claimed_number(count: int, folder: Path) -> Iterator[int]:
-    """Hold the first number below `count` that nobody holds; share one, with a word, if all are held."""
+    """Hold the first number below `count` that nobody holds; share one, with a warning, if all are held."""
     for number in range(count):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(",", "-")
         lock = FileLock(folder / f"lra-{os.getuid()}-gpu-{visible}-{number}.lock")

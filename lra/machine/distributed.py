@@ -1,7 +1,7 @@
-"""Several processes that train one model together: who they are, what each takes, and how they agree.
+"""Several processes that train one model together: their numbers, the share of each, and how they agree.
 
 `torchrun --nproc_per_node=N run.py ...` starts them. Every batch is dealt out among them, gradients are summed, and
-every example of an evaluation is counted once, so that N processes compute what one would, up to rounding.
+every example of an evaluation is counted once, so that N processes compute the same as one, up to rounding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run; the default is one alone, for which everything here does nothing.
+    """The processes of a run; the default is a single one, for which everything here does nothing.
 
     Attributes:
         rank: the number of this process.

@@ -19,7 +19,7 @@ CODE = ("lra", "models", "configs", "scripts")
 
 
 def describe_environment(device: torch.device, mechanism: str | None = None) -> dict[str, Any]:
-    """Say on what a run ran: device, driver, versions, threads, and what bears on speed.
+    """Describe what a run ran on: device, driver, versions, threads, and settings that affect speed.
 
     Args:
         device: where it ran.
@@ -75,7 +75,7 @@ def describe_package(target: str) -> dict[str, Any] | None:
 
 
 def package_text(package: Mapping[str, Any]) -> str:
-    """Print what `describe_package` found, in one phrase."""
+    """Put what `describe_package` returns into one phrase."""
     commit, dash, dirty = (package["commit"] or "").partition("-")
     version = f"version {package['version']}" if package["version"] else "not installed"
     return f"{package['module']}, {version}, {f'commit {commit[:10]}{dash}{dirty}' if commit else 'no commit'}"
@@ -84,14 +84,14 @@ def package_text(package: Mapping[str, Any]) -> str:
 def current_commit() -> str | None:
     """Return the commit of the code that is running, with `-dirty` where it differs; None outside git.
 
-    What is under `results/` is no code: a benchmark that writes there leaves the next one clean. A new file is, where
-    it can run: a mechanism that is not committed yet.
+    Changes under `results/` do not count: a benchmark that writes there leaves the next one clean. New files count in
+    the folders of code, where one may be a mechanism that is not committed yet.
     """
     return _commit(ROOT, tracked=[".", ":(exclude)results"], code=CODE)
 
 
 def _commit_of(path: Path) -> str | None:
-    """Return the commit of the repository that a file is in; None where it is ignored there, as what pip installed."""
+    """Return the commit of the repository that a file is in; None if git ignores the file, as what pip installed."""
     commit = _commit(path.parent, tracked=[":/"], code=[":/*.py"])
     if commit is None:
         return None

@@ -1,10 +1,9 @@
-"""Floating-point operations of a model on one example, counted by running it on tensors without content.
+"""Floating-point operations: of a model on one example, and of whatever runs under a counter.
 
-Beside them what a mechanism alone costs: its operations on any tensors, and the leading terms of its formula.
-
-A multiplication and an addition are two. Matrix products, convolutions and attention are counted, as everywhere, and
-beside them Fourier transforms and sums of gathered rows, which some methods put in their place; what is done entry by
-entry is not. Nothing is computed, so the count costs no memory, and is the same on every machine.
+A multiplication and an addition are two operations. Matrix products, convolutions and attention are counted, as is
+usual, and so are Fourier transforms and sums of gathered rows, which some methods use instead; operations entry by
+entry are not. A model is run on tensors without content, so that the count costs no memory and is the same on every
+machine.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def count_flops(model: nn.Module, num_inputs: int, length: int) -> tuple[int, in
         length: tokens in each of them.
 
     Returns:
-        Of the forward pass alone, and of the forward and the backward pass of training.
+        The operations of the forward pass alone, and those of the forward and the backward pass of training.
     """
     was_training = model.training
     model.train()
@@ -61,7 +60,7 @@ def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *rest: Any,
 def _attention_backward(
     g: Sequence[int], q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: Any, **__: Any
 ) -> int:
-    """Count the four products of its derivative; that the fused kernel computes one of the first two again is not."""
+    """Count the four products of its derivative, without the one that the fused kernel computes again."""
     return 2 * _attention(q, k, v)
 
 

@@ -1,4 +1,4 @@
-"""Memory: what is used at most, what is free, whether it ran out."""
+"""Memory: its peak, how much is free, whether it ran out, and a limit for it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 
 
 def load_libraries(device: torch.device) -> None:
-    """Take one step of nothing, so that what torch loads at its first step is not counted as the model's."""
+    """Take a step with a tiny model, so that what torch loads at its first step is not counted as the model's."""
     weight = torch.zeros(8, 8, device=device, requires_grad=True)
     (weight @ weight).sum().backward()
     torch.optim.AdamW([weight], fused=True).step()
 
 
 def return_free_memory(device: torch.device) -> None:
-    """Give what is allocated but unused back to the system, so that it does not hide in the next peak."""
+    """Give memory that is allocated but unused back to the system, so that the next peak shows its use again."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -57,12 +57,12 @@ def peak_memory(device: torch.device) -> tuple[int, int | None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell the lack of memory from other failures; on a CPU torch says it in a plain RuntimeError."""
+    """Tell a lack of memory from other failures; on a CPU torch raises a plain RuntimeError for it."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def free_memory(device: torch.device) -> float:
-    """Return how many bytes can be had; infinity where the system does not say."""
+    """Return how many bytes are free; infinity where the system does not say."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
@@ -83,9 +83,9 @@ def peak_of(action: Callable[[], object], device: torch.device) -> int:
 
 
 def limit_memory(num_bytes: float | None, device: torch.device) -> None:
-    """Let this process have no more than so many bytes beyond what it has: an allocation then fails in torch.
+    """Limit this process to so many bytes beyond what it has; an allocation beyond the limit then fails in torch.
 
-    Without the limit a CPU's system would kill the process, or another one. None lifts it.
+    Without the limit a CPU's system would kill the process, or another one. None lifts the limit.
     """
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory

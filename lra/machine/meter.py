@@ -24,8 +24,8 @@ class Meter:
     Call `lap` after every step, within `running`, and do everything else within `paused`. On CUDA the laps are events,
     read only when the watch is stopped, so that measuring does not stall the queue of kernels.
 
-    Memory counts from what is in use when the meter is made, once all that is free was given back: make it after the
-    data are loaded and before the model is.
+    Memory counts from what is in use when the meter is made, after unused memory was given back: make it after the data
+    are loaded and before the model is.
     """
 
     def __init__(self, device: torch.device) -> None:

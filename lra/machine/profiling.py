@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: a few steps under torch's profiler, a trace, and shares on the terminal."""
+"""A profile of a few training steps by torch's profiler: a trace, and the share of each part on the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 log = logging.getLogger(__name__)
 
 SKIPPED, PROFILED = 5, 10  # steps
-# What the trainer marks.
+# The names that the trainer marks: a step, and its parts.
 WHOLE = "step"
 PARTS = ("data", "forward", "backward", "optimizer")
 
@@ -31,20 +31,20 @@ def profiled(path: Path | None, device: torch.device) -> Iterator[tuple[Mark, Ca
     """Profile a few steps of a training.
 
     Args:
-        path: where the trace goes, in the format of chrome://tracing and https://ui.perfetto.dev; None for no profile.
+        path: of the trace, in the format of chrome://tracing and https://ui.perfetto.dev; None for no profile.
         device: where the model is.
 
     Yields:
         What marks a part of a step by its name, and a function to call after every step.
     """
-    if path is None:  # a mark that nobody reads costs a hundredth of a small step
+    if path is None:  # torch's marks would cost a hundredth of a small step
         yield unmarked, lambda: None
         return
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
 
-    def finish(found: profile) -> None:
-        found.export_chrome_trace(str(path))
-        totals = {event.key: event.cpu_time_total / PROFILED / 1e3 for event in found.key_averages()}
+    def finish(finished: profile) -> None:
+        finished.export_chrome_trace(str(path))
+        totals = {event.key: event.cpu_time_total / PROFILED / 1e3 for event in finished.key_averages()}
         parts = {name: totals[name] for name in PARTS}
         parts["rest"] = totals[WHOLE] - sum(parts.values())
         lines = [f"{name:<10}{part:9.2f} ms {part / totals[WHOLE]:7.1%}" for name, part in parts.items()]

@@ -11,20 +11,20 @@ from types import FrameType
 
 log = logging.getLogger(__name__)
 
-# What Ctrl-C, a scheduler that ends a job, and Slurm's early warning (by submitit the second one) send.
+# Sent by Ctrl-C, by a scheduler that ends a job, and as Slurm's early warning (the last one with submitit).
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 OWN = (signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler)
 
 
 class StoppedError(KeyboardInterrupt):
-    """The run was asked to stop, and did so where it can be taken up again."""
+    """The run was asked to stop, and did so where it can go on later."""
 
 
 class StopRequest:
     """Whether the run was asked to stop, and by what.
 
     Attributes:
-        cause: the signal, None while there was none.
+        cause: the signal; None until one comes.
     """
 
     def __init__(self) -> None:
@@ -44,8 +44,8 @@ class StopRequest:
 def stoppable() -> Iterator[StopRequest]:
     """Turn the first signal into a request, and let the second one end the program at once.
 
-    Whoever else waited for that signal, as submitit does to put a job back into its queue, gets it at the end. Only the
-    main thread of a process can do so; in another one the request never comes.
+    An earlier handler of that signal, such as submitit's, which puts a job back into its queue, gets it at the end.
+    Only the main thread of a process can do so; in another one the request never comes.
     """
     request = StopRequest()
 

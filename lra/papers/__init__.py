@@ -1,1 +1,1 @@
-"""What papers print, and ours beside it."""
+"""Published numbers, our measurements that match them, and tables of both."""

@@ -1,6 +1,6 @@
-"""What was measured, matched with what was published: each number of a paper's table with each way in which we have it.
+"""Matches published numbers with measured ones: each number of a paper's table with each group of our runs.
 
-A number of a smaller scale is never subtracted from a published one. What else differs is said in words, in `remarks`.
+A number of a smaller scale is never subtracted from a published one. Other differences are named in `remarks`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lra.statistics import sampling_half_width
 PUBLISHED_SCALE = "full"
 AVERAGE = "avg"
 NOT_AVERAGED = {AVERAGE, "pathx"}
-# What a command line may set without changing what is compared.
+# Keys that a command line may set without changing what is compared.
 HARMLESS = {
     "task", "attn", "protocol", "scale", "seed", "experiment", "device", "results_dir", "cache_dir", "task.data_dir",
     "trainer.micro_batch", "trainer.eval_batch_size", "trainer.checkpoint_seconds", "trainer.profile",
@@ -31,18 +31,18 @@ OWN_DATA = ("generated", "aan-mini")  # sources whose test examples are not the 
 
 @dataclass(frozen=True)
 class Ours:
-    """What we have of a metric, in the papers' unit.
+    """Our measurement of a metric, in the papers' unit.
 
     Attributes:
         value: None where no run ended ok.
         text: for a cell: the value with its interval, or what went wrong.
         low, high: of the 95 % interval, where there is one.
-        n: runs behind it; None if it is no training run's.
+        n: the number of runs; None if no training run measured it.
         learned: runs that learned, on tasks where not all do.
         tested: which weights, `best` or `last`.
-        own_test: the size of our test set where the paper has another, which is taken to be as large; else 0.
-        remarks: what differs from the paper's runs.
-        keys: of the records behind it, or the file.
+        own_test: the size of our test set where the paper has another, assumed to be as large; else 0.
+        remarks: differences from the paper's runs.
+        keys: of the records behind it; or the benchmark's file.
     """
 
     value: float | None
@@ -68,14 +68,14 @@ class Ours:
 
 @dataclass(frozen=True)
 class Match:
-    """A number of a paper's table, and one way in which we have it.
+    """A number of a paper's table, and one measurement of ours.
 
     Attributes:
-        table, metric, unit, model, task: what the paper's number is of; the model is "" where the paper has none.
-        attn: ours; "" where we have it not, and for averages.
+        table, metric, unit, model, task: of the paper's number; the model is "" where the paper has none.
+        attn: our mechanism; "" where we have none, and for averages.
         note: how our mechanism differs from the paper's.
         number: the paper's; None where it has none.
-        scale: of ours; "" for what no training run measured.
+        scale: of our measurement; "" where no training run measured it.
         ours: None where nothing was measured.
         difference: ours less the paper's, as text; None where the two are not comparable.
     """
@@ -104,28 +104,28 @@ class Match:
 
     @property
     def length(self) -> str:
-        """The length that the paper's number is of; "" where there is but one."""
+        """The length at which the paper measured; "" where it has only one."""
         return self.number.length if self.number else ""
 
     @property
     def text(self) -> str:
-        """What a cell says of ours; "" where nothing was measured."""
+        """Our measurement as text; "" where nothing was measured."""
         return self.ours.text if self.ours else ""
 
     @property
     def remarks(self) -> str:
-        """What differs from the paper's runs."""
+        """Differences from the paper's runs."""
         return self.ours.remarks if self.ours else ""
 
     @property
     def paper_error(self) -> float:
-        """How far, in points, the paper's own test set may have led it, if it is not ours and was as large."""
+        """The sampling error of the paper's test set, in points, if it is not ours and was as large; else 0."""
         if self.published is None or not self.ours or not self.ours.own_test:
             return 0.0
         return 100 * sampling_half_width(self.published / 100, self.ours.own_test)
 
     def measured(self, scale: str, ours: Ours) -> Match:
-        """Set what was measured at a scale beside it; the difference is taken at the published scale alone."""
+        """Add our measurement at a scale; the difference is taken only at the published scale."""
         match = replace(self, scale=scale, ours=ours)
         if scale != PUBLISHED_SCALE:
             return match
@@ -150,12 +150,12 @@ class Measurement:
         return self.standing.setting.scale
 
 
-def match(table: PaperTable, models: Models, experiment: Experiment, records: Sequence[RunRecord]) -> list[Match]:
+def match_table(table: PaperTable, models: Models, experiment: Experiment, records: Sequence[RunRecord]) -> list[Match]:
     """Match a table with records of its protocol.
 
     Returns:
-        For each number, in the order of the table: a match without ours if it was not measured at the published scale,
-        and one for each group of runs that measured it. A mechanism that the paper has not follows the others, and
+        For each number, in the order of the table: a match without a measurement if there is none at the published
+        scale, and one for each group of runs that measured it. Mechanisms that the paper does not have follow, and
         the averages come last.
     """
     matches = []
@@ -163,8 +163,9 @@ def match(table: PaperTable, models: Models, experiment: Experiment, records: Se
         measurements = measure(records, METRICS[metric])
         of_numbers = []
         for number in _numbers(table, models, experiment, metric):
-            own = [one for one in measurements if one.name == (number.attn, number.task)]
-            of_numbers += _missing(number, own) + [number.measured(one.scale, one.ours) for one in own]
+            own = [measurement for measurement in measurements if measurement.name == (number.attn, number.task)]
+            of_numbers += _missing(number, own)
+            of_numbers += [number.measured(measurement.scale, measurement.ours) for measurement in own]
         matches += of_numbers + _unpublished(table, metric, of_numbers, measurements)
         if METRICS[metric].is_accuracy:
             matches += _averages(table, metric, of_numbers)
@@ -172,24 +173,24 @@ def match(table: PaperTable, models: Models, experiment: Experiment, records: Se
 
 
 def begin_match(table: PaperTable, models: Models, number: PublishedNumber) -> Match:
-    """Begin a match with what the paper says, and what its row is here."""
+    """Make a match of a published number and our mechanism, without a measurement."""
     model = find_model(models, table.source, number.model, number.task)
     attn, note = (model.attn, model.note) if model else ("", "")
     return Match(table.name, number.metric, number.unit, number.model, number.task, attn, note, number)
 
 
 def _numbers(table: PaperTable, models: Models, experiment: Experiment, metric: str) -> list[Match]:
-    """Begin a match for each number; where no paper is, for each task and mechanism of the experiment."""
+    """Begin a match for each number; without a paper, for each task and mechanism of the experiment."""
     if table.source:
-        return [begin_match(table, models, one) for one in table.numbers_of(metric) if one.task != AVERAGE]
+        return [begin_match(table, models, number) for number in table.numbers_of(metric) if number.task != AVERAGE]
     return [
         Match(table.name, metric, "percent", attn, task, attn) for task in experiment.tasks for attn in experiment.attns
     ]
 
 
 def _missing(number: Match, measurements: Iterable[Measurement]) -> list[Match]:
-    """Say that a number was not measured at the published scale, if that is so."""
-    if any(one.scale == PUBLISHED_SCALE for one in measurements):
+    """Return a match that says that a number was not measured at the published scale, if that is so."""
+    if any(measurement.scale == PUBLISHED_SCALE for measurement in measurements):
         return []
     return [replace(number, scale=PUBLISHED_SCALE)]
 
@@ -197,30 +198,32 @@ def _missing(number: Match, measurements: Iterable[Measurement]) -> list[Match]:
 def _unpublished(
     table: PaperTable, metric: str, matches: Iterable[Match], measurements: Iterable[Measurement]
 ) -> list[Match]:
-    """Take in the mechanisms that the paper has not, on the tasks that it has."""
+    """Match measurements of mechanisms that the paper does not have, on the tasks that it has."""
     numbers = table.numbers_of(metric)
     tasks = {number.task for number in numbers}
-    known = {(match.attn, match.task) for match in matches}
+    published = {(match.attn, match.task) for match in matches}
     return [
         Match(
             table.name,
             metric,
             numbers[0].unit,
             model="",
-            task=one.standing.task,
-            attn=one.standing.attn,
-            scale=one.scale,
-            ours=one.ours,
+            task=measurement.standing.task,
+            attn=measurement.standing.attn,
+            scale=measurement.scale,
+            ours=measurement.ours,
         )
-        for one in measurements
-        if one.standing.task in tasks and one.name not in known and not one.standing.is_baseline
+        for measurement in measurements
+        if measurement.standing.task in tasks
+        and measurement.name not in published
+        and not measurement.standing.is_baseline
     ]
 
 
 def _averages(table: PaperTable, metric: str, matches: Iterable[Match]) -> list[Match]:
-    """Average over tasks what the paper averages, wherever every task was measured.
+    """Average over the tasks that the paper averages, wherever all were measured.
 
-    Of several ways to have a task the first counts: that without settings of its own.
+    Of several measurements of a task the first counts: the one without settings of its own.
     """
     numbers = table.numbers_of(metric)
     tasks = sorted({number.task for number in numbers} - NOT_AVERAGED)
@@ -239,8 +242,8 @@ def _averages(table: PaperTable, metric: str, matches: Iterable[Match]) -> list[
 
 def _averaged(average: Match, matches: Sequence[Match]) -> Match:
     """Average accuracies over tasks, whose errors are independent."""
-    ours = [match.ours for match in matches if match.ours]
-    accuracies = [accuracy for one in ours if (accuracy := one.accuracy)]
+    measurements = [match.ours for match in matches if match.ours]
+    accuracies = [accuracy for ours in measurements if (accuracy := ours.accuracy)]
     num_tasks = len(accuracies)
     value = sum(accuracy.mean for accuracy in accuracies) / num_tasks
     low = value - math.hypot(*(accuracy.mean - accuracy.low for accuracy in accuracies)) / num_tasks
@@ -250,28 +253,28 @@ def _averaged(average: Match, matches: Sequence[Match]) -> Match:
         text=f"{value:.1f} [{low:.1f}, {high:.1f}]",
         low=low,
         high=high,
-        n=min(one.n or 0 for one in ours),
-        remarks="; ".join(dict.fromkeys(one.remarks for one in ours if one.remarks)),
-        keys=" ".join(one.keys for one in ours),
+        n=min(ours.n or 0 for ours in measurements),
+        remarks="; ".join(dict.fromkeys(ours.remarks for ours in measurements if ours.remarks)),
+        keys=" ".join(ours.keys for ours in measurements),
     )
-    match = replace(average, ours=mean)
-    if match.scale != PUBLISHED_SCALE:
-        return match
-    paper_error = math.hypot(*(one.paper_error for one in matches)) / num_tasks
-    return replace(match, difference=_difference(match, paper_error))
+    average = replace(average, ours=mean)
+    if average.scale != PUBLISHED_SCALE:
+        return average
+    paper_error = math.hypot(*(match.paper_error for match in matches)) / num_tasks
+    return replace(average, difference=_difference(average, paper_error))
 
 
 def measure(records: Sequence[RunRecord], metric: Metric) -> list[Measurement]:
-    """Return a metric of every group of runs that has it; those with settings of their own last."""
+    """Measure a metric on every group of runs that has it; groups with settings of their own come last."""
     measurements = []
     for standing in leaderboard(records):
         if metric.is_accuracy:
             measurements.append(Measurement(standing, _accuracy(standing)))
         elif metric.measure:
-            values = [metric.measure(run) for run in standing.runs if accuracy_of(run) is not None]
-            if known := [value for value in values if value is not None]:
-                measurements.append(Measurement(standing, _cost(standing, known)))
-    return sorted(measurements, key=lambda one: _own_settings(one.standing.runs) != "")
+            finished = [run for run in standing.runs if accuracy_of(run) is not None]
+            if costs := [cost for run in finished if (cost := metric.measure(run)) is not None]:
+                measurements.append(Measurement(standing, _cost(standing, costs)))
+    return sorted(measurements, key=lambda measurement: _own_settings(measurement.standing.runs) != "")
 
 
 def _accuracy(standing: Standing) -> Ours:
@@ -293,10 +296,10 @@ def _cost(standing: Standing, values: Sequence[float]) -> Ours:
 
 
 def _described(standing: Standing) -> Ours:
-    """Say what runs were, whatever is measured of them."""
-    first, setting = standing.runs[0], standing.setting
-    own = _own_settings(standing.runs) or standing.settings
-    remarks = [_data_remark(first), own, setting.device if setting.device != "cuda" else ""]
+    """Describe runs, whatever is measured of them."""
+    setting = standing.setting
+    settings = _own_settings(standing.runs) or standing.settings
+    remarks = [_data_remark(standing.runs[0]), settings, setting.device if setting.device != "cuda" else ""]
     return Ours(
         None, "", learned=standing.learned, tested=standing.tested, device=setting.device, data=standing.data,
         remarks="; ".join(filter(None, remarks)), keys=standing.keys,
@@ -305,15 +308,15 @@ def _described(standing: Standing) -> Ours:
 
 def _difference(match: Match, paper_error: float) -> str:
     """Print ours less the paper's, `*` where it exceeds both errors; of a cost, ours as a multiple of the paper's."""
-    ours, theirs = match.ours, match.published
-    if ours is None or ours.value is None or theirs is None:
+    ours, published = match.ours, match.published
+    if ours is None or ours.value is None or published is None:
         return ""
     if ours.accuracy is None:
-        return f"{TIMES} {ours.value / theirs:.2f}" if theirs else ""
+        return f"{TIMES} {ours.value / published:.2f}" if published else ""
     mean, low, high = ours.accuracy
-    ours_error = mean - low if theirs < mean else high - mean
-    mark = "*" if abs(mean - theirs) > math.hypot(ours_error, paper_error) else ""
-    return f"{_signed(mean - theirs)}{mark}"
+    our_error = mean - low if published < mean else high - mean
+    mark = "*" if abs(mean - published) > math.hypot(our_error, paper_error) else ""
+    return f"{_signed(mean - published)}{mark}"
 
 
 def _signed(points: float) -> str:
@@ -323,12 +326,12 @@ def _signed(points: float) -> str:
 
 
 def _own_test(run: RunRecord) -> int:
-    """Return the size of a test set of our own; as many as the paper's at the published scale, where they compare."""
+    """Return the size of a test set of our own, at the published scale as large as the paper's; 0 for the paper's."""
     return run.data["sizes"]["test"] if run.data["source"] in OWN_DATA else 0
 
 
 def _data_remark(run: RunRecord) -> str:
-    """Say where the data are not the released ones."""
+    """Name data that are not the released ones."""
     source, variant = run.data["source"], run.data["variant"]
     if source in OWN_DATA:
         return f"{source} data"
@@ -336,7 +339,7 @@ def _data_remark(run: RunRecord) -> str:
 
 
 def _own_settings(runs: Iterable[RunRecord]) -> str:
-    """Return what the commands set beyond what an experiment does."""
+    """Return the settings of the commands that an experiment's command does not have."""
     settings = set()
     for run in runs:
         for word in (run.command or "").split():

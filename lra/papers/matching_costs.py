@@ -1,4 +1,4 @@
-"""Published costs that no training run has, beside the rows of `scripts/benchmark.py` that come nearest to them."""
+"""Matches published costs that no training run measures with the rows of `scripts/benchmark.py` closest to them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from lra.papers.published import METRICS, Models, PaperTable
 from lra.records.benchmark_rows import BatchRow, BenchmarkRow, FlopsRow, LengthRow, load_rows, measured
 from lra.reports.report import Table
 
-# Speed-ups are over stored scores, which is what the papers' Transformer is.
+# Speed-ups are relative to attention with stored scores, as in the papers' Transformer.
 REFERENCE = "softmax_materialised"
-TOLERANCE = 0.03  # of counted and analytical coefficients, relative: what does not grow with n d p is in the counts
-THOUSAND = 1024  # the symbols that stand for 1,000 of a paper's: lengths here are powers of two
+# Relative difference of counted and analytical coefficients: the counts include what does not grow with n d p.
+TOLERANCE = 0.03
+THOUSAND = 1024  # our length for a paper's 1,000: lengths here are powers of two
 
 
 class Cell(NamedTuple):
-    """What a published cost is of, in our names; the length as the paper has it."""
+    """Mechanism and task of a published cost, in our names, and the length as the paper has it."""
 
     attn: str
     task: str
@@ -27,7 +28,7 @@ class Cell(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """A cost that a benchmark measured, how to print it, and why it is not the paper's, where that is known."""
+    """A cost that a benchmark measured, its text, and why it differs from the paper's, where that is known."""
 
     value: float
     text: str
@@ -35,12 +36,12 @@ class Cost(NamedTuple):
 
 
 class Counterpart(NamedTuple):
-    """What a published metric is compared with.
+    """The benchmark that a published metric is compared with.
 
     Attributes:
         target: of `scripts/benchmark.py`.
-        description: what ours is, and how it differs.
-        costs: ours, of one file's rows.
+        description: what it measures, and how that differs.
+        costs: makes our costs from the rows of one file.
     """
 
     target: str
@@ -108,7 +109,7 @@ def benchmarked(table: PaperTable, models: Models, folder: Path) -> list[Match]:
 
     Args:
         table: the published one.
-        models: what the papers' rows are here.
+        models: our mechanisms for the papers' rows.
         folder: of the files of `scripts/benchmark.py`.
 
     Returns:
@@ -133,7 +134,7 @@ def benchmarked(table: PaperTable, models: Models, folder: Path) -> list[Match]:
 
 
 def sections(matches: Iterable[Match]) -> list[Table]:
-    """Lay out what `benchmarked` returns: a table for each metric and file, ours and the paper's side by side."""
+    """Lay out the matches of `benchmarked`: a table for each metric and file, ours and the paper's side by side."""
     parts: dict[tuple[str, str], list[Match]] = {}
     for match in matches:
         parts.setdefault((match.metric, match.ours.keys if match.ours else ""), []).append(match)

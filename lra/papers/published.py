@@ -1,4 +1,4 @@
-"""Numbers printed in papers, as `results/published/` has them, and the tables that they were printed in."""
+"""Numbers printed in papers, from `results/published/`, and the tables in which they were printed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lra.files import ROOT
 from lra.records.record import RunRecord
 
 FOLDER = Path("published")
-# What papers print does not depend on where somebody keeps results: a folder without its own has the checkout's.
+# Published numbers do not depend on where results are kept: a results folder without them uses those of the checkout.
 OURS = ROOT / "results"
-NOT_A_NUMBER = {"fail": "FAIL", "not_reported": "not reported"}  # what is printed instead, by status
+NOT_A_NUMBER = {"fail": "FAIL", "not_reported": "not reported"}  # the text instead of a number, by status
 
 
 class Metric(NamedTuple):
-    """What a paper measured: how to say it, and how to have it of a record (None: a record has it not)."""
+    """A measure in papers: its title, and how to get it from a record (None: a record does not have it)."""
 
     title: str
     measure: Callable[[RunRecord], float | None] | None
@@ -29,7 +29,7 @@ class Metric(NamedTuple):
 
 
 def _micro_batch(run: RunRecord) -> float | None:
-    """Return the micro-batch where it was sought, not chosen."""
+    """Return the micro-batch if it was the largest that fits, not one that was set."""
     return run.micro_batch if run.config.get("trainer", {}).get("micro_batch") == "auto" else None
 
 
@@ -62,10 +62,10 @@ class PublishedNumber(NamedTuple):
 
     Attributes:
         source, year, table: where it is printed.
-        model, task, length, metric, unit: what it is of; a length is "" where there is but one.
+        model, task, length, metric, unit: of the number; the length is "" where the paper has only one.
         value: None where no number is printed.
         status: `reported`, or why there is no value.
-        note: what else the paper says of it.
+        note: what else the paper says about it.
         printed: the number as the paper has it; "" where it has none.
     """
 
@@ -84,21 +84,21 @@ class PublishedNumber(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What the paper prints."""
+        """The number, or what the paper prints instead."""
         return NOT_A_NUMBER.get(self.status, self.printed)
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table to set ours beside.
+    """A published table to compare with.
 
     Attributes:
         name: `table=` of `scripts/report.py`.
-        title: whose it is.
-        source: of `numbers.csv`; "" if none of its figures are at hand.
+        title: of our table beside it.
+        source: of `numbers.csv`; "" if it has none of the table's numbers.
         metrics: keys of METRICS.
-        experiment: the runs it is made of; "" if it is measured without training.
-        numbers: what it prints of these metrics.
+        experiment: our runs for it; "" if it is measured without training.
+        numbers: of these metrics.
     """
 
     name: str
@@ -114,7 +114,7 @@ class PaperTable:
 
 
 class Model(NamedTuple):
-    """What a paper's row is here."""
+    """Our mechanism and protocol for a row of a paper, and how they differ."""
 
     attn: str
     protocol: str
@@ -125,7 +125,7 @@ Models = Mapping[tuple[str, str, str], Model]  # by source, the paper's name, an
 
 
 def load_tables(results_dir: Path) -> dict[str, PaperTable]:
-    """Read what tables there are, with their numbers.
+    """Read the published tables with their numbers.
 
     Raises:
         InputError: a file is lacking.
@@ -162,7 +162,7 @@ def load_numbers(results_dir: Path) -> pd.DataFrame:
 
 
 def load_models(results_dir: Path) -> dict[tuple[str, str, str], Model]:
-    """Read which of our mechanisms a paper's row is, by source, model and task; task "" stands for those not named."""
+    """Read our mechanism for each row of a paper, by source, model and task; task "" stands for those not named."""
     return {
         (row["source"], row["model"], row["task"]): Model(row["attn"], row["protocol"], row["note"])
         for row in _read(results_dir, "models.csv")
@@ -170,7 +170,7 @@ def load_models(results_dir: Path) -> dict[tuple[str, str, str], Model]:
 
 
 def find_model(models: Models, source: str, name: str, task: str) -> Model | None:
-    """Find what a paper's row is here: for this task, else for all that are not named; None where we have it not."""
+    """Find our mechanism for a paper's row on a task, else on all tasks that are not named; None if we have none."""
     return models.get((source, name, task)) or models.get((source, name, ""))
 
 
@@ -180,4 +180,4 @@ def _read(results_dir: Path, name: str) -> list[dict[str, str]]:
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error}. Restore it with git.") from error

@@ -1,4 +1,4 @@
-"""Does a smaller scale rank mechanisms as a published table does? Spearman's correlation, task by task."""
+"""Compares the ranks of mechanisms at each scale with those in published tables, by Spearman's correlation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lra.papers.matching import AVERAGE, Match, match
+from lra.papers.matching import AVERAGE, Match, match_table
 from lra.papers.published import METRICS, Models, PaperTable
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
@@ -47,7 +47,7 @@ class RankedAccuracy:
     """Our accuracy of a mechanism, in percent, and the paper's."""
 
     ours: Accuracy
-    theirs: float
+    published: float
     n: int
     keys: str
 
@@ -106,7 +106,7 @@ def rank_report(
         if table.source and table.experiment and any(METRICS[name].is_accuracy for name in table.metrics):
             experiment = experiments[table.experiment]
             runs = [run for run in records if run.protocol == experiment.protocol]
-            rows += _compare(table, match(table, models, experiment, runs), runs)
+            rows += _compare(table, match_table(table, models, experiment, runs), runs)
     frame = pd.DataFrame([_frame_row(row) for row in rows], columns=COLUMNS)
     if not rows:
         return Report([], frame, notes=[f"No task has {LEAST} mechanisms of a published table yet."])
@@ -118,16 +118,16 @@ def rank_report(
     return Report(laid_out, frame, "Ranks here, and ranks in the papers", notes=[LEGEND])
 
 
-def spearman(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+def spearman(ours: Sequence[float], published: Sequence[float]) -> tuple[float, float, float]:
     """Return the correlation of two rankings and its 95 % interval; ties share their mean rank.
 
     NaN where one of them ranks nothing, all its values being equal, and for the interval of a perfect correlation.
     The interval is Fisher's z with variance (1 + r^2 / 2) / (n - 3), Bonett and Wright 2000 (Psychometrika 65).
     """
     n = len(ours)
-    if len(set(ours)) < 2 or len(set(theirs)) < 2:
+    if len(set(ours)) < 2 or len(set(published)) < 2:
         return math.nan, math.nan, math.nan
-    r = float(pd.Series(ours, dtype=float).rank().corr(pd.Series(theirs, dtype=float).rank()))
+    r = float(pd.Series(ours, dtype=float).rank().corr(pd.Series(published, dtype=float).rank()))
     r = min(max(r, -1.0), 1.0)
     if abs(r) == 1.0:  # Fisher's z is infinite
         return r, math.nan, math.nan
@@ -136,18 +136,18 @@ def spearman(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, flo
 
 
 def _ranked(matches: Sequence[Match]) -> dict[Contest, dict[str, RankedAccuracy]]:
-    """Gather what can be ranked, by contest and the paper's name."""
+    """Gather the accuracies that can be ranked, by contest and by the paper's name of the mechanism."""
     contests: dict[Contest, dict[str, RankedAccuracy]] = {}
-    for one in matches:
-        ours, theirs = one.ours, one.published
-        if not METRICS[one.metric].is_accuracy or one.task == AVERAGE or ours is None or theirs is None:
+    for match in matches:
+        ours, published = match.ours, match.published
+        if not METRICS[match.metric].is_accuracy or match.task == AVERAGE or ours is None or published is None:
             continue
         if not ours.n or ours.accuracy is None:
             continue
-        ranked = contests.setdefault(Contest(one.scale, one.task, ours.data or "", ours.device or ""), {})
-        # Of several settings of a mechanism that with the most runs counts; of these the first.
-        if one.model not in ranked or ours.n > ranked[one.model].n:
-            ranked[one.model] = RankedAccuracy(ours.accuracy, theirs, ours.n, ours.keys)
+        by_model = contests.setdefault(Contest(match.scale, match.task, ours.data or "", ours.device or ""), {})
+        # Of several settings of a mechanism the one with the most runs counts; of several such, the first.
+        if match.model not in by_model or ours.n > by_model[match.model].n:
+            by_model[match.model] = RankedAccuracy(ours.accuracy, published, ours.n, ours.keys)
     return contests
 
 
@@ -157,20 +157,20 @@ def _compare(table: PaperTable, matches: Sequence[Match], records: Sequence[RunR
         pairs = list(by_model.values())
         if len(pairs) < LEAST:
             continue
-        where = (contest.task, contest.scale, contest.data)
-        beneath = floors(run for run in records if (run.task, run.scale, data_name(run)) == where)
-        highest = max((100 * floor.accuracy.mean for floor in beneath), default=math.nan)
-        ours = [pair.ours for pair in pairs]
-        means = [accuracy.mean for accuracy in ours]
+        names = (contest.task, contest.scale, contest.data)
+        contest_floors = floors(run for run in records if (run.task, run.scale, data_name(run)) == names)
+        highest = max((100 * floor.accuracy.mean for floor in contest_floors), default=math.nan)
+        accuracies = [pair.ours for pair in pairs]
+        means = [accuracy.mean for accuracy in accuracies]
         rows.append(
             RankComparison(
                 table.name,
                 contest,
                 len(pairs),
-                *spearman(means, [pair.theirs for pair in pairs]),
-                above_floor=sum(accuracy.low > highest for accuracy in ours),
+                *spearman(means, [pair.published for pair in pairs]),
+                above_floor=sum(accuracy.low > highest for accuracy in accuracies),
                 spread=max(means) - min(means),
-                half_width=statistics.median((accuracy.high - accuracy.low) / 2 for accuracy in ours),
+                half_width=statistics.median((accuracy.high - accuracy.low) / 2 for accuracy in accuracies),
                 keys=" ".join(pair.keys for pair in pairs),
             )
         )

@@ -1,4 +1,4 @@
-"""The papers' tables beside ours, laid out: what was measured at the published size, and apart from it at smaller ones.
+"""The papers' tables beside ours: what was measured at the published size, and apart from it at smaller ones.
 
 A number of a smaller scale never stands in a column with published ones: there the published value is a reference, in a
 column that says so.
@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from lra.papers.matching import AVERAGE, PUBLISHED_SCALE, Match, Ours, match
+from lra.papers.matching import AVERAGE, PUBLISHED_SCALE, Match, Ours, match_table
 from lra.papers.matching_costs import COUNTERPARTS, benchmarked, sections
 from lra.papers.published import METRICS, Metric, Models, PaperTable
 from lra.records.record import RunRecord
@@ -46,14 +46,14 @@ def paper_report(
     records: Sequence[RunRecord],
     benchmarks: Path,
 ) -> Report:
-    """Set what was measured beside what was published.
+    """Lay out our measurements beside the published ones.
 
     Args:
-        table: the published one; its numbers may be none.
-        models: what the papers' rows are here.
-        experiment: the runs behind it; None if it is measured without training.
+        table: the published one; it may have no numbers.
+        models: our mechanisms for the papers' rows.
+        experiment: our runs for it; None if it is measured without training.
         records: all there are; those of the experiment's protocol are taken.
-        benchmarks: folder of the figures of `scripts/benchmark.py`.
+        benchmarks: folder of the files of `scripts/benchmark.py`.
     """
     costs = benchmarked(table, models, benchmarks)
     matches: list[Match] = []
@@ -62,9 +62,9 @@ def paper_report(
         intro = [_without_training(table, costs)]
     else:
         runs = [run for run in records if run.protocol == experiment.protocol]
-        matches = match(table, models, experiment, runs)
+        matches = match_table(table, models, experiment, runs)
         intro = [f"Ours: `{experiment.command}`, protocol={experiment.protocol}."]
-        if not any(one.scale == PUBLISHED_SCALE and one.ours and one.ours.n for one in matches):
+        if not any(match.scale == PUBLISHED_SCALE and match.ours and match.ours.n for match in matches):
             intro.append("Nothing is measured at the published size (scale=full) yet.")
     tables = [*_as_published(table), *sections(costs), *_sections(matches, runs, bool(table.source))]
     return Report(tables, _frame([*matches, *costs]), table.title, intro, _notes(table, matches, costs))
@@ -72,17 +72,17 @@ def paper_report(
 
 def _frame(matches: Sequence[Match]) -> pd.DataFrame:
     """Put matches in a data frame, a row each; a published number is of the published size, whatever ours is."""
-    return pd.DataFrame([_frame_row(one) for one in matches], columns=COLUMNS)
+    return pd.DataFrame([_frame_row(match) for match in matches], columns=COLUMNS)
 
 
-def _frame_row(one: Match) -> dict[str, Any]:
-    ours = one.ours or Ours(None, "", n=0)
+def _frame_row(match: Match) -> dict[str, Any]:
+    ours = match.ours or Ours(None, "", n=0)
     return {
-        "table": one.table, "scale": one.scale, "metric": one.metric, "unit": one.unit, "task": one.task,
-        "length": one.length, "model": one.model, "attn": one.attn, "value": ours.value, "low": ours.low,
-        "high": ours.high, "n": ours.n, "learned": ours.learned, "published_at_full_size": one.published,
-        "published_status": one.number.status if one.number else "", "difference": one.difference,
-        "remarks": ours.remarks, "note": one.note, "tested": ours.tested, "device": ours.device, "data": ours.data,
+        "table": match.table, "scale": match.scale, "metric": match.metric, "unit": match.unit, "task": match.task,
+        "length": match.length, "model": match.model, "attn": match.attn, "value": ours.value, "low": ours.low,
+        "high": ours.high, "n": ours.n, "learned": ours.learned, "published_at_full_size": match.published,
+        "published_status": match.number.status if match.number else "", "difference": match.difference,
+        "remarks": ours.remarks, "note": match.note, "tested": ours.tested, "device": ours.device, "data": ours.data,
         "keys": ours.keys,
     }  # fmt: skip
 
@@ -107,11 +107,11 @@ def _as_published(table: PaperTable) -> list[Table]:
 def _sections(matches: Sequence[Match], records: Sequence[RunRecord], has_paper: bool) -> list[Table]:
     """Lay matches out: a table for each scale, metric and task of which anything was measured."""
     parts: dict[tuple[str, str, str], list[Match]] = {}
-    for one in matches:
-        parts.setdefault((one.scale, one.metric, one.task), []).append(one)
+    for match in matches:
+        parts.setdefault((match.scale, match.metric, match.task), []).append(match)
     tables = []
     for (scale, metric, task), part in sorted(parts.items(), key=lambda item: scale_order(item[0][0])):
-        if any(one.text for one in part):
+        if any(match.text for match in part):
             runs = [run for run in records if (run.task, run.scale) == (task, scale)]
             tables.append(_section(scale, METRICS[metric], task, part, runs, has_paper))
     return tables
@@ -126,32 +126,34 @@ def _section(
     head = ["model", "attn", "ours", paper, "difference", "remarks"]
     rows = [
         [
-            one.model or NOT_PUBLISHED, one.attn, one.text or NOT_MEASURED, one.printed, one.difference or "",
-            one.remarks,
+            match.model or NOT_PUBLISHED, match.attn, match.text or NOT_MEASURED, match.printed, match.difference or "",
+            match.remarks,
         ]
-        for one in matches
+        for match in matches
     ]  # fmt: skip
     notes = []
     if metric.is_accuracy and task != AVERAGE:
         rows += _beneath(records)
-        notes.append(caption(one.ours.tested for one in matches if one.ours and one.ours.text and one.ours.tested))
+        notes.append(
+            caption(match.ours.tested for match in matches if match.ours and match.ours.text and match.ours.tested)
+        )
     if has_paper and not is_published_size:
         notes.append("Of another size than the paper's: ours and the reference are not comparable.")
     unneeded = {"attn"} if not has_paper else set()
-    kept = [i for i, name in enumerate(head) if name not in unneeded and any(row[i] for row in rows)]
+    columns = [i for i, name in enumerate(head) if name not in unneeded and any(row[i] for row in rows)]
     title = f"{TASK_TITLES.get(task, task)}, scale={scale}: {metric.title}"
-    return Table(title, [head[i] for i in kept], [[row[i] for i in kept] for row in rows], notes)
+    return Table(title, [head[i] for i in columns], [[row[i] for i in columns] for row in rows], notes)
 
 
 def _beneath(records: Sequence[RunRecord]) -> list[list[str]]:
     """Lay out baselines and floors."""
     baselines = leaderboard([run for run in records if run.is_baseline])
-    beneath = floors(records)
-    several = len({floor.data for floor in beneath}) > 1
-    names = [f"floor: {floor.name}" + (f" ({floor.data})" if several else "") for floor in beneath]
+    record_floors = floors(records)
+    has_several_data = len({floor.data for floor in record_floors}) > 1
+    names = [f"floor: {floor.name}" + (f" ({floor.data})" if has_several_data else "") for floor in record_floors]
     return [
         *([standing.label, "", standing.cell, "", "", ""] for standing in baselines),
-        *([name, "", str(floor.accuracy), "", "", ""] for name, floor in zip(names, beneath, strict=True)),
+        *([name, "", str(floor.accuracy), "", "", ""] for name, floor in zip(names, record_floors, strict=True)),
     ]
 
 
@@ -162,17 +164,17 @@ def _without_training(table: PaperTable, costs: Sequence[Match]) -> str:
 
 
 def _notes(table: PaperTable, matches: Sequence[Match], costs: Sequence[Match]) -> list[str]:
-    """Gather what the paper says of its numbers, how our mechanisms differ, and how to read what is shown."""
+    """Gather the paper's notes on its numbers, how our mechanisms differ, and how to read the tables."""
     notes = _paper_notes(table)
-    differing = dict.fromkeys((one.model, one.attn, one.note) for one in (*matches, *costs) if one.note)
+    differing = dict.fromkeys((match.model, match.attn, match.note) for match in (*matches, *costs) if match.note)
     notes += [f"{model}: {note} (attn={attn})." for model, attn, note in differing]
-    has_accuracy = {METRICS[one.metric].is_accuracy for one in matches if one.text}
+    has_accuracy = {METRICS[match.metric].is_accuracy for match in matches if match.text}
     notes += [f"{CELL_LEGEND} {LEGEND}"] * (True in has_accuracy) + [COST_LEGEND] * (False in has_accuracy)
     return notes
 
 
 def _paper_notes(table: PaperTable) -> list[str]:
-    """Gather what the published numbers' notes say: of many numbers once, of a single one with its name."""
+    """Gather the notes of the published numbers: once those of many numbers, and with its name those of one or two."""
     counts: Counter[str] = Counter()
     names = {}
     for number in table.numbers:

@@ -1,4 +1,4 @@
-"""Learning curves and predictions of collected runs: parquet files beside their records."""
+"""Learning curves and predictions of collected runs, in parquet files beside their records."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CURVES, PREDICTIONS = "curves.parquet", "predictions.parquet"
 
 @dataclass
 class Packed:
-    """What is packed.
+    """Curves and predictions of many runs.
 
     Attributes:
         curves: points by key.
-        predictions: predicted classes by a run's key and `best` or `last`; by a test split's checksum, the true ones as
-            `labels` and those of each floor as `floor_` and its name.
+        predictions: predicted classes by a run's key and `best` or `last`; and by a test split's checksum the true
+            classes, as `labels`, and those that a floor predicts, as `floor_` and its name.
     """
 
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Packed:
         return packed
 
     def merge(self, other: Packed) -> None:
-        """Add what is not there yet."""
+        """Add from another what is not there yet."""
         self.curves = {**other.curves, **self.curves}
         self.predictions = {**other.predictions, **self.predictions}
 
@@ -83,18 +83,18 @@ class Packed:
         records = list(records)
         curves = [{"key": run.key, **point} for run in records for point in self.curves.get(run.key, [])]
         splits = {run.data["sha256"]["test"] for run in records}
-        wanted = [(run.key, name) for run in records for name in WEIGHTS]
-        wanted += sorted((owner, name) for owner, name in self.predictions if owner in splits)
+        names = [(run.key, name) for run in records for name in WEIGHTS]
+        names += sorted((owner, name) for owner, name in self.predictions if owner in splits)
         predictions = [
             {"key": key, "name": name, "classes": self.predictions[key, name].tobytes()}
-            for key, name in wanted
+            for key, name in names
             if (key, name) in self.predictions
         ]
         for name, rows in ((CURVES, curves), (PREDICTIONS, predictions)):
             if rows:
                 frame = pd.DataFrame(rows)
-                first = [column for column in ("key", "step", "name") if column in frame]
-                frame = frame[[*first, *sorted(map(str, set(frame) - set(first)))]]
+                leading = [column for column in ("key", "step", "name") if column in frame]
+                frame = frame[[*leading, *sorted(map(str, set(frame) - set(leading)))]]
                 buffer = io.BytesIO()
                 frame.to_parquet(buffer, index=False, compression="zstd", compression_level=15)
                 write_atomically(folder / name, buffer.getvalue())
@@ -106,4 +106,4 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path) if path.exists() else pd.DataFrame()
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error}. Restore it with git, or remove it.") from error

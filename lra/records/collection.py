@@ -1,4 +1,4 @@
-"""Records on disk: those of `runs/`, those committed in `measured/`, and how they get there from runs and from others.
+"""Records on disk: reading those of `runs/` and of `measured/`, collecting runs into `measured/`, importing others'.
 
 `measured/records.jsonl` has one record a line, so that a commit shows which runs came and which changed. Curves and
 predictions are many numbers that nobody reads as text: they are in parquet beside it, compressed, the same bytes for
@@ -34,8 +34,8 @@ class Reading:
 
     Attributes:
         records: by key.
-        folders: of the runs among them that have one, by key.
-        refused: a sentence for each record that is left out, which names it.
+        folders: of those runs that have one, by key.
+        refused: a sentence for each record that is left out, with its name.
     """
 
     records: dict[str, RunRecord] = field(default_factory=dict)
@@ -44,14 +44,14 @@ class Reading:
 
     def add(self, record: RunRecord, source: str, folder: RunFolder | None = None) -> None:
         """Take a record in, unless another one has its key."""
-        known = self.records.setdefault(record.key, record)
-        if known == record:
+        present = self.records.setdefault(record.key, record)
+        if present == record:
             if folder is not None:
                 self.folders.setdefault(record.key, folder)
         else:
             self.refused.append(
-                f"{source} has the key {record.key} of another record, of {known.date}, which is kept. To have the new "
-                "one instead, remove the old one first."
+                f"{source} has the key {record.key} of another record, of {present.date}, which is kept. To have the "
+                "new one instead, remove the old one first."
             )
 
     def report(self) -> None:
@@ -65,7 +65,7 @@ class Reading:
 def load_records(results_dir: Path) -> list[RunRecord]:
     """Read the records of `runs/` and those collected in `measured/`, each key once.
 
-    Of two with one key the finished one counts, and of two finished ones that of the run's own folder. A record that
+    Of two with one key the finished one counts, and of two finished ones the one in the run's own folder. A record that
     cannot be read is named in a warning and left out.
 
     Raises:
@@ -107,7 +107,7 @@ def load_retests(results_dir: Path, *, collected_alone: bool = False) -> list[Re
 
 
 def unfinished(results_dir: Path) -> list[dict[str, object]]:
-    """Return the configurations, in full, of runs that began and left no record: they run still, or were killed."""
+    """Return the full configurations of runs that began and left no record: they still run, or were killed."""
     configs = []
     for folder in RunFolder.all(results_dir):
         if not folder.record.exists():
@@ -134,8 +134,8 @@ def collect(results_dir: Path) -> tuple[Path, int, int]:
 def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
     """Merge somebody else's records into `measured/`: every `record.json` and `records.jsonl` at or under `source`.
 
-    A record is refused if its schema is another, if its key is not the hash of its configuration, or if a known record
-    has its key and other content.
+    A record is refused if its schema is another, if its key is not the hash of its configuration, or if a record that
+    is there already has its key and other content.
 
     Returns:
         As `collect`.
@@ -146,20 +146,22 @@ def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
     _check(results_dir)
     if not source.is_dir():
         raise InputError(f"There is no folder {source.resolve()} to import from. Name one with from=FOLDER.")
-    theirs, packed = Reading(), Packed()
+    imported, packed = Reading(), Packed()
     for path in sorted([*source.rglob(RECORD_NAME), *source.rglob(MEASURED.name)]):
         reading = _read_lines(path) if path.name == MEASURED.name else _read_files([path])
-        theirs.refused += reading.refused
+        imported.refused += reading.refused
         if path.name == MEASURED.name:
             packed.merge(Packed.load(path.parent))
         for key, record in reading.records.items():
             if complaint := record.contradiction:
-                theirs.refused.append(f"{path}, key {key}: {complaint}")
+                imported.refused.append(f"{path}, key {key}: {complaint}")
             else:
-                theirs.add(record, f"{path}", reading.folders.get(key))
-    if not theirs.records and not theirs.refused:
-        raise InputError(f"{source.resolve()} holds neither a {RECORD_NAME} nor a {MEASURED.name}.")
-    return _merge(results_dir, theirs, packed, sorted(source.rglob(RETESTS_NAME)))
+                imported.add(record, f"{path}", reading.folders.get(key))
+    if not imported.records and not imported.refused:
+        raise InputError(
+            f"{source.resolve()} holds neither a {RECORD_NAME} nor a {MEASURED.name}. Name another folder."
+        )
+    return _merge(results_dir, imported, packed, sorted(source.rglob(RETESTS_NAME)))
 
 
 def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Sequence[Path]) -> tuple[Path, int, int]:
@@ -171,12 +173,13 @@ def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Sequence[Pa
     all_retests, refused = read_retests([results_dir / RETESTS, *retests])
     all_records.refused += new.refused + refused
     all_records.report()
-    together = Packed.load(path.parent)
-    together.merge(packed)
+    all_packed = Packed.load(path.parent)
+    all_packed.merge(packed)
     for key, folder in all_records.folders.items():
-        together.add_run(all_records.records[key], folder)
-    kept = [one for one in all_retests.values() if one.key in known_retests or one.run in all_records.records]
-    write_measured(results_dir, all_records.records.values(), together, kept)
+        all_packed.add_run(all_records.records[key], folder)
+    # A new retest is collected only if its run's record is.
+    belonging = [test for test in all_retests.values() if test.key in known_retests or test.run in all_records.records]
+    write_measured(results_dir, all_records.records.values(), all_packed, belonging)
     return path, len(all_records.records), len(all_records.refused)
 
 
@@ -252,7 +255,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         text = path.read_text() if path.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {error}. Make it readable, or restore it with git.") from error
     return enumerate(StringIO(text), start=1)
 
 
@@ -260,13 +263,13 @@ FILTERS = ("task", "attn", "protocol", "scale", "device")
 
 
 def select(records: Sequence[RunRecord], options: Mapping[str, str]) -> list[RunRecord]:
-    """Return the records that have the names which the options give; "" is any name.
+    """Return the records with the names that the options give; "" is any name.
 
     Raises:
         InputError: no configuration and no record has such a name.
     """
     for name in FILTERS:
-        known = {path.stem for path in (CONFIGS / name).glob("*.yaml")} | {getattr(run, name) for run in records}
-        if options[name] and options[name] not in known:
-            raise InputError(f"There is no {name}={options[name]}. Choose from {', '.join(sorted(known))}.")
+        choices = {path.stem for path in (CONFIGS / name).glob("*.yaml")} | {getattr(run, name) for run in records}
+        if options[name] and options[name] not in choices:
+            raise InputError(f"There is no {name}={options[name]}. Choose from {', '.join(sorted(choices))}.")
     return [run for run in records if all(options[name] in ("", getattr(run, name)) for name in FILTERS)]

@@ -104,7 +104,7 @@ class RunFolder:
         return self.path / ".holder"
 
     def lock(self) -> FileLock:
-        """Return the lock of the folder, not acquired yet."""
+        """Return the lock of the folder; it is not acquired yet."""
         return FileLock(self.path / ".lock")
 
     @contextmanager
@@ -124,7 +124,7 @@ class RunFolder:
                 lock.acquire(timeout=0)
             except Timeout:
                 raise InputError(
-                    f"Another process is training this very run in {self}: {self.holder() or 'it has just begun'}. "
+                    f"Another process is training this run in {self}: {self.holder() or 'it has just begun'}. "
                     "Wait for it, or give this one another seed or another results_dir=."
                 ) from None
         try:
@@ -139,14 +139,14 @@ class RunFolder:
             lock.release()
 
     def holder(self) -> Holder | None:
-        """Return the process that holds the folder or held it last; None where none has said so."""
+        """Return the process that holds the folder or held it last; None where the folder names none."""
         try:
             return Holder(**json.loads(self._holder.read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
     def finished(self) -> RunRecord | None:
-        """Return the record if it is a result, which repeating the run would only repeat.
+        """Return the record if it is a result, so that there is no need to run again.
 
         Raises:
             InputError: there is a record that cannot be read.
@@ -160,25 +160,25 @@ class RunFolder:
         return record if record.is_final else None
 
     def _check_config(self, config: Mapping[str, Any]) -> None:
-        """Compare the configuration that the folder was begun with by its key: classes may have moved since.
+        """Compare the key of the configuration that the folder was begun with; classes may have moved since.
 
         Raises:
             InputError: it has another key, or cannot be read.
         """
         try:
-            known = json.loads(self.config.read_text())
+            earlier = json.loads(self.config.read_text())
         except ValueError:
-            known = {}
-        if run_key(known) != run_key(config):
+            earlier = {}
+        if run_key(earlier) != run_key(config):
             raise InputError(
                 f"{self.config} holds another configuration than this run's, although the folder bears its key. The "
                 "folder was altered or copied there: move it away, or choose another results_dir=."
             )
         for node in ("task", "attn"):
-            before, present = (each[node].get("_target_") for each in (known, config))
+            before, present = earlier[node].get("_target_"), config[node].get("_target_")
             if before != present:
                 log.warning(
-                    "%s was begun with %s, which is now %s. If that is another class and not the same one moved, give "
+                    "%s was begun with %s, which is now %s. If that is another class, and not the same one moved, give "
                     "it a name or a version of its own: the key has nothing else to tell them apart.",
                     self.config,
                     before,

@@ -1,8 +1,8 @@
 """What identifies a run: everything in its configuration that determines its numbers, hashed to a key.
 
 A key must outlive the code. Where a class lives is therefore not hashed: the name and the version of task, backbone and
-protocol stand for it. Nor is an option that came later while it has its neutral value, the one that leaves a run as it
-was before the option existed. A record's `config` holds all of this in full; only the hash leaves it out.
+protocol stand for it. An option that was added later is not hashed while it has its neutral value, with which a run is
+as it was before the option existed. A record's `config` holds all of this in full; only the hash leaves it out.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from lra.tasks import Task
 
 # Keys of a node that change no number: where files are, and how often they are written.
 IMMATERIAL = {"task": ("data_dir",), "trainer": ("checkpoint_seconds", "profile")}
-# What `identify` adds to the settings of a task and of a mechanism.
+# The keys that `identify` adds to the settings of a task and of a mechanism.
 ADDED = ("name", "version")
 # Where a class lives, and how Hydra makes it.
 TARGET_KEYS = ("_target_", "_partial_")
-# Options that came after the first committed records, by path, with the value that changes nothing. A mapping counts as
-# a whole; an option inside it that came later still has a line of its own.
+# Options that were added after the first committed records, by path, with the value that changes nothing. A mapping
+# counts as a whole; an option that is added to it later needs a line of its own.
 NEUTRAL: dict[str, Any] = {
     "model.block": {"norm": "layer", "place": "pre", "mlp": True},
 }
@@ -31,16 +31,16 @@ NEUTRAL: dict[str, Any] = {
 def identify(resolved: Mapping[str, Any], task_name: str, task: Task, attn: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a run is, for its record and its key: its configuration without what changes no number.
 
-    Of the tables of a protocol and of a task only the chosen rows do, and those have been resolved into the rest.
+    The tables in a protocol are left out too: the rows that apply have been resolved into the other nodes.
 
     Args:
         resolved: the whole configuration.
         task_name: the name of its choice of task.
-        task: the task it makes.
+        task: the task that this choice makes.
         attn: the mechanism's `name`, `version` and own settings.
 
     Raises:
-        InputError: the seed is none.
+        InputError: the seed is no integer from 0.
     """
     check_integer("seed", resolved["seed"], 0)
     nodes = ("protocol", "scale", "seed", "model", "data", "optimizer", "trainer")
@@ -67,7 +67,7 @@ def run_group(config: Mapping[str, Any]) -> str:
 
 
 def hashed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a record's `config` that its key is the hash of; the given one stays as it is."""
+    """Return the part of a record's `config` that its key is the hash of; `config` itself is not changed."""
     values = _without_targets(config)
     for path in sorted(NEUTRAL, key=lambda path: path.count("."), reverse=True):  # the innermost first
         *parents, name = path.split(".")
@@ -91,5 +91,5 @@ def _without_targets(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> str:
-    """Write plain values as JSON: 1, 1.0 and true are equal in Python, and three values here."""
+    """Write plain values as JSON, in which 1, 1.0 and true, equal in Python, are three values."""
     return json.dumps(value, sort_keys=True)

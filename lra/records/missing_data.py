@@ -1,6 +1,6 @@
-"""Notes of data that could not be had, so that a sweep's gaps are told from its failures.
+"""Notes of data that could not be had, which tell the gaps of a sweep from its failures.
 
-Without data a run has no key, hence no folder and no record: what is known is the task, the protocol and the scale.
+Without data a run has no key, so it has no folder and no record: only task, protocol and scale are known.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from lra.records.identity import fingerprint, run_group, run_key
 
 SCHEMA = 1
 RECORD_NAME = "record.json"
-# Names in a run's predictions. Of a test split: its true classes, and those that a rule without a model predicts, FLOOR
-# and the rule's name; of a run: the classes that these weights predict.
+# Names of arrays in a run's predictions: LABELS has the true classes of the test split, FLOOR and a rule's name the
+# classes that this rule predicts without a model, WEIGHTS those that the model predicts with its best or last weights.
 LABELS, FLOOR, WEIGHTS = "labels", "floor_", ("best", "last")
 
 Status = Literal["ok", "diverged", "out_of_memory", "failed", "interrupted"]
@@ -84,7 +84,7 @@ class RunRecord:
     def begin(
         cls, config: Mapping[str, Any], *, device: torch.device, batch_size: int, dtype: str, command: str
     ) -> RunRecord:
-        """Make the record of a run that is about to be tried; it is `failed` until it is known to be anything else.
+        """Make the record of a run that is about to begin; its status is `failed` until another one is known.
 
         Args:
             config: all that determines the run, with the type of the device as `device`, the description of the data as
@@ -117,16 +117,16 @@ class RunRecord:
 
     @property
     def is_final(self) -> bool:
-        """Whether the run is a result, good or bad, that running it again would only repeat."""
+        """Whether the run is a result, good or bad; running it again would repeat it."""
         return self.status in FINAL_STATUSES
 
     @property
     def is_baseline(self) -> bool:
-        """Whether this is no attention mechanism but a small model to compare with, which stands beneath the tables."""
+        """Whether this is a small model to compare with, not an attention mechanism; tables list it last."""
         return self.attn.startswith(BASELINE)
 
     def check(self) -> None:
-        """Refuse what would stop every table.
+        """Refuse a record that no table could be made with.
 
         Raises:
             ValueError: the record says something impossible, or lacks what tables need.
@@ -155,8 +155,8 @@ class RunRecord:
         if self.key != run_key(config) or self.group != run_group(config):
             return f"its configuration was altered: it hashes to {run_key(config)}, not to its key"
         names = [config["task"]["name"], config["attn"]["name"], config["protocol"]["name"], config["scale"]]
-        told = [self.task, self.attn, self.protocol, self.scale, self.seed, self.data]
-        if told != [*names, config["seed"], config["prepared"]]:
+        fields = [self.task, self.attn, self.protocol, self.scale, self.seed, self.data]
+        if fields != [*names, config["seed"], config["prepared"]]:
             return "its task, attn, protocol, scale, seed or data are not those of its configuration"
         return ""
 
@@ -198,7 +198,7 @@ class RunRecord:
             raise ValueError(f"{path} is no readable record: {error}") from error
 
 
-# The name of a record that is no attention mechanism's begins with this; it stands beneath the table.
+# The name of a baseline's record begins with this.
 BASELINE = "baseline_"
 
 

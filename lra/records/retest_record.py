@@ -1,4 +1,4 @@
-"""What a second test of a run found, and the files of that: `retests.jsonl`, a line each."""
+"""The record of a second test of a run, and the files of these records: `retests.jsonl`, a line each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REWRITTEN = "Mend or remove it first: the file is about to be rewritten."
 
 @dataclass(frozen=True)
 class Retest:
-    """What a second test found; the fields of these names mean what they do in a run's record.
+    """The record of a second test; fields that a run's record has too mean the same.
 
     Attributes:
         run: key of the run whose best weights were tested.
@@ -51,7 +51,7 @@ class Retest:
         return key_of(self.run, self.data, self.device)
 
     def check(self) -> None:
-        """Raise ValueError for what would stop a table."""
+        """Raise ValueError for a record that no table could be made with."""
         shares = [self.accuracy, *self.floors.values(), *self.same_as_floors.values()]
         possible = all(0 <= share <= 1 for share in shares) and self.floors.keys() == self.same_as_floors.keys()
         data = self.data
@@ -62,15 +62,15 @@ class Retest:
 
 
 def key_of(run: str, data: dict[str, Any], device: str) -> str:
-    """Hash what decides what a second test finds."""
+    """Hash what the result of a second test depends on."""
     return fingerprint({"run": run, "data": data, "device": device})
 
 
 def read_retests(paths: Iterable[Path]) -> tuple[dict[str, Retest], list[str]]:
-    """Read files of them. A file that is not there has none.
+    """Read files of retests. A file that is not there has none.
 
     Returns:
-        Those found, by key, of two with one key the first; and a sentence for each line or file that is left out.
+        The retests by key, the first of two with one key; and a sentence for each line or file that is left out.
     """
     retests: dict[str, Retest] = {}
     refused = []
@@ -85,22 +85,22 @@ def read_retests(paths: Iterable[Path]) -> tuple[dict[str, Retest], list[str]]:
                 values = json.loads(line)
                 if values["schema"] != SCHEMA:
                     raise ValueError(f"its schema is {values['schema']}, and this program reads {SCHEMA}")
-                one = Retest(**values)
-                one.check()
+                retest = Retest(**values)
+                retest.check()
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 refused.append(f"{path}, line {number}, is no retest: {error!r}.")
                 continue
-            if retests.setdefault(one.key, one) != one:
-                refused.append(f"{path}, line {number}, is another test of {one.run} on the same examples.")
+            if retests.setdefault(retest.key, retest) != retest:
+                refused.append(f"{path}, line {number}, is another test of {retest.run} on the same examples.")
     return retests, refused
 
 
 def write_retests(path: Path, retests: Iterable[Retest]) -> None:
-    """Write a file of them, a line each, in an order of its own.
+    """Write a file of retests, a line each, sorted by changes, run and key.
 
     Raises:
         InputError: it cannot be written.
     """
-    ordered = sorted(retests, key=lambda one: (json.dumps(one.changes, sort_keys=True), one.run, one.key))
+    ordered = sorted(retests, key=lambda retest: (json.dumps(retest.changes, sort_keys=True), retest.run, retest.key))
     with writing(path):
-        write_atomically(path, "".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in ordered))
+        write_atomically(path, "".join(json.dumps(dataclasses.asdict(retest)) + "\n" for retest in ordered))

@@ -1,4 +1,4 @@
-"""A mirror of the run in Weights & Biases. The record on disk is complete without it, so it may never stop a run."""
+"""A mirror of runs in Weights & Biases, which never stops a run, and records read back from there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class WandbMirror:
     The first failure of wandb is reported in one line; after it the mirror does nothing, and training goes on.
 
     Args:
-        record: of the run; it is filled while this mirrors the curve.
+        record: of the run; it is filled while the curve is mirrored.
         folder: the run's folder, where wandb keeps its files.
         mode: "online", "offline" or "disabled".
         project, entity: where the run appears in wandb.
@@ -40,7 +40,7 @@ class WandbMirror:
         self._run: Any = None
 
         def begin() -> None:
-            import wandb  # a second of import time, for nothing where it is disabled
+            import wandb  # takes a second, which is saved where it is disabled
 
             self._run = wandb.init(
                 mode=mode,  # type: ignore[arg-type]
@@ -61,7 +61,7 @@ class WandbMirror:
     def log(self, values: Mapping[str, Any]) -> None:
         """Add one point of the learning curve; `step` must be among the values.
 
-        It is committed at once: wandb would otherwise do so at the end, and lay its values over those of the summary.
+        It is committed at once: at the end wandb would write its values over those of the summary.
         """
         if self._run is not None:
             self._guard(lambda: self._run.log(dict(values), step=values["step"], commit=True))
@@ -86,10 +86,10 @@ class WandbMirror:
 
 
 def to_record(config: Mapping[str, Any], summary: Mapping[str, Any]) -> RunRecord:
-    """Put a record together again.
+    """Make a record of the configuration and summary of a wandb run.
 
     Raises:
-        ValueError: something is lacking, or the record is of another schema.
+        ValueError: a field is lacking, or the record is of another schema.
     """
     names = {field.name for field in fields(RunRecord)}
     values = {name: value for name, value in summary.items() if name in names}

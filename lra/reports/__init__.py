@@ -1,1 +1,1 @@
-"""From records to tables."""
+"""Reports of records: the tables, their formats, and how things are named in them."""

@@ -10,7 +10,7 @@ HEAD = ["attn=", "what it is", "time in length L", "memory", "equals softmax att
 
 
 def names_by_card() -> dict[Any, list[str]]:
-    """Find the card of every name of `attn=`, with the names that share it; None for those without."""
+    """Return the names of `attn=` that share a card, by card; by None those without one."""
     names: dict[Any, list[str]] = {}
     for path in sorted(ATTN.glob("*.yaml")):
         names.setdefault(card_of(path.stem), []).append(path.stem)
@@ -29,5 +29,5 @@ def _facts(card: Any) -> list[str]:
 
 
 def markdown() -> str:
-    """Lay out a Markdown table without padding: cells of whole sentences would make it 700 columns wide."""
+    """Lay out a Markdown table without padding, which cells of whole sentences would make 700 columns wide."""
     return "".join(f"| {' | '.join(line)} |\n" for line in [HEAD, ["---"] * len(HEAD), *rows()])

@@ -1,9 +1,9 @@
 """Which of two trained models is better on the same test examples: McNemar's exact test, and ranks that it supports.
 
-Of the examples that only one of two models classifies rightly, as many should be one's as the other's if they are
-equally good (McNemar 1947; exact, so a two-sided binomial test). It speaks of trained models. Several seeds give many
-pairs, whose p-values depend on one another through the test set: twice their mean is a p-value whatever the dependence
-(Vovk and Wang 2020, Biometrika 107). Whether another seed would agree, the interval over seeds says.
+If two models are equally good, each should be right on half of the examples on which only one of them is (McNemar 1947;
+exact, so a two-sided binomial test). The test is about the trained models; whether another seed would agree, the
+interval over seeds says. Several seeds give several p-values, which depend on one another through the test set: twice
+their mean is a p-value whatever the dependence (Vovk and Wang 2020, Biometrika 107).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class PairedTest:
     """McNemar's test of two mechanisms on one test set.
 
     Attributes:
-        only_a: examples that a alone classifies rightly, summed over the seeds.
-        only_b: likewise.
+        only_a: examples that only a classifies rightly, summed over the seeds.
+        only_b: the same for b.
         seeds: those that both have.
-        p: of the hypothesis that they are equally good.
+        p: the p-value of the hypothesis that they are equally good.
     """
 
     only_a: int
@@ -61,8 +61,8 @@ class Duel:
     Attributes:
         accuracy_a, accuracy_b: means over the seeds that both have.
         same: the share of the test examples that both put into the same class.
-        test: whether the difference may be chance.
-        p_adjusted: its p-value, adjusted for the number of duels of the contest.
+        test: of the difference.
+        p_adjusted: the test's p-value, adjusted for the number of duels of the contest.
     """
 
     a: str
@@ -86,10 +86,10 @@ class Contest:
     """Mechanisms that can be compared: one task, data set and setting.
 
     Attributes:
-        title, note: what it is.
+        title, note: of its table: task and setting, and the data.
         labels: the true classes of the test examples.
         floors: the classes that rules without a model predict, by their names.
-        predicted: classes by mechanism and settings, and by seed.
+        predicted: predicted classes, by mechanism and settings and then by seed.
         floor: the name in `predicted` of the best of the floors.
     """
 
@@ -101,7 +101,7 @@ class Contest:
     floor: str | None = None
 
     def add_floor(self) -> None:
-        """Put the best of the floors among the mechanisms: it predicts the same with every seed of theirs."""
+        """Add the best of the floors to the mechanisms, with the same predictions for each of their seeds."""
         if self.floors:
             best = max(self.floors, key=lambda name: (self.floors[name] == self.labels).mean())
             seeds = {seed for runs in self.predicted.values() for seed in runs}
@@ -158,17 +158,17 @@ def compare_report(results_dir: Path, records: Sequence[RunRecord], a: str = "",
         results_dir: where the predictions are.
         records: among which to look.
         a: a name of a mechanism; "" for all of them.
-        b: likewise.
+        b: another one.
 
     Raises:
         InputError: only one is named, one has no records, or no two can be compared.
     """
     if bool(a) != bool(b) or (a and a == b):
         raise InputError("compare needs two different names, a=... and b=..., or none for a ranking of all.")
-    known = sorted({run.attn for run in records})
+    attns = sorted({run.attn for run in records})
     for name in (a, b):
-        if name and name not in known:
-            raise InputError(f"There is no record of attn={name!r} here. There are: {', '.join(known) or 'none'}.")
+        if name and name not in attns:
+            raise InputError(f"There is no record of attn={name!r} here. There are: {', '.join(attns) or 'none'}.")
     finished = [run for run in records if run.status == "ok" and (not a or run.attn in (a, b))]
     contests, lacking = _contests(finished, load_packed(results_dir, finished))
     tables, frame_rows = [], []
@@ -198,8 +198,8 @@ def _contests(records: Sequence[RunRecord], packed: Packed) -> tuple[list[Contes
         digest = run.data["sha256"]["test"]
         truth, classes = packed.predictions.get((digest, LABELS)), packed.predictions.get((run.key, tested(run)))
         if classes is None or truth is None or len(truth) != len(classes):
-            what = "predictions" if classes is None else "true classes of its test examples"
-            lacking.append(f"{run.attn}, seed {run.seed} ({run.key}): no {what}")
+            absent = "predictions" if classes is None else "true classes of its test examples"
+            lacking.append(f"{run.attn}, seed {run.seed} ({run.key}): no {absent}")
             continue
         setting, data = Setting.of(run), data_name(run)
         contest = contests.setdefault(
@@ -217,10 +217,10 @@ def _duels(contest: Contest) -> list[Duel]:
     """Compare every two mechanisms that share a seed."""
     duels = []
     for a, b in combinations(contest.predicted, 2):
-        first, second = contest.predicted[a], contest.predicted[b]
-        if first.keys() & second.keys():
+        classes_a, classes_b = contest.predicted[a], contest.predicted[b]
+        if classes_a.keys() & classes_b.keys():
             test = compare(contest.right(a), contest.right(b))
-            same = float(np.mean([(first[seed] == second[seed]).mean() for seed in test.seeds]))
+            same = float(np.mean([(classes_a[seed] == classes_b[seed]).mean() for seed in test.seeds]))
             accuracies = contest.accuracy(a, test.seeds), contest.accuracy(b, test.seeds)
             duels.append(Duel(a, b, *accuracies, same, test))
     adjusted = holm([duel.test.p for duel in duels])
@@ -251,19 +251,20 @@ def _frame_row(contest: Contest, duel: Duel) -> dict[str, Any]:
 
 
 def _ranking(contest: Contest, duels: Sequence[Duel]) -> Table:
-    """Give a mechanism the ranks that the test leaves open: from after all that beat it to before all that it beats."""
+    """Give each mechanism the ranks that the test allows: below all that beat it, above all that it beats."""
     accuracies = {name: contest.accuracy(name, runs) for name, runs in contest.predicted.items()}
     rows = []
     for name in sorted(accuracies, key=lambda name: -accuracies[name]):
         own = [duel for duel in duels if name in (duel.a, duel.b)]
         wins = sum(duel.better == name for duel in own)
         losses = sum(duel.better != "" for duel in own) - wins
-        first, last = 1 + losses, len(accuracies) - wins
-        ranks = str(first) if first == last else f"{first}{TO}{last}"
+        highest, lowest = 1 + losses, len(accuracies) - wins
+        ranks = str(highest) if highest == lowest else f"{highest}{TO}{lowest}"
         row = [ranks, name, f"{100 * accuracies[name]:.1f}", str(len(contest.predicted[name])), str(wins), str(losses)]
         if contest.floor:
-            same = [duel.same for duel in own if duel.b == contest.floor]  # it came last, so it is b of every duel
-            row.append(f"{100 * same[0]:.1f}" if len(same) == 1 else "")
+            # The floor was added last, so it is b of every duel.
+            shares = [duel.same for duel in own if duel.b == contest.floor]
+            row.append(f"{100 * shares[0]:.1f}" if len(shares) == 1 else "")
         rows.append(row)
     head = ["rank", "attn", "accuracy %", "seeds", "better than", "worse than"]
     return Table(contest.title, [*head, *(["same as floor %"] if contest.floor else [])], rows, [contest.note])

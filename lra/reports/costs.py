@@ -1,4 +1,4 @@
-"""What every run cost beside what it reached, and which of them no other beats."""
+"""What every run cost, and the Pareto front of accuracy and cost."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class RunCost:
-    """A run with what it is compared by.
+    """A run with its accuracy, its machine and its place on the Pareto front.
 
     Attributes:
         accuracy: a fraction; None if the run did not end ok.
-        machine: what its times are of.
+        machine: on which its times were measured.
         front: for which of t (time a step), m (peak memory), f (operations in training) no run of the same task, data,
             scale, protocol and machine is as accurate and cheaper, or as cheap and more accurate.
     """
@@ -74,13 +74,13 @@ def cost_report(records: Sequence[RunRecord]) -> Report:
 
 
 def machine_of(run: RunRecord) -> str:
-    """Name what a run's times are of; on a CPU the number of threads belongs to it."""
+    """Name the machine of a run's times; on a CPU with the number of threads."""
     name, threads = run.environment.get("device_name") or "", run.environment.get("num_threads")
     return f"{name}, {threads} thread{'s' * (threads != 1)}" if name and threads and run.device == "cpu" else name
 
 
 def _contest(run: RunRecord) -> tuple[str, ...]:
-    """Return what runs share whose costs compare: setting, task, data and machine."""
+    """Return what runs share whose costs can be compared: setting, task, data and machine."""
     return *Setting.of(run), run.task, data_name(run), machine_of(run)
 
 

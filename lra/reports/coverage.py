@@ -1,4 +1,4 @@
-"""Which runs of an experiment exist, which failed, which are still to come."""
+"""Which runs of an experiment exist, which failed, which are missing."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Cell:
-    """What there is of one mechanism on one task of an experiment, at one scale.
+    """The runs of one mechanism on one task of an experiment, at one scale.
 
     Attributes:
         runs: those with a record.
         num_ok: seeds of the experiment that ended ok.
-        others: how many runs of other seeds ended otherwise, or have no record, by what they did.
+        others: how many runs of other seeds did not end ok or have no record, by status.
         no_data: whether the task has no data and nothing ended ok.
     """
 
@@ -46,7 +46,7 @@ class Cell:
 
     @property
     def text(self) -> str:
-        """What the table says of it; "" where nothing ran."""
+        """The text of the table's cell; "" where nothing ran."""
         others = [f"{count} {status}" for status, count in self.others.items() if count]
         if self.num_ok or others:
             return ", ".join([f"{self.num_ok}/{len(self.experiment.seeds)}", *others])
@@ -54,7 +54,7 @@ class Cell:
 
     @property
     def frame_row(self) -> dict[str, Any]:
-        """What the frame says of it."""
+        """The row of the frame."""
         return {
             "experiment": self.experiment.name, "protocol": self.experiment.protocol, "scale": self.scale,
             "task": self.task, "attn": self.attn, "seeds": len(self.experiment.seeds), "ok": self.num_ok,
@@ -75,8 +75,8 @@ def coverage(
     """Count which runs of experiments exist: a table for each experiment and scale, a cell for each task and mechanism.
 
     Args:
-        experiments: what there should be.
-        records: what there is. Runs with settings of their own count too; the number of settings is in the frame.
+        experiments: the runs that there should be.
+        records: those that there are. Runs with settings of their own count too; the frame has the number of settings.
         unfinished: configurations of runs without a record.
         missing: why data could not be had, by task, protocol and scale.
         others: whether to list the runs that are in none of these experiments too.
@@ -89,10 +89,10 @@ def coverage(
                 [_cell(experiment, scale, task, attn, records, unfinished, missing) for task in experiment.tasks]
                 for attn in experiment.attns
             ]
-            here = [cell for line in grid for cell in line]
-            cells += here
-            summary.append(_summary(experiment, scale, here, missing))
-            if any(cell.text for cell in here):
+            table_cells = [cell for line in grid for cell in line]
+            cells += table_cells
+            summary.append(_summary(experiment, scale, table_cells, missing))
+            if any(cell.text for cell in table_cells):
                 tables.append(_table(experiment, scale, grid))
     if others and (rows := _of_none(experiments, records)):
         tables.append(Table("Runs of no experiment", OTHERS_HEAD, rows))
@@ -111,7 +111,7 @@ def _scales(
     unfinished: Sequence[Mapping[str, Any]],
     missing: Mapping[tuple[str, str, str], str],
 ) -> list[str]:
-    """Name the scales at which anything of an experiment's protocol is known, and the published one."""
+    """Name the scales at which there is any run of an experiment's protocol, and the published one."""
     scales = {"full"}
     scales |= {run.scale for run in records if run.protocol == experiment.protocol}
     scales |= {str(config["scale"]) for config in unfinished if config["protocol"]["name"] == experiment.protocol}
@@ -155,7 +155,7 @@ def _summary(
 
 
 def _table(experiment: Experiment, scale: str, grid: Sequence[Sequence[Cell]]) -> Table:
-    """Lay out the mechanisms of which there is anything, and name the others beneath."""
+    """Lay out the mechanisms that have runs, and name the others beneath."""
     rows = {line[0].attn: [cell.text for cell in line] for line in grid}
     absent = [attn for attn, texts in rows.items() if not any(texts)]
     return Table(
@@ -168,8 +168,13 @@ def _table(experiment: Experiment, scale: str, grid: Sequence[Sequence[Cell]]) -
 
 def _of_none(experiments: Sequence[Experiment], records: Sequence[RunRecord]) -> list[list[str]]:
     """Count the runs that are in none of the experiments, by scale, protocol, mechanism and task."""
-    known = {(one.protocol, attn, task) for one in experiments for attn in one.attns for task in one.tasks}
-    outside = [run for run in records if (run.protocol, run.attn, run.task) not in known]
+    planned = {
+        (experiment.protocol, attn, task)
+        for experiment in experiments
+        for attn in experiment.attns
+        for task in experiment.tasks
+    }
+    outside = [run for run in records if (run.protocol, run.attn, run.task) not in planned]
     counts = Counter((run.scale, run.protocol, run.attn, run.task, run.status == "ok") for run in outside)
     names = sorted({name[:4] for name in counts}, key=lambda name: (scale_order(name[0]), name))
     return [[*name, *(str(counts[(*name, ok)]) for ok in (True, False))] for name in names]

@@ -1,4 +1,4 @@
-"""Sets of training runs as `configs/experiment/` has them, read in Hydra's own grammar."""
+"""Experiments: the sets of training runs in `configs/experiment/`, read in Hydra's own grammar."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Experiment(NamedTuple):
 
     @property
     def command(self) -> str:
-        """What runs it."""
+        """The command that runs it."""
         return f"python run.py experiment={self.name}"
 
 
@@ -45,10 +45,11 @@ def load_experiments(folder: Path) -> dict[str, Experiment]:
             overrides = OverridesParser.create().parse_overrides([f"{key}={params[key]}" for key in params])
             swept = {override.key_or_group: _swept(override, folder.parent) for override in overrides}
         except HydraException as error:
-            raise InputError(f"The sweep of {path} cannot be read: {error}") from error
+            raise InputError(f"The sweep of {path} cannot be read: {error}. Mend the file.") from error
         if len(swept["protocol"]) != 1:
             raise InputError(
-                f"An experiment has one protocol, not {', '.join(swept['protocol'])}: make one of each in {folder}."
+                f"An experiment must have one protocol. Got {', '.join(swept['protocol'])}: make one of each in "
+                f"{folder}."
             )
         seeds = tuple(int(seed) for seed in swept["seed"])
         experiments[path.stem] = Experiment(path.stem, *swept["protocol"], swept["task"], swept["attn"], seeds)
@@ -64,7 +65,7 @@ def _swept(override: Override, configs: Path) -> tuple[str, ...]:
 
 
 def choose(experiments: Mapping[str, Experiment], name: str) -> Experiment:
-    """Return one by its name.
+    """Return an experiment by its name.
 
     Raises:
         InputError: there is none.

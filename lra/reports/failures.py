@@ -1,4 +1,4 @@
-"""Runs that are no result, or a bad one: what ended otherwise than ok, what never ended, what had no data."""
+"""Runs that did not end ok, never ended, or had no data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Failure:
 
     @classmethod
     def of_run(cls, run: RunRecord) -> Failure:
-        """Take the last line of what a run said."""
+        """Describe a run that did not end ok; the reason is the last line of its error."""
         return cls(
             run.scale, run.protocol, run.task, run.attn, run.seed, run.device, status_text(run.status), run.steps,
             (run.error or "").strip().rpartition("\n")[2], run.key, run.command,
@@ -60,7 +60,7 @@ class Failure:
 
     @property
     def short_reason(self) -> str:
-        """The reason, cut to what fits a table."""
+        """The reason, cut to the width of a table."""
         return self.reason if len(self.reason) <= LONGEST_REASON else self.reason[: LONGEST_REASON - 3] + "..."
 
 
@@ -84,7 +84,7 @@ def failure_report(
     unfinished: Sequence[Mapping[str, Any]] = (),
     missing: Mapping[tuple[str, str, str], str] | None = None,
 ) -> Report:
-    """List them, with the last line of what each said.
+    """List the runs that did not end ok, with the last line of each error.
 
     Args:
         records: all there are.
@@ -101,4 +101,4 @@ def failure_report(
     frame = pd.DataFrame([asdict(failure) for failure in failures], columns=[*COLUMNS, "command"])
     if not failures:
         return Report([], frame, notes=["No run ended otherwise than ok."])
-    return Report([Table.of(f"{len(failures)} without a good end", COLUMNS, failures)], frame, notes=[NOTE])
+    return Report([Table.of(f"{len(failures)} runs that did not end ok", COLUMNS, failures)], frame, notes=[NOTE])

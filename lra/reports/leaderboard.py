@@ -61,10 +61,10 @@ class Standing:
 
     Attributes:
         runs: all of them, in the order of the records.
-        settings: what tells them from others of the same name; "" where there are none.
+        settings: those in which they differ from others of the same name; "" without such.
         n: runs that ended ok.
         accuracy: of these; None if there are none.
-        learned: runs above 60 %; None but on Pathfinder and Path-X.
+        learned: runs above 60 %; None on tasks other than Pathfinder and Path-X.
         failures: the other statuses, as text.
         ms_per_step: median over the runs that ended ok; None where it was not measured.
     """
@@ -80,7 +80,7 @@ class Standing:
     @classmethod
     def of(cls, runs: Sequence[RunRecord], settings: str) -> Standing:
         """Summarise runs."""
-        first = runs[0]
+        any_run = runs[0]
         accuracies = [accuracy for run in runs if (accuracy := accuracy_of(run)) is not None]
         failures = Counter(status_text(run.status) for run in runs if run.status != "ok")
         times = [run.ms_per_step for run in runs if run.status == "ok" and run.ms_per_step is not None]
@@ -88,15 +88,15 @@ class Standing:
             runs=tuple(runs),
             settings=settings,
             n=len(accuracies),
-            accuracy=Accuracy.of(accuracies, first.data["sizes"]["test"]) if accuracies else None,
-            learned=sum(value > LEARNED for value in accuracies) if first.task in LEARNING_TASKS else None,
+            accuracy=Accuracy.of(accuracies, any_run.data["sizes"]["test"]) if accuracies else None,
+            learned=sum(value > LEARNED for value in accuracies) if any_run.task in LEARNING_TASKS else None,
             failures=", ".join(f"{count} {status}" for status, count in failures.items()),
             ms_per_step=statistics.median(times) if times else None,
         )
 
     @property
     def group(self) -> str:
-        """What the runs' keys share."""
+        """The key without the seed, which the runs share."""
         return self.runs[0].group
 
     @property
@@ -141,7 +141,7 @@ class Standing:
 
     @property
     def cell(self) -> str:
-        """What a table's cell says: mean, interval, n, runs that learned, failures."""
+        """The text of a table's cell: mean, interval, n, runs that learned, failures."""
         if self.accuracy is None:
             return self.failures
         learned = "" if self.learned is None else f", {self.learned} learned"
@@ -164,8 +164,8 @@ def leaderboard(records: Sequence[RunRecord]) -> list[Standing]:
     for run in records:
         groups.setdefault(run.group, []).append(run)
     namesakes: dict[tuple[str, ...], list[RunRecord]] = {}
-    for first, *_ in groups.values():
-        namesakes.setdefault(_name(first), []).append(first)
+    for run, *_ in groups.values():
+        namesakes.setdefault(_name(run), []).append(run)
     return [Standing.of(runs, _settings(runs[0], namesakes[_name(runs[0])])) for runs in groups.values()]
 
 
@@ -244,7 +244,7 @@ def _mean_accuracy(standings: Iterable[Standing]) -> float:
 
 
 def _name(run: RunRecord) -> tuple[str, ...]:
-    """Return what a table names a run by: two of one name are told apart by their settings."""
+    """Return the name of a run in a table; two of one name are told apart by their settings."""
     return run.attn, run.task, data_name(run), *Setting.of(run)
 
 
@@ -253,7 +253,7 @@ def _settings(run: RunRecord, namesakes: Sequence[RunRecord]) -> str:
     configs = [_flat(hashed(namesake.config)) for namesake in namesakes]
     own = _flat({name: value for name, value in hashed(run.config).items() if name not in ("seed", "prepared")})
     differing = [f"{name}={own[name]}" for name in own if any(config.get(name) != own[name] for config in configs)]
-    if len(configs) > 1 and not differing:  # in something that only the others have
+    if len(configs) > 1 and not differing:  # they differ in a setting that only the others have
         return run.group
     if len(differing) > SHOWN_SETTINGS:
         return f"{', '.join(differing[:SHOWN_SETTINGS])}, {len(differing) - SHOWN_SETTINGS} more: {run.group}"

@@ -1,4 +1,4 @@
-"""How things are called in tables, and in which order they stand."""
+"""The names of settings, data, statuses and rows in tables, and their order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TESTED = {"best": "the weights with the best validation accuracy", "last": "the 
 
 
 class Setting(NamedTuple):
-    """Under what a run was made: runs at other scales, protocols or kinds of device never share a table."""
+    """Scale, protocol and kind of device of a run; runs that differ in one of them never share a table."""
 
     scale: str
     protocol: str
@@ -26,12 +26,12 @@ class Setting(NamedTuple):
 
     @classmethod
     def of(cls, run: RunRecord) -> Setting:
-        """Return that of a run."""
+        """Return the setting of a run."""
         return cls(run.scale, run.protocol, run.device)
 
     @property
     def title(self) -> str:
-        """How a table's title says it."""
+        """The setting in the title of a table."""
         return f"scale={self.scale}, protocol={self.protocol}, on {self.device}"
 
     @property
@@ -46,7 +46,7 @@ def scale_order(scale: str) -> tuple[int, str]:
 
 
 def comparable(records: Iterable[RunRecord]) -> dict[Setting, list[RunRecord]]:
-    """Divide records into what one board may show: by setting."""
+    """Group records by setting: one table or figure may show one group."""
     boards: dict[Setting, list[RunRecord]] = {}
     for run in records:
         boards.setdefault(Setting.of(run), []).append(run)
@@ -54,12 +54,12 @@ def comparable(records: Iterable[RunRecord]) -> dict[Setting, list[RunRecord]]:
 
 
 def data_name(record: RunRecord | Retest) -> str:
-    """Tell data sets apart: source, variant and the checksum of the test split."""
+    """Name a data set by source, variant and the checksum of its test split."""
     return f"{record.data['source']}, {record.data['variant']}, {record.data['sha256']['test'][:8]}"
 
 
 def status_text(status: str) -> str:
-    """Print a run's status: `out_of_memory` as three words."""
+    """Write a run's status in words: `out_of_memory` as three."""
     return status.replace("_", " ")
 
 
@@ -69,7 +69,7 @@ def caption(weights: Iterable[str]) -> str:
 
 
 def elsewhere(runs: Iterable[RunRecord]) -> list[str]:
-    """Say of every mechanism that is not of this repository which code it was, in the order of the names."""
+    """Name the code of every mechanism that is not of this repository, in the order of their names."""
     packages = {
         (run.attn, package_text(run.environment["mechanism"])) for run in runs if "mechanism" in run.environment
     }
@@ -77,6 +77,6 @@ def elsewhere(runs: Iterable[RunRecord]) -> list[str]:
 
 
 def label(run: RunRecord, settings: str = "") -> str:
-    """Name the row of a run, with the settings that tell it from others of its name."""
+    """Name the row of a run, with the settings in which it differs from others of its name."""
     name = f"baseline: {run.attn.removeprefix(BASELINE)}" if run.is_baseline else run.attn
     return f"{name} [{settings}]" if settings else name

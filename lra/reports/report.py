@@ -1,4 +1,4 @@
-"""Tables as text: for a terminal, Markdown, LaTeX with booktabs, or CSV."""
+"""Reports, made of tables, and their formats: for a terminal, Markdown, LaTeX with booktabs, or CSV."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class Table:
     def of(
         cls, title: str, columns: Mapping[str, Callable[[T], str]], rows: Iterable[T], notes: Sequence[str] = ()
     ) -> Table:
-        """Lay rows out, given for each column its head and what it says of a row."""
+        """Lay rows out, given for each column its head and the function that makes its text from a row."""
         return cls(title, list(columns), [[text(row) for text in columns.values()] for row in rows], notes)
 
 
 @dataclass
 class Report:
-    """What a question to the records is answered with.
+    """The answer to a question about the records.
 
     Attributes:
         tables: to be read.
-        frame: the same in full, a number a row, for CSV.
+        frame: the same in full, for CSV.
         title: stands above everything, where there is more than one table.
         intro: sentences beneath the title.
         notes: beneath all tables: units and marks.
@@ -77,10 +77,10 @@ def write(report: Report, style: str) -> str:
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a Markdown table whose columns line up in a terminal too; columns of numbers to the right."""
-    lines, right = _padded(head, rows)
+    lines, are_numbers = _padded(head, rows)
     ruled = [
-        "-" * (len(cell) - 1) + ":" if to_right else "-" * len(cell)
-        for cell, to_right in zip(lines[0], right, strict=True)
+        "-" * (len(cell) - 1) + ":" if is_number else "-" * len(cell)
+        for cell, is_number in zip(lines[0], are_numbers, strict=True)
     ]
     return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ruled, *lines[1:]])
 
@@ -93,21 +93,21 @@ def terminal(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _padded(head: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[bool]]:
-    """Fill the cells of every column to one width, and say which columns stand to the right."""
+    """Fill the cells of every column to one width, numbers to the right, and say which columns hold numbers."""
     lines = [list(line) for line in (head, *rows)]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(head))]
-    right = [
+    are_numbers = [
         any(row[i] for row in rows) and all(row[i] in NO_NUMBER or NUMBER.fullmatch(row[i]) for row in rows)
         for i in range(len(head))
     ]
     padded = [
         [
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(line, widths, right, strict=True)
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(line, widths, are_numbers, strict=True)
         ]
         for line in lines
     ]
-    return padded, right
+    return padded, are_numbers
 
 
 def _markdown(report: Report) -> str:
@@ -131,8 +131,8 @@ def _latex(report: Report) -> str:
     parts = ["% needs \\usepackage{booktabs}"]
     parts += [f"% {text}" for text in [report.title, *report.intro] if text]
     for table in report.tables:
-        lines, right = _padded(table.head, table.rows)
-        columns = "".join("r" if to_right else "l" for to_right in right)
+        lines, are_numbers = _padded(table.head, table.rows)
+        columns = "".join("r" if is_number else "l" for is_number in are_numbers)
         head, *body = (" & ".join(_escaped(cell.strip()) for cell in line) + r" \\" for line in lines)
         caption = " ".join(_escaped(text) for text in [f"{table.title}.", *table.notes, *report.notes])
         parts.append(

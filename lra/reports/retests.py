@@ -1,4 +1,4 @@
-"""What runs reached on other examples of their task, beside what they reached on their own."""
+"""The accuracies of runs on other examples of their task, beside those on their own test split."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RetestedRun:
 
     Attributes:
         label: the run's mechanism and settings.
-        own_accuracy: what these weights reached on the run's own test split.
+        own_accuracy: of these weights on the run's own test split.
     """
 
     retest: Retest
@@ -45,7 +45,7 @@ class RetestedRun:
 
     @property
     def tested(self) -> str:
-        """What was changed, as on the command line."""
+        """The changed settings of the task, as on the command line."""
         return " ".join(
             f"task.{name}={value if isinstance(value, str) else json.dumps(value)}"
             for name, value in self.retest.changes.items()
@@ -58,7 +58,7 @@ class RetestedRun:
 
     @property
     def own_half_width(self) -> float:
-        """What the size of the run's own test split leaves open."""
+        """Half the 95 % interval that the size of the run's own test split implies."""
         return sampling_half_width(self.own_accuracy, self.run.data["sizes"]["test"])
 
     @property
@@ -68,21 +68,21 @@ class RetestedRun:
 
     @property
     def floor_accuracy(self) -> float:
-        """What it reaches on these examples."""
+        """The accuracy of the best floor on these examples."""
         return self.retest.floors[self.floor]
 
     @property
     def same_as_floor(self) -> float:
-        """The share of the examples that the run puts into the class that it does."""
+        """The share of the examples that run and best floor put into the same class."""
         return self.retest.same_as_floors[self.floor]
 
     def half_width(self, accuracy: float) -> float:
-        """Return what the number of examples leaves open of an accuracy."""
+        """Return half the 95 % interval of an accuracy that the number of examples implies."""
         return sampling_half_width(accuracy, self.num_examples)
 
 
 def retested_runs(retests: Sequence[Retest], records: Sequence[RunRecord]) -> list[RetestedRun]:
-    """Set retests beside their runs; those of runs that are not among the records are left out."""
+    """Join retests with their runs; those of runs that are not among the records are left out."""
     runs = {run.key: run for run in records}
     labels = {standing.group: standing.label for standing in leaderboard(records)}
     return [
@@ -93,7 +93,7 @@ def retested_runs(retests: Sequence[Retest], records: Sequence[RunRecord]) -> li
 
 
 def retest_frame(rows: Sequence[RetestedRun]) -> pd.DataFrame:
-    """Put them in a data frame, a row a retest.
+    """Put retests in a data frame, a row each.
 
     Returns:
         Names of the run and where it was tested, label (name and settings), tested (the changes, as on the command
@@ -105,7 +105,7 @@ def retest_frame(rows: Sequence[RetestedRun]) -> pd.DataFrame:
 
 
 def retest_report(retests: Sequence[Retest], records: Sequence[RunRecord]) -> Report:
-    """Lay them out: a table for each set of examples, scale, protocol and device, the most accurate first."""
+    """Lay retests out: a table for each set of examples, scale, protocol and device, the most accurate best."""
     rows = retested_runs(retests, records)
     if not rows:
         notes = ["None of these runs was tested again yet: see `python scripts/retest.py`."]
@@ -121,22 +121,22 @@ def retest_report(retests: Sequence[Retest], records: Sequence[RunRecord]) -> Re
 
 
 def _table(setting: Setting, task: str, data: str, rows: Sequence[RetestedRun]) -> Table:
-    first = rows[0]
+    best = rows[0]
     columns = {
         "attn": lambda row: row.label,
         "seed": lambda row: str(row.run.seed),
         "on its own %": lambda row: _percent(row.own_accuracy, row.own_half_width),
         "on these %": lambda row: _percent(row.retest.accuracy, row.half_width(row.retest.accuracy)),
-        f"same as {first.floor} %": lambda row: f"{100 * row.same_as_floor:.1f}",
+        f"same as {best.floor} %": lambda row: f"{100 * row.same_as_floor:.1f}",
     }
-    notes = [f"{first.num_examples:,} examples: {data}."]
+    notes = [f"{best.num_examples:,} examples: {data}."]
     if tainted := [
         f"{row.label}, seed {row.run.seed}, {row.retest.trained_on:,}" for row in rows if row.retest.trained_on
     ]:
         notes.append(f"Trained on some of these examples: {'; '.join(tainted)}.")
-    table = Table.of(f"{task}, {setting.title}: {first.tested or 'the examples of the run'}", columns, rows, notes)
-    floor = _percent(first.floor_accuracy, first.half_width(first.floor_accuracy))
-    table.rows = [*table.rows, [f"floor: {first.floor}", "", "", floor, ""]]
+    table = Table.of(f"{task}, {setting.title}: {best.tested or 'the examples of the run'}", columns, rows, notes)
+    floor = _percent(best.floor_accuracy, best.half_width(best.floor_accuracy))
+    table.rows = [*table.rows, [f"floor: {best.floor}", "", "", floor, ""]]
     return table
 
 

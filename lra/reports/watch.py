@@ -1,7 +1,7 @@
 """What a sweep is doing: which runs are under way, how far they are and when they may end; what ended and what failed.
 
-Locks are left alone, since a run that began in the very moment of a look at its lock would give up: whether a run is
-under way is told by the process named in its folder.
+Whether a run is under way is told by the process that its folder names, not by its lock: a run that begins while its
+lock is being tested would give up.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLEAR = "\033[2J\033[H"
 
 @dataclass(frozen=True)
 class RunState:
-    """How far a run is: `steps` of `of`; None where it has not been validated, and where it does not go on."""
+    """How far a run is: `steps` of `of`; no accuracy before its first validation, no time left if it does not run."""
 
     task: str
     attn: str
@@ -65,7 +65,7 @@ COLUMNS: dict[str, Callable[[RunState], str]] = {
 
 
 def watch(results_dir: Path, *, once: bool = False, seconds: float = SECONDS) -> None:
-    """Print what runs and what ended, again and again until it is interrupted, or once."""
+    """Print the runs under way and those that ended, again and again until it is interrupted, or once."""
     while True:
         text = write(watch_report(results_dir), "terminal")
         print(text if once else f"{CLEAR}{text}\n\nEvery {seconds:.0f} s; Ctrl-C ends this, not the runs.", flush=True)
@@ -78,7 +78,7 @@ def watch(results_dir: Path, *, once: bool = False, seconds: float = SECONDS) ->
 
 
 def watch_report(results_dir: Path) -> Report:
-    """Tell the state of every run of a results folder.
+    """Report the state of every run of a results folder.
 
     Returns:
         A report whose frame has a row for each run that has begun: of those without a final record, the step of the
@@ -87,9 +87,9 @@ def watch_report(results_dir: Path) -> Report:
     records = {run.key: run for run in load_records(results_dir)}
     states = []
     for folder in RunFolder.all(results_dir):
-        known = records.get(folder.path.name)
-        if folder.config.exists() and (known is None or not known.is_final):
-            states.append(_begun(folder, known))
+        record = records.get(folder.path.name)
+        if folder.config.exists() and (record is None or not record.is_final):
+            states.append(_begun(folder, record))
             records.pop(folder.path.name, None)
     states += [_ended(run) for run in sorted(records.values(), key=lambda run: run.date or "", reverse=True)]
     frame = pd.DataFrame([asdict(state) for state in states], columns=[field.name for field in fields(RunState)])
@@ -116,7 +116,7 @@ def watch_report(results_dir: Path) -> Report:
 
 
 def _holder(folder: RunFolder) -> tuple[str, str]:
-    """Tell whether the process named in a folder is there, and since when it has it."""
+    """Say whether the process that a folder names is running, and since when it has held the folder."""
     holder = folder.holder()
     if holder is None:
         return "stopped", ""
@@ -126,7 +126,7 @@ def _holder(folder: RunFolder) -> tuple[str, str]:
         os.kill(holder.process, 0)
     except ProcessLookupError:
         return "stopped", holder.since
-    except PermissionError:  # it is somebody else's
+    except PermissionError:  # it is another user's
         pass
     return "running", holder.since
 
@@ -134,15 +134,17 @@ def _holder(folder: RunFolder) -> tuple[str, str]:
 def _begun(folder: RunFolder, record: RunRecord | None) -> RunState:
     config = json.loads(folder.config.read_text())
     points = _points(folder.metrics)
-    last = points[-1] if points else {}
-    steps, of = last.get("step", 0), config["trainer"]["steps"]
+    point = points[-1] if points else {}
+    steps, total = point.get("step", 0), config["trainer"]["steps"]
     status, since = _holder(folder)
     if status == "stopped" and record is not None:
         status = record.status
-    left = last["train_seconds"] / steps * (of - steps) if steps and status in UNDER_WAY else None
+    seconds_left = point["train_seconds"] / steps * (total - steps) if steps and status in UNDER_WAY else None
     task, attn, protocol = (config[name]["name"] for name in ("task", "attn", "protocol"))
-    accuracy = last.get("val_accuracy")
-    return RunState(task, attn, protocol, config["scale"], config["seed"], status, steps, of, accuracy, left, since)
+    return RunState(
+        task, attn, protocol, config["scale"], config["seed"], status, steps, total, point.get("val_accuracy"),
+        seconds_left, since,
+    )  # fmt: skip
 
 
 def _ended(run: RunRecord) -> RunState:
@@ -154,14 +156,14 @@ def _ended(run: RunRecord) -> RunState:
 
 
 def _points(path: Path) -> Sequence[dict[str, Any]]:
-    """Read a learning curve; the line that is being written just now is left out."""
-    found = []
+    """Read a learning curve; a line that is still being written is left out."""
+    points = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
-            found.append(json.loads(line))
+            points.append(json.loads(line))
         except ValueError:
             break
-    return found
+    return points
 
 
 def _duration(seconds: float) -> str:

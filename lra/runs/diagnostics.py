@@ -1,4 +1,4 @@
-"""What the mechanisms of a model say about themselves on a batch: not what a task asks, but how they work inside."""
+"""Figures that the mechanisms of a model measure of themselves on a batch, such as the error of an approximation."""
 
 from __future__ import annotations
 
@@ -19,24 +19,23 @@ def diagnose(model: nn.Module, tokens: Tensor, mask: Tensor) -> dict[str, float]
 
     Args:
         model: maps tokens and mask to anything.
-        tokens: as the model takes them.
-        mask: likewise.
+        tokens, mask: as the model takes them.
 
     Returns:
-        The mean of each figure over all layers that gave it, under its name, and that of layer i under `name/layer<i>`.
-        Layers are counted over the submodules that have measured something; it is empty if none has.
+        The mean of each figure over all layers that measured it, under its name, and the figure of layer i under
+        `name/layer<i>`. A layer is a submodule that measured something; without any the result is empty.
     """
     figures: dict[int, dict[str, list[Tensor]]] = defaultdict(lambda: defaultdict(list))
 
-    def measure(place: int, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    def measure(index: int, module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         for name, value in module.diagnostics(*arguments).items():  # type: ignore[operator]
-            figures[place][name].append(value)
+            figures[index][name].append(value)
 
     modules = list(model.modules())
     modes = [module.training for module in modules]
     hooks = [
-        module.register_forward_pre_hook(partial(measure, place))
-        for place, module in enumerate(modules)
+        module.register_forward_pre_hook(partial(measure, index))
+        for index, module in enumerate(modules)
         if callable(getattr(module, "diagnostics", None))
     ]
     try:
@@ -50,8 +49,8 @@ def diagnose(model: nn.Module, tokens: Tensor, mask: Tensor) -> dict[str, float]
             module.training = training
 
     layers: dict[str, dict[int, float]] = defaultdict(dict)
-    for layer, place in enumerate(sorted(figures)):
-        for name, values in figures[place].items():
+    for layer, index in enumerate(sorted(figures)):
+        for name, values in figures[index].items():
             layers[name][layer] = torch.stack(values).double().mean().item()
     means = {name: mean(by_layer.values()) for name, by_layer in layers.items()}
     return means | {f"{name}/layer{i}": x for name, by_layer in layers.items() for i, x in by_layer.items()}

@@ -79,7 +79,7 @@ def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
 
 
 def _check_batch_norm(resolved: Mapping[str, Any]) -> None:
-    """Refuse what would split a batch whose statistics are taken as a whole."""
+    """Refuse settings that would split a batch of which batch norm needs the whole."""
     if resolved["model"].get("block", {}).get("norm") != "batch":
         return
     if resolved["trainer"]["micro_batch"] is not None:
@@ -108,7 +108,7 @@ def make_classifier(
 
     Args:
         attn: the class of an attention or of a mixer, alone or in a `functools.partial` with its own settings.
-        model: the node of that name.
+        model: the node `model`.
         vocab_size, max_len, num_classes, num_inputs: of the task.
         padded_length: what a mean that counts padding as zeros divides by; None for `max_len`.
 
@@ -146,10 +146,10 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
 
     Args:
         attn: as `make_classifier` takes it.
-        model: the node of that name; an attention takes `num_heads` and `head_dim` from it.
+        model: the node `model`; an attention takes `num_heads` and `head_dim` from it.
 
     Raises:
-        InputError: the class is neither, or a setting is the model's to give.
+        InputError: the class is neither, or attn.* has a setting that the model gives.
     """
     kind = check_mechanism(attn.func if isinstance(attn, partial) else attn)
     handed_in = Sizes.__annotations__ if issubclass(kind, Attention) else ("dim", "max_len", "dropout")

@@ -1,7 +1,7 @@
 """Renews the keys of a results folder: in records, curves, predictions, retests, checkpoints and names of folders.
 
-A key is renewed once the rule that makes it has changed (`identity.py`). Nothing is lost if this is cut short: what
-names the old key is written last, so that the next call finds it and does the rest.
+A key is renewed once the rule that makes it has changed (`lra/records/identity.py`). Nothing is lost if this is
+interrupted: what bears the old key is written last, so that the next call sees it and does the rest.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def rekey(results_dir: Path) -> dict[str, str]:
         The new key of each run that had another, by the old one.
 
     Raises:
-        InputError: two runs would have one key, a key is not of its configuration, or a record cannot be read, and
-            nothing was changed; or a run is under way, or a file of its folder cannot be read or written.
+        InputError: two runs would have one key, a key does not belong to its configuration, or a record cannot be read
+            (nothing was changed then); or a run is under way, or a file of its folder cannot be read or written.
     """
     reading, retests = read_to_rewrite(results_dir)
     collected = [(record.key, record.config) for record in reading.records.values()]
@@ -49,24 +49,27 @@ def rekey(results_dir: Path) -> dict[str, str]:
             (renewed.get(key, key), name): classes for (key, name), classes in packed.predictions.items()
         }
         records = [_with_new_key(record) for record in reading.records.values()]
-        moved = [dataclasses.replace(one, run=renewed.get(one.run, one.run)) for one in retests.values()]
-        write_measured(results_dir, records, packed, moved)
+        renewed_retests = [dataclasses.replace(test, run=renewed.get(test.run, test.run)) for test in retests.values()]
+        write_measured(results_dir, records, packed, renewed_retests)
     return {**renewed, **from_folders}
 
 
 def _renewed(runs: Iterable[tuple[str, dict[str, Any]]]) -> dict[str, str]:
     """Return the new key of each run that has another, by the old one."""
     old_keys: dict[str, str] = {}
-    for old, config in runs:
-        if old not in (fingerprint(config), run_key(config)):  # the first rule hashed the configuration as it stands
+    for old_key, config in runs:
+        key = run_key(config)
+        if old_key not in (fingerprint(config), key):  # the first rule hashed the configuration as it stands
             raise InputError(
-                f"The key {old} is not of its configuration, which has {run_key(config)}: it was altered. Remove the "
-                "record or the folder of this key first."
+                f"The key {old_key} does not belong to its configuration, which hashes to {key}: it was altered. "
+                "Remove the record or the folder of this key first."
             )
-        known = old_keys.setdefault(run_key(config), old)
-        if known != old:
-            raise InputError(f"The runs {known} and {old} are both {run_key(config)} now: remove one of the two first.")
-    return {old: new for new, old in old_keys.items() if new != old}
+        earlier_key = old_keys.setdefault(key, old_key)
+        if earlier_key != old_key:
+            raise InputError(
+                f"The runs {earlier_key} and {old_key} would both have the key {key}. Remove one of the two first."
+            )
+    return {old_key: key for key, old_key in old_keys.items() if key != old_key}
 
 
 def _with_new_key(record: RunRecord) -> RunRecord:
@@ -87,7 +90,7 @@ def _config_of(folder: RunFolder) -> dict[str, Any]:
 
 
 def _renew_folder(folder: RunFolder, config: dict[str, Any]) -> None:
-    """Renew the key in all files of a run's folder, and in the end its name.
+    """Renew the key in all files of a run's folder, and last the name of the folder.
 
     Raises:
         InputError: the run is under way, its retests cannot be read, or the folder cannot be written.
@@ -99,12 +102,12 @@ def _renew_folder(folder: RunFolder, config: dict[str, Any]) -> None:
             if damaged:
                 raise InputError(f"{damaged[0]} {REWRITTEN}")
             if retests:
-                write_retests(folder.retests, [dataclasses.replace(one, run=key) for one in retests.values()])
+                write_retests(folder.retests, [dataclasses.replace(test, run=key) for test in retests.values()])
             give_key(folder.path, key)
             if folder.record.exists():
                 _with_new_key(RunRecord.read(folder.record)).write(folder.path)
             folder.path.rename(folder.path.with_name(key))
     except Timeout:
-        raise InputError(f"The run in {folder} is under way: wait for it, and run this again.") from None
+        raise InputError(f"The run in {folder} is under way. Wait for it, and run this again.") from None
     except (OSError, RuntimeError) as error:
         raise InputError(f"{folder} cannot be renewed: {error}. Make it writable, and run this again.") from error

@@ -1,7 +1,7 @@
 """A trained run's best weights, tested again on other examples of its task: on more of them, or on harder ones.
 
-A generated task has any number of test examples, and with ten times as many an accuracy is three times as sure. What
-was found is a line of `retests.jsonl` in the run's folder; collecting merges those lines into `measured/`.
+A generated task has any number of test examples, and with ten times as many an accuracy is three times as sure. Each
+test is a line of `retests.jsonl` in the run's folder; collecting merges those lines into `measured/`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class Pair:
     """The task that a run was trained on, and the one to test it on, both prepared.
 
-    What depends on them alone is found once for all runs.
+    What depends on these two alone is computed once for all runs.
     """
 
     own: Task
@@ -57,7 +57,7 @@ class Pair:
 
     @cached_property
     def by_rule(self) -> dict[str, NDArray[np.uint8]]:
-        """The classes that rules without a model predict."""
+        """The classes that rules without a model predict, by the name of the rule."""
         return self.changed.floor_predictions()
 
 
@@ -74,30 +74,30 @@ class Tasks:
         self.changes = dict(changes)
         self.cache_dir = cache_dir
         self.location = {} if data_dir is None else {"data_dir": data_dir}
-        self._made: dict[str, Pair] = {}
+        self._pairs: dict[str, Pair] = {}
 
     def of(self, record: RunRecord) -> Pair:
         """Return the tasks for a run.
 
         Raises:
-            InputError: the task has no such setting, or not this value; the run's own data are not at hand; its model
-                cannot read these examples; or they are the run's own in spite of the changes.
+            InputError: the task has no such setting, or a setting cannot have this value; the run's own data are not at
+                hand; its model cannot read these examples; or they are the run's own in spite of the changes.
         """
-        known = json.dumps(record.config["task"], sort_keys=True)
-        if known not in self._made:
-            self._made[known] = self._make(record)
-        pair = self._made[known]
+        settings = json.dumps(record.config["task"], sort_keys=True)
+        if settings not in self._pairs:
+            self._pairs[settings] = self._make(record)
+        pair = self._pairs[settings]
         own, changed = pair.own, pair.changed
         if _plain(own.describe()) != record.data:
             raise InputError(
-                f"Run {record.key} had other data than are at hand: {_name(record.data)}, and here are "
+                f"Run {record.key} had other data than are at hand: {_name(record.data)}. Here are "
                 f"{_name(own.describe())}. Name the folder that it had with task.data_dir=, or unset LRA_DATA."
             )
         longest = record.config["model"]["num_positions"] or own.max_len
         if changed.max_len > longest:
             raise InputError(
-                f"Run {record.key} reads sequences of up to {longest} tokens, and these have up to {changed.max_len}: "
-                "choose shorter ones, or train with model.num_positions=."
+                f"Run {record.key} reads sequences of up to {longest} tokens, and these have up to {changed.max_len}. "
+                "Choose shorter ones, or train with model.num_positions=."
             )
         return pair
 
@@ -109,21 +109,23 @@ class Tasks:
                 raise InputError(f"task.{name} is no setting of {record.task}. It has: {listed}, data_dir.")
             kind = type(settings[name])
             if settings[name] is not None and not (type(value) is kind or (kind is float and type(value) is int)):
-                raise InputError(f"task.{name} must be {kind.__name__}, as the run's {settings[name]}. Got {value!r}.")
-        make = [instantiate({**settings, **more, **self.location}) for more in ({}, self.changes)]
-        own, changed = (each(cache_dir=self.cache_dir) for each in make)
+                raise InputError(
+                    f"task.{name} must be of type {kind.__name__}, as the run's {settings[name]}. Got {value!r}."
+                )
+        makers = [instantiate({**settings, **changes, **self.location}) for changes in ({}, self.changes)]
+        own, changed = (make(cache_dir=self.cache_dir) for make in makers)
         for name in ("vocab_size", "num_classes", "num_inputs"):
             if getattr(own, name) != getattr(changed, name):
                 raise InputError(
                     f"A model of {record.task} has {name}={getattr(own, name)}, but with these changes the task has "
-                    f"{getattr(changed, name)}."
+                    f"{getattr(changed, name)}. Change other settings."
                 )
         own.prepare()
         changed.prepare()
         if self.changes and changed.describe() == own.describe():
             raise InputError(
                 f"The examples of {record.task} ({_name(own.describe())}) are the same with "
-                f"{' '.join(f'task.{name}=' for name in self.changes)} as without."
+                f"{' '.join(f'task.{name}=' for name in self.changes)} as without. Give a value that changes them."
             )
         return Pair(own, changed)
 
@@ -132,21 +134,27 @@ def load_model(record: RunRecord, folder: RunFolder, own: Task, device: torch.de
     """Make the model of a finished run with its best weights.
 
     Raises:
-        InputError: it has none, or they are of other code than this.
+        InputError: it has none, or other code than this made them.
     """
     attn, path = record.config["attn"], folder.weights
     if record.is_baseline:
         raise InputError(f"Run {record.key} is a {record.attn}: only attention mechanisms can be tested again.")
     if not path.exists():
-        raise InputError(f"Run {record.key} has no {path}: a run leaves it there, and collected records have none.")
+        raise InputError(
+            f"Run {record.key} has no {path}, which a run leaves in its folder; collected records have none. "
+            f"To train it here, run: {record.command}"
+        )
     try:
         version = get_class(attn["_target_"]).version  # type: ignore[attr-defined]
     except Exception as error:
-        raise InputError(f"Run {record.key} trained {record.attn}, which is not there any more: {error}.") from error
+        raise InputError(
+            f"Run {record.key} trained {record.attn}, which is not there any more. "
+            f"Check out commit {record.commit}. {error}"
+        ) from error
     if version != attn["version"]:
         raise InputError(
-            f"Run {record.key} trained version {attn['version']} of {record.attn}, which is at version {version} now: "
-            f"check out commit {record.commit}, or train it again."
+            f"Run {record.key} trained version {attn['version']} of {record.attn}, which is at version {version} now. "
+            f"Check out commit {record.commit}, or train it again."
         )
     again = f"To train it again, move {folder} away and run: {record.command}"
     try:
@@ -159,7 +167,7 @@ def load_model(record: RunRecord, folder: RunFolder, own: Task, device: torch.de
     except Exception as error:
         foreign = {*weights} ^ {*model.state_dict()} if isinstance(weights, dict) else set()
         reason = (
-            f"the model of today has other parts than commit {record.commit} gave it, {min(foreign)} for one."
+            f"the model has other parts than at commit {record.commit}, for example {min(foreign)}."
             if foreign
             else str(error).strip().splitlines()[-1].strip()
         )
@@ -178,7 +186,7 @@ def retest(
 ) -> Retest:
     """Test the best weights of a run on the test split of a changed task, and leave a line in the run's folder.
 
-    What the folder has of the same weights, examples and type of device is not done again.
+    A test of the same weights on the same examples and type of device is read from the folder if it is there.
 
     Args:
         record: of the run, which ended ok.
@@ -200,25 +208,25 @@ def retest(
             return earlier[key]
     model = load_model(record, folder, pair.own, device)
     _warn_of_differences(record, pair)
-    result = _evaluate(record, pair, model, device, stop)
+    evaluation = _evaluate(record, pair, model, device, stop)
     changes = {name: value for name, value in tasks.changes.items() if record.config["task"][name] != value}
-    retested = _retested(record, changes, pair, result, device, command)
+    retested = _retested(record, changes, pair, evaluation, device, command)
     with _opened(folder) as earlier:  # another process may have tested this run meanwhile
         write_retests(folder.retests, {retested.key: retested, **earlier}.values())
     return retested
 
 
 def _retested(
-    record: RunRecord, changes: dict[str, Any], pair: Pair, result: Evaluation, device: torch.device, command: str
+    record: RunRecord, changes: dict[str, Any], pair: Pair, evaluation: Evaluation, device: torch.device, command: str
 ) -> Retest:
     return Retest(
         run=record.key,
         changes=changes,
         data=pair.data,
-        accuracy=result.accuracy,
-        loss=result.loss,
+        accuracy=evaluation.accuracy,
+        loss=evaluation.loss,
         floors=_shares(pair.by_rule, pair.changed.split("test").labels),
-        same_as_floors=_shares(pair.by_rule, result.predictions),
+        same_as_floors=_shares(pair.by_rule, evaluation.predictions),
         trained_on=pair.trained_on,
         device=device.type,
         environment=describe_environment(device, record.config["attn"].get("_target_")),
@@ -234,7 +242,7 @@ def _shares(predictions: Mapping[str, NDArray[Any]], classes: NDArray[Any]) -> d
 
 
 def _warn_of_differences(record: RunRecord, pair: Pair) -> None:
-    """Say what makes the test another one than the run's own: newer code, or examples that it was trained on."""
+    """Say in what the test differs from the run's own: newer code, or examples that the run was trained on."""
     commit = current_commit()
     if commit != record.commit:
         log.warning("%s was trained by commit %s; the code is now %s.", record.key, record.commit, commit)
@@ -252,7 +260,7 @@ def _evaluate(
 ) -> Evaluation:
     test = pair.changed.split("test")
     log.info("%s · %s · %s · %d examples · %s", record.task, record.attn, record.key, len(test.labels), device.type)
-    # Rows that are padded to the longest there may be are as long as in training.
+    # The longer of both tasks, so that rows padded to it are at least as long as in training.
     longest = max(pair.own.max_len, pair.changed.max_len)
     surroundings = Surroundings(device, stop=stop or StopRequest())
     return make_trainer(record.config).evaluate(model, test, longest, record.seed, surroundings, "test")
@@ -260,20 +268,20 @@ def _evaluate(
 
 def count_common(train: Split, test: Split) -> int:
     """Count the test examples that are in the train split too, whatever their labels."""
-    known = set(_hashes(train))
-    return sum(example in known for example in _hashes(test))
+    trained_on = set(_hashes(train))
+    return sum(example in trained_on for example in _hashes(test))
 
 
 def _hashes(split: Split) -> Iterator[int]:
     inputs = (len(split.offsets) - 1) // len(split.labels)
     bounds = split.offsets.tolist()
-    for first in range(0, len(bounds) - 1, inputs):
-        yield hash(tuple(split.tokens[bounds[i] : bounds[i + 1]].tobytes() for i in range(first, first + inputs)))
+    for start in range(0, len(bounds) - 1, inputs):
+        yield hash(tuple(split.tokens[bounds[i] : bounds[i + 1]].tobytes() for i in range(start, start + inputs)))
 
 
 @contextmanager
 def _opened(folder: RunFolder) -> Iterator[dict[str, Retest]]:
-    """Hold a run's folder for a moment and read its retests. A folder that cannot be written is thus found early."""
+    """Lock a run's folder for a moment and read its retests; a folder that cannot be written fails here, early."""
     lock = folder.lock()
     with writing(f"The run's folder {folder}", "Make it writable, or copy it into another results_dir=."):
         lock.acquire()

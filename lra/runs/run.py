@@ -1,4 +1,4 @@
-"""One run: what it is and where it leaves its files, an attempt at it, and what is kept when that fails."""
+"""One run: what to train, an attempt at it, and the record that it leaves, however it ends."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Job:
 
     Attributes:
         config: what determines the run, and nothing else: plain values under `task`, `attn` and `protocol` (each with
-            a `name` and a `version`), `scale`, `seed`, and whatever else changes its numbers. Together with the data's
-            description, the type of the device and the number of processes it makes the run's key.
+            a `name` and a `version`), `scale`, `seed`, and whatever else changes its numbers. The run's key is the hash
+            of it, the data's description, the type of the device and the number of processes.
         task: where the data come from.
-        build_model: is called once torch is seeded.
+        build_model: makes the model; it is called once torch is seeded.
         trainer: how to train.
         device: where to train.
         results_dir: the run's folder is `<results_dir>/runs/<task>/<attn>/<key>/`.
@@ -81,7 +81,10 @@ class Job:
         """
         size = self.trainer.batch_size
         if world.size > size:
-            raise InputError(f"{world.size} processes cannot share batches of trainer.batch_size={size}.")
+            raise InputError(
+                f"{world.size} processes cannot share batches of trainer.batch_size={size}. Start fewer processes, or "
+                "set it higher."
+            )
         config = {**self.config, "device": self.device.type, "prepared": self.task.describe()}
         if world.size > 1:
             config["num_processes"] = world.size
@@ -103,7 +106,7 @@ def run_configured(
     Args:
         resolved: the whole configuration, as plain values.
         task_name: the name of its choice of task.
-        task: the task it makes.
+        task: the task that this choice makes.
         attn: the name, the version and the settings of what is trained: a mechanism, or a baseline in its stead.
         build_model: makes the model.
         command: what repeats the run.
@@ -163,7 +166,7 @@ class Attempt:
 
     Args:
         job: what to train.
-        record: says what the run is; what it produces is put in.
+        record: says what the run is; what the run produces is put in.
         folder: the run's.
         world: the processes that train together; the first one writes.
 
@@ -246,8 +249,8 @@ class Attempt:
         """Write the learning curve, of which this is the last point."""
         if not self.world.leads:
             return
-        # Whole every time, so that what an interrupted attempt wrote after its last checkpoint is gone.
-        lines = (json.dumps(each) + "\n" for each in self.outcome.curve)
+        # The whole curve every time: what an interrupted attempt wrote after its last checkpoint is replaced.
+        lines = (json.dumps(point) + "\n" for point in self.outcome.curve)
         write_atomically(self.folder.metrics, "".join(lines))
         self.mirror.log(point)
 
@@ -265,7 +268,7 @@ class Attempt:
         np.savez_compressed(self.folder.predictions, allow_pickle=False, **classes)
 
     def _examine(self) -> None:
-        """Measure what is known of the model without training, once nothing waits for it any more."""
+        """Measure what needs no training, the operations of a pass and the mechanisms' figures, after all else."""
         if self.model is None or not self.world.leads:
             return
         task, device = self.job.task, self.job.device
@@ -276,7 +279,7 @@ class Attempt:
             batch = self.job.trainer.batching.gather(task.split("val"), index, task.max_len)
             torch.manual_seed(self.record.seed)
             self.record.diagnostics = diagnose(self.model, batch.tokens.to(device), batch.mask.to(device))
-        except Exception as error:  # the record is valid without
+        except Exception as error:  # the record stays valid without it
             log.warning("The model could not be examined: %s", error)
 
     def _leave_record(self) -> None:

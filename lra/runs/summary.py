@@ -1,4 +1,4 @@
-"""What a run prints when it ends, and what a sweep does: accuracy against the floors and cost; how many runs failed."""
+"""What a run prints when it ends (accuracy, floors, cost), and what a sweep does (how many runs ended how)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def summarize(record: RunRecord, folder: RunFolder) -> str:
             ),
             ("  last step", f"{record.last_test_accuracy:6.1%}"),
         ]
-    same = _same_as_floors(folder)
+    shares = _same_as_floors(folder)
     for name, accuracy in _descending(record.floors):
-        lines.append((f"  {name}", f"{accuracy:6.1%}   floor" + (f", same class in {same[name]:.1%}" if same else "")))
+        agreement = f", same class in {shares[name]:.1%}" if shares else ""
+        lines.append((f"  {name}", f"{accuracy:6.1%}   floor{agreement}"))
     if record.train_seconds is not None and record.ms_per_step is not None and record.ms_per_step_quartiles:
         low, high = record.ms_per_step_quartiles
         lines.append(
@@ -49,7 +50,7 @@ def summarize(record: RunRecord, folder: RunFolder) -> str:
 
 
 def describe_sweep(results_dir: Path, since: str) -> str:
-    """Count the runs begun since a moment by their status, and name each that did not end ok: Hydra names the first.
+    """Count the runs begun since a moment by their status, and name all that did not end ok; Hydra names the first.
 
     Args:
         results_dir: where the runs are.

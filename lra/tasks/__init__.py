@@ -32,7 +32,7 @@ class Task:
 
     Attributes:
         name: the task's name in records and tables.
-        version: raised by hand when a change of code changes the data; part of every run's key and of the cache's.
+        version: raised by hand when a change of code changes the data; part of the keys of runs and cache entries.
         vocab_size: number of token ids, 0 (padding) included.
         max_len: no sequence is longer.
         num_classes: labels are 0 .. num_classes - 1.
@@ -57,14 +57,13 @@ class Task:
         raise NotImplementedError
 
     def split(self, part: Part) -> Split:
-        """Read one prepared split; memory-mapped, so that reading costs next to nothing."""
+        """Return one prepared split, mapped into memory."""
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
         """Say exactly what was prepared: source, variant, version, sizes and a checksum for each split.
 
-        Everything returned goes into the record and the run's key, so it holds no path and nothing that differs
-        between machines.
+        All of it goes into the record and the run's key, so it holds no path and nothing that differs between machines.
         """
         raise NotImplementedError
 

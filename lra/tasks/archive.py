@@ -1,8 +1,8 @@
 """Downloads the released files of Long Range Arena: 7.7 GiB, resumable, of which only what is needed is unpacked.
 
 The archive is a tar file of 18.6 GB; its inner folder `lra_release/lra_release/` holds `listops-1000`, `tsv_data` and
-`pathfinder32` to `pathfinder256`. Public code reports that its server answers 403, so some folders have a mirror, whose
-provenance nobody vouches for: the files' checksums go into the record, and `origin` tells where they came from.
+`pathfinder32` to `pathfinder256`. Its server is known to answer 403, so some folders have a mirror. Nobody vouches for
+what a mirror holds: the files' checksums go into the record, and `origin` says where they came from.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lra.errors import InputError, MissingDataError
 from lra.tasks.cache import cache_root
 
 ARCHIVE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
-# A folder of files to be had one by one, by the archive's name of the folder.
+# Where the files of a folder can be downloaded one by one, by the folder's name in the archive.
 MIRRORS = {
     "tsv_data": "https://huggingface.co/datasets/OpenNLPLab/lra/resolve/6cb133c44f406da743661488df9e977b87d98775/data/aan/"
 }
@@ -39,7 +39,7 @@ BLOCK = 1 << 20
 
 
 class Download(NamedTuple):
-    """A file to be had; `size` in bytes and `sha256` are None where nobody has told them."""
+    """A file to download; `size` in bytes and `sha256` are None where they are not known."""
 
     url: str
     size: int | None = None
@@ -47,7 +47,7 @@ class Download(NamedTuple):
 
 
 class _RefusedError(Exception):
-    """A source cannot serve; the message says why."""
+    """A source cannot serve the files; the message says why."""
 
 
 def released(
@@ -61,7 +61,7 @@ def released(
     """Return a local folder of released files, downloading them unless they are there.
 
     Args:
-        folder: its name in the archive's inner folder, `tsv_data` for one.
+        folder: its name in the archive's inner folder, such as `tsv_data`.
         names: the files that must be in it; a mirror is asked for these.
         cache_dir: see `lra.tasks.cache.cache_root`; the files go to `raw/<folder>` in it.
         archive: another place to get the archive from.
@@ -79,7 +79,7 @@ def released(
     try:
         raw.mkdir(parents=True, exist_ok=True)
         with FileLock(raw / ".lock"):
-            if _complete(target, names):  # another process was at it
+            if _complete(target, names):  # another process has downloaded it meanwhile
                 return target
             for url in filter(None, (archive.url, mirror)):
                 try:
@@ -89,13 +89,13 @@ def released(
                     refusals.append(f"{url}: {error}")
     except OSError as error:
         raise InputError(
-            f"cannot write the downloaded files to {raw}: {error}. Make room (the archive needs 8.3 GB, and what is "
-            "unpacked from it more) or choose another folder with cache_dir= or the environment variable LRA_CACHE."
+            f"Cannot write the downloaded files to {raw}: {error}. Make room (the archive needs 8.3 GB, and what is "
+            "unpacked from it more), or choose another folder with cache_dir= or the environment variable LRA_CACHE."
         ) from error
     raise MissingDataError(
-        f"cannot get LRA's folder {folder}. Tried {'; '.join(refusals)}. Get {', '.join(names)} elsewhere (in the "
+        f"Cannot get LRA's folder {folder}. Tried {'; '.join(refusals)}. Get {', '.join(names)} elsewhere (in the "
         f"archive they are in {'/'.join(INNER)}/{folder}/) and name their folder with task.data_dir=, or put them into "
-        f"{target}"
+        f"{target}."
     )
 
 
@@ -115,8 +115,8 @@ def _fetch(target: Path, names: Sequence[str], *, mirror: str | None, archive: D
         else:
             for path in [download(Download(mirror + name), raw / name) for name in names]:
                 path.replace(new / path.name)
-        if missing := [name for name in names if not (new / name).is_file()]:
-            raise _RefusedError(f"it does not hold {', '.join(missing)}")
+        if absent := [name for name in names if not (new / name).is_file()]:
+            raise _RefusedError(f"it does not hold {', '.join(absent)}")
     except _RefusedError:
         shutil.rmtree(new)
         raise
@@ -138,7 +138,7 @@ def origin(folder: Path) -> dict[str, Any]:
 def download(source: Download, path: Path) -> Path:
     """Download a file, going on where an earlier attempt ended.
 
-    What is there so far is kept in `<path>.part`. A cut connection is taken up again as long as something arrives.
+    What has arrived so far is in `<path>.part`. After a broken connection it tries again, as long as something arrives.
 
     Raises:
         _RefusedError: the server refuses or cannot be reached, or the file is not the expected one.
@@ -151,9 +151,9 @@ def download(source: Download, path: Path) -> Path:
             failures += 1
             if failures == ATTEMPTS:
                 raise _RefusedError(f"the connection broke {ATTEMPTS} times; the next call goes on from {part}")
-        if source.sha256 and (found := _sha256(part)) != source.sha256:
+        if source.sha256 and (digest := _sha256(part)) != source.sha256:
             part.unlink()
-            raise _RefusedError(f"the file's SHA-256 is {found}, expected {source.sha256}")
+            raise _RefusedError(f"the file's SHA-256 is {digest}, expected {source.sha256}")
         part.replace(path)
     return path
 
@@ -201,13 +201,13 @@ def _sha256(path: Path) -> str:
 
 
 def unpack(archive: Path, folder: str, target: Path) -> None:
-    """Unpack one folder of the archive's inner folder into `target`, and nothing else, read to its checksum at the end.
+    """Unpack one folder of the archive's inner folder into `target`, and check the archive's checksum at its end.
 
     Raises:
-        _RefusedError: the archive is damaged, and is removed; or a member would leave the target.
+        _RefusedError: the archive is damaged, and was removed; or a member would leave the target.
         OSError: the target cannot be written.
     """
-    wanted = (*INNER, folder)
+    prefix = (*INNER, folder)
     try:
         with gzip.open(archive) as stream:
             with tarfile.open(fileobj=stream, mode="r|") as members:
@@ -215,10 +215,10 @@ def unpack(archive: Path, folder: str, target: Path) -> None:
                     path = PurePosixPath(member.name)
                     if path.is_absolute() or ".." in path.parts:
                         raise _RefusedError(f"the archive has a member {member.name!r}, which would leave its folder")
-                    if path.parts[: len(wanted)] != wanted or not member.isfile():
+                    if path.parts[: len(prefix)] != prefix or not member.isfile():
                         continue
-                    inside = PurePosixPath(*path.parts[len(wanted) :])
-                    members.extract(member.replace(name=str(inside), deep=False), target, filter="data")
+                    relative = PurePosixPath(*path.parts[len(prefix) :])
+                    members.extract(member.replace(name=str(relative), deep=False), target, filter="data")
             while stream.read(BLOCK):  # up to the end, where the checksum is
                 pass
     except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:

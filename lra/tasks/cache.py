@@ -1,4 +1,4 @@
-"""The cache of prepared data: built once, verified at every load, never silently used when it is not sound.
+"""The cache of prepared data: built once, verified at every load, and built again when it is not sound.
 
 One entry is a folder `<cache>/<task>/<hash of the specification>/` of three Arrow files, written and memory-mapped with
 HF `datasets`, and a `manifest.json`. The specification names all that decides the content: the task, its version, and
@@ -26,9 +26,9 @@ from filelock import FileLock, Timeout
 from lra.errors import InputError
 from lra.tasks import PARTS, Part, Split
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
-LAYOUT = 1  # raised by hand when the files of an entry are arranged otherwise
+LAYOUT = 1  # raised by hand when the layout of an entry's files changes
 MANIFEST = "manifest.json"
 
 
@@ -86,12 +86,12 @@ def fetch(
         cache_dir: see `cache_root`.
 
     Raises:
-        InputError: the cache cannot be written, or `build` says so; what was there before is left as it was.
+        InputError: the cache cannot be written, or `build` raises it; what was there before is left as it was.
     """
     text = json.dumps({**specification, "layout": LAYOUT, "num_inputs": num_inputs}, sort_keys=True)
-    full: dict[str, Any] = json.loads(text)  # as a manifest gives it back
+    full: dict[str, Any] = json.loads(text)  # as it is read from a manifest
     folder = cache_root(cache_dir) / full["task"] / hashlib.sha256(text.encode()).hexdigest()[:12]
-    # A sound entry needs no lock, so a cache that may only be read serves as well.
+    # A sound entry needs no lock, so a read-only cache will do.
     with suppress(_UnsoundError):
         if entry := _load(folder, full):
             return entry
@@ -100,11 +100,11 @@ def fetch(
             if entry := _load(folder, full):
                 return entry
         except _UnsoundError as reason:
-            logger.warning("the cache entry %s is not sound (%s) and is built again", folder, reason)
-        logger.info("preparing %s in %s", full["task"], folder)
+            log.warning("The cache entry %s is not sound (%s) and is built again.", folder, reason)
+        log.info("Preparing %s in %s.", full["task"], folder)
         start = time.perf_counter()
         entry = _build(folder, full, build)
-        logger.info("prepared %s in %.1f s", full["task"], time.perf_counter() - start)
+        log.info("Prepared %s in %.1f s.", full["task"], time.perf_counter() - start)
         return entry
 
 
@@ -112,7 +112,7 @@ def _load(folder: Path, specification: dict[str, Any]) -> Entry | None:
     """Map an entry and verify it; None where there is none.
 
     Raises:
-        _UnsoundError: there is something, but it is not what the specification and its own manifest say.
+        _UnsoundError: an entry is there, but it is not what the specification and its own manifest say.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -120,7 +120,7 @@ def _load(folder: Path, specification: dict[str, Any]) -> Entry | None:
             raise _UnsoundError(f"{MANIFEST} was altered")
         if manifest["specification"] != specification:
             raise _UnsoundError(f"{MANIFEST} is of another version or specification")
-        # Before anything is mapped: Arrow believes what a damaged file says of itself, and reads past its end.
+        # Checked before anything is mapped: Arrow trusts the lengths in a damaged file, and reads past its end.
         for part in PARTS:
             if _file_checksum(folder / f"{part}.arrow") != manifest["splits"][part]["file_sha256"]:
                 raise _UnsoundError(f"{part}.arrow differs from its checksum in {MANIFEST}")
@@ -164,18 +164,18 @@ def _seal(manifest: dict[str, Any]) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of an entry, after removing what builders that died have left in the folder above."""
+    """Hold the lock of an entry, after removing what processes that died while building have left beside it."""
     with _writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         for leftover in (*folder.parent.glob(".*.new"), *folder.parent.glob(".*.old")):
-            # Whoever is still at work holds the lock.
+            # A process that still builds holds the lock.
             with suppress(Timeout), _lock(leftover.with_suffix("")).acquire(timeout=0):
                 shutil.rmtree(leftover, ignore_errors=True)
         lock = _lock(folder.with_name(f".{folder.name}"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            logger.info("waiting for another process that prepares %s", folder)
+            log.info("Waiting for another process that prepares %s.", folder)
             lock.acquire()
     try:
         yield
@@ -194,13 +194,13 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except (OSError, NotImplementedError) as error:  # the latter where a file system has no locks
         raise InputError(
-            f"cannot prepare the cache entry {folder}: {error}. Make room or make the folder writable, or choose "
+            f"Cannot prepare the cache entry {folder}: {error}. Make room or make the folder writable, or choose "
             "another with cache_dir= or the environment variable LRA_CACHE."
         ) from error
 
 
 def _build(folder: Path, specification: dict[str, Any], build: Callable[[], Iterable[tuple[Part, Split]]]) -> Entry:
-    """Write an entry beside its place, verify what the disk holds, and move it there."""
+    """Write an entry into a folder beside its own, verify what the disk holds, and rename it."""
     new = folder.with_name(f".{folder.name}.new")
     old = folder.with_name(f".{folder.name}.old")
     described: dict[str, Any] = {}
@@ -230,7 +230,7 @@ def _build(folder: Path, specification: dict[str, Any], build: Callable[[], Iter
             _flush(folder.parent)
     except _UnsoundError as reason:
         raise InputError(
-            f"{folder} was written but does not read back ({reason}): check the disk, or choose another folder with "
+            f"{folder} was written but does not read back ({reason}). Check the disk, or choose another folder with "
             "cache_dir= or the environment variable LRA_CACHE."
         ) from reason
     finally:
@@ -260,7 +260,7 @@ def _write(path: Path, split: Split, num_inputs: int) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have the disk hold a file or a folder before anything that relies on it is done."""
+    """Make sure that a file or a folder is on the disk before the next step."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

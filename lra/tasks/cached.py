@@ -18,7 +18,7 @@ class CachedTask(Task):
 
     Args:
         cache_dir: folder of the cache; None for `LRA_CACHE` or the user's own.
-        limits: at most so many examples of each split, where they are cut from more; None for all.
+        limits: the largest number of examples of each split, where raw data have more; None for all.
 
     Raises:
         InputError: a limit is not a positive integer.

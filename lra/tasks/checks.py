@@ -1,4 +1,4 @@
-"""Raw rows that are not what they should be, named."""
+"""Checks of raw rows; the errors name the row."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ def check_labels(labels: Sequence[Any], num_classes: int, where: str) -> NDArray
     """
     for row, label in enumerate(labels):
         if not isinstance(label, int | np.integer) or isinstance(label, bool) or not 0 <= label < num_classes:
-            raise InputError(f"{where}, row {row}: expected a label of 0 to {num_classes - 1}, found {label!r}")
+            raise InputError(
+                f"{where}, row {row}: expected a label of 0 to {num_classes - 1}, found {label!r}. Get the file again."
+            )
     return np.array(labels, np.int64)
 
 
-def check_rows(found: int, expected: int, where: str) -> None:
+def check_rows(num_rows: int, expected: int, where: str) -> None:
     """Raise InputError where a published file is not whole."""
-    if found != expected:
-        raise InputError(f"{where} has {found:,} rows, expected {expected:,}: the copy is not whole, get it again")
+    if num_rows != expected:
+        raise InputError(f"{where} has {num_rows:,} rows, expected {expected:,}. The copy is not whole: get it again.")
 
 
 def check_text(text: bytes, where: str) -> str:
@@ -36,11 +38,11 @@ def check_text(text: bytes, where: str) -> str:
         InputError: it is empty or not UTF-8.
     """
     if not text:
-        raise InputError(f"{where}: the text is empty: download the file again, or remove the row")
+        raise InputError(f"{where}: the text is empty. Download the file again, or remove the row.")
     try:
         return text.decode()
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{where}: the text is not UTF-8 (byte 0x{text[error.start]:02x} at {error.start}): convert the file, or "
-            "download it again"
+            f"{where}: the text is not UTF-8 (byte 0x{text[error.start]:02x} at {error.start}). Convert the file, or "
+            "download it again."
         ) from None

@@ -1,4 +1,4 @@
-"""Examples: ids, packing, and a subset chosen by hashes, the same on every machine whatever the order of the rows."""
+"""Examples: token ids, packing, and subsets chosen by hashes, whatever the machine and the order of the rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def hash_key(example: bytes) -> int:
 
 
 def choose(keys: NDArray[np.uint64], labels: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
-    """Choose examples, every class by its share, the smallest keys first; examples of one key stay together.
+    """Choose examples with the smallest keys, each class by its share; examples of one key stay together.
 
     Args:
         keys: (N,) hashes of the examples.
@@ -62,10 +62,10 @@ def limit(keys: NDArray[np.uint64], labels: NDArray[np.int64], part: Part, size:
     """Choose `size` examples of a split, or all.
 
     Raises:
-        InputError: there are not so many.
+        InputError: the split has fewer.
     """
     if size is None:
         return np.ones(len(labels), bool)
     if size > len(labels):
-        raise InputError(f"task.num_{part}={size}, but the {part} split has {len(labels)} examples: ask for fewer")
+        raise InputError(f"task.num_{part}={size}, but the {part} split has {len(labels)} examples. Ask for fewer.")
     return choose(keys, labels, size)

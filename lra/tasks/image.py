@@ -4,10 +4,10 @@ Krizhevsky 2009, as in Long Range Arena (Tay et al. 2021, arXiv:2011.04006): Ten
 tokens, row by row; no normalisation, no id set apart. There is no padding: 0 is a black pixel.
 
 LRA's validation set is the last tenth of train in the order of TensorFlow Datasets, which sorts by the MD5 of an
-example's place in the original files. It can be rebuilt only from a copy whose original order is known: the labels of
-each file of 10,000 and its first images tell which file stands where (the Hugging Face hub need not have them in turn),
-and a column `original_position` may say that images were moved. Of any other copy the same rule takes other images,
-and the variant says so.
+example's place in the original files. It can be rebuilt only from a copy whose original order is known: the labels and
+first images of each file of 10,000 identify the file (the Hugging Face hub may have them in another order), and a
+column `original_position` may say that images were moved. From any other copy the same rule takes other images, and
+the variant says so.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from lra.tasks.sources import Columns, Hub, RawPart, SourceName, Tfds, choose_so
 
 HUB = Hub("uoft-cs/cifar10", "0b2714987fa478483af9968de7c934580d0bb9a2", folder_name="cifar10")
 ROWS: dict[RawPart, int] = {"train": 50_000, "test": 10_000}
-VALIDATION_SHARE = 10  # one example in so many
+VALIDATION_SHARE = 10  # one example in ten
 SIDE = 32
 
-# Of data_batch_1 to _5: the beginnings of the SHA-256 of its labels, one byte each, and of its first images' pixels.
+# For data_batch_1 to _5: the beginning of the SHA-256 of its labels, one byte each, and of its first images' pixels.
 FILES = {
     "d829dbdf32167c9d": "bf1670ce9acbb481",
     "5d18f7371ed35ea9": "1a42f6ba0779316e",
@@ -59,7 +59,7 @@ class Image(CachedTask):
         num_test: the same for test.
 
     Raises:
-        InputError: an argument is none of these.
+        InputError: an argument has another value.
     """
 
     name = "image"
@@ -79,13 +79,13 @@ class Image(CachedTask):
     ) -> None:
         super().__init__(cache_dir=cache_dir, limits={"train": num_train, "val": num_val, "test": num_test})
         if side not in (32, 16, 8):
-            raise InputError(f"task.side must be 32, 16 or 8, not {side!r}")
+            raise InputError(f"task.side must be 32, 16 or 8. Got {side!r}.")
         self.source = choose_source(source, data_dir, hub=HUB, tfds=("cifar10", {"img": "image"}))
         self.side = self.image_side = side
         self.max_len = side * side
 
     def _specification(self) -> dict[str, Any]:
-        # What the hub has at one commit never changes; `_build` makes sure of it, so nothing is downloaded for this.
+        # The hub's commit is known to be in the original order; `_build` checks that, so nothing is downloaded here.
         official = self.source is HUB or original_places(self._read("train")) is not None
         return {
             "task": self.name,
@@ -103,8 +103,8 @@ class Image(CachedTask):
         if places is None:
             if self.source is HUB:
                 raise InputError(
-                    f"{HUB.where('train')} is not in the order of the original files: use another copy with "
-                    "task.data_dir=, and please report it"
+                    f"{HUB.where('train')} is not in the order of the original files. Use another copy with "
+                    "task.data_dir=, and please report this."
                 )
             places = np.arange(ROWS["train"])
         rows = np.argsort(places)[tfds_order("train", ROWS["train"])]
@@ -126,15 +126,15 @@ class Image(CachedTask):
         tokens = np.empty((len(rows), self.max_len), np.uint8)
         keys = np.empty(len(rows), np.uint64)
         blocks = range(0, len(rows), 500)
-        for first in tqdm(blocks, desc=f"decoding {part}", unit_scale=500, unit="image", delay=2, leave=False):
-            block = rows[first : first + 500].tolist()
+        for start in tqdm(blocks, desc=f"decoding {part}", unit_scale=500, unit="image", delay=2, leave=False):
+            block = rows[start : start + 500].tolist()
             pixels = np.stack([decode(columns["img"][row], f"{where}, row {row}") for row in block])
-            tokens[first : first + 500] = shrink(grey(pixels), self.side).reshape(len(block), -1)
-            keys[first : first + 500] = [hash_key(image.tobytes()) for image in pixels]
+            tokens[start : start + 500] = shrink(grey(pixels), self.side).reshape(len(block), -1)
+            keys[start : start + 500] = [hash_key(image.tobytes()) for image in pixels]
         labels = np.array(columns["label"], np.int64)[rows]
-        kept = limit(keys, labels, part, self.limits[part])
-        offsets = np.arange(kept.sum() + 1, dtype=np.int64) * self.max_len
-        return Split(tokens[kept].ravel(), offsets, labels[kept])
+        is_kept = limit(keys, labels, part, self.limits[part])
+        offsets = np.arange(is_kept.sum() + 1, dtype=np.int64) * self.max_len
+        return Split(tokens[is_kept].ravel(), offsets, labels[is_kept])
 
 
 def tfds_order(part: RawPart, size: int) -> NDArray[np.int64]:
@@ -153,10 +153,10 @@ def original_places(columns: Columns) -> NDArray[np.int64] | None:
         return None
     size = ROWS["train"] // len(FILES)
     blocks = range(0, ROWS["train"], size)
-    labels = [_digest(bytes(columns["label"][first : first + size])) for first in blocks]
+    labels = [_digest(bytes(columns["label"][start : start + size])) for start in blocks]
     images = [
-        _digest(b"".join(decode(image, "").tobytes() for image in columns["img"][first : first + FIRST_IMAGES]))
-        for first in blocks
+        _digest(b"".join(decode(image, "").tobytes() for image in columns["img"][start : start + FIRST_IMAGES]))
+        for start in blocks
     ]
     if dict(zip(labels, images, strict=True)) != FILES:
         return None
@@ -181,13 +181,13 @@ def decode(image: bytes | NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
             with Pillow.open(io.BytesIO(image)) as opened:
                 pixels = np.asarray(opened)
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
-            raise InputError(f"{where}: the image cannot be decoded ({error}): get the file again") from error
+            raise InputError(f"{where}: the image cannot be decoded ({error}). Get the file again.") from error
     else:
         pixels = image
     if pixels.shape != (SIDE, SIDE, 3) or pixels.dtype != np.uint8:
         raise InputError(
-            f"{where}: expected an RGB image of 32x32 pixels, found {pixels.dtype} of shape {pixels.shape}: "
-            "is this CIFAR-10?"
+            f"{where}: expected an RGB image of 32x32 pixels, found {pixels.dtype} of shape {pixels.shape}. "
+            "Is this CIFAR-10?"
         )
     return pixels
 
@@ -195,8 +195,8 @@ def decode(image: bytes | NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
 def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the grey values of colours, (..., 3) to (...), as TensorFlow has them.
 
-    `tf.image.rgb_to_grayscale` weighs in float32 and then scales to 255.5 and cuts off, which is about a quarter of the
-    time one less than what Pillow and torchvision say.
+    `tf.image.rgb_to_grayscale` weighs in float32, scales to 255.5 and rounds down. For about a quarter of the pixels
+    that is one less than in Pillow and torchvision.
     """
     scaled = pixels * np.float32(1 / 255)
     red, green, blue = (np.float32(weight) * scaled[..., i] for i, weight in enumerate((0.2989, 0.5870, 0.1140)))

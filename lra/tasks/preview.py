@@ -1,4 +1,4 @@
-"""What was prepared, to look at: a table of every split, and a figure of samples and lengths."""
+"""A preview of prepared data: a table of every split, and a figure of samples and lengths."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def rows(name: str, task: Task) -> list[list[str]]:
 
     `labels` is the share of the rarest and of the most frequent class; lengths are of single sequences, in tokens.
     """
-    about = task.describe()
+    description = task.describe()
     return [
         [
             name,
-            about["source"],
-            about["variant"],
+            description["source"],
+            description["variant"],
             part,
-            f"{about['sizes'][part]:,}",
+            f"{description['sizes'][part]:,}",
             "{:.1%} to {:.1%}".format(*_shares(split, task.num_classes)),
             " / ".join(f"{length:,.0f}" for length in np.quantile(np.diff(split.offsets), [0.05, 0.5, 0.95, 1])),
-            about["sha256"][part][:16],
+            description["sha256"][part][:16],
         ]
         for part in PARTS
         for split in [task.split(part)]
@@ -50,21 +50,20 @@ def plot(tasks: Mapping[str, Task], path: Path) -> None:
 
     figure = Figure(figsize=(2 * SAMPLES, 2.6 * len(tasks)), layout="constrained")
     parts = figure.subfigures(len(tasks), squeeze=False)[:, 0]
-    for place, (name, task) in enumerate(tasks.items()):
-        part = parts[place]
+    for part, (name, task) in zip(parts, tasks.items(), strict=True):
         part.suptitle(name, x=0.01, ha="left", fontweight="bold")
         if task.image_side is None:
             _lengths(part.subplots(), task)
         else:
-            for which, axis in enumerate(part.subplots(1, SAMPLES)):
-                _image(axis, task.split("train"), which, task.num_classes, task.image_side)
+            for number, axis in enumerate(part.subplots(1, SAMPLES)):
+                _image(axis, task.split("train"), number, task.num_classes, task.image_side)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
 
-def _image(axis: Axes, split: Split, which: int, num_classes: int, side: int) -> None:
-    """Show an example of class `which`, counted round."""
-    example = np.flatnonzero(split.labels == which % num_classes)[which // num_classes]
+def _image(axis: Axes, split: Split, number: int, num_classes: int, side: int) -> None:
+    """Show sample `number`; the samples take turns through the classes."""
+    example = np.flatnonzero(split.labels == number % num_classes)[number // num_classes]
     pixels = split.tokens[split.offsets[example] : split.offsets[example + 1]].reshape(side, side)
     axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)
     axis.set_title(f"label {split.labels[example]}", fontsize=9)

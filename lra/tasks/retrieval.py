@@ -5,8 +5,8 @@ first 10,000 bytes of each text, id = byte + 1, cut to `max_length`, padding 0; 
 
 The released `new_aan_pairs.*.tsv` hold each text as Python prints bytes, `b'...'`. LRA and what followed it feed that
 print as it is, with its `\\n` and `\\xe2` spelt out; `text="decoded"` undoes it. A folder with `papers.parquet` and
-`pairs.*.tsv` is another, smaller set of the same kind: its source is `aan-mini`, no number of which may stand beside
-published ones.
+`pairs.*.tsv` is another, smaller set of the same kind: its source is `aan-mini`, and its numbers must not be compared
+with published ones.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from lra.tasks.sources import fingerprint, raw_folder, read_parquet, unreadable
 
 ROWS: dict[Part, int] = {"train": 147_086, "val": 18_090, "test": 17_437}
 FILES: dict[Part, str] = {"train": "train", "val": "eval", "test": "test"}
-RELEASED_BYTES = 10_000  # LRA keeps so many before anything else
+RELEASED_BYTES = 10_000  # LRA cuts every text to this before anything else
 LABELS = {b"0.0": 0, b"1.0": 1, b"0": 0, b"1": 1}
 
 
 class Pair(NamedTuple):
-    """A row: where it stands, its label, the ids of the papers, and their texts."""
+    """A row: file and line, label, the ids of the papers, and their texts."""
 
     where: str
     label: int
@@ -55,7 +55,7 @@ class Retrieval(CachedTask):
         num_test: the same for test.
 
     Raises:
-        InputError: an argument is none of these.
+        InputError: an argument has another value.
     """
 
     name = "retrieval"
@@ -101,16 +101,16 @@ class Retrieval(CachedTask):
         assert self.folder is not None
         return (self.folder / "papers.parquet").is_file()
 
-    def _path(self, which: Part | Literal["papers"]) -> Path:
+    def _path(self, part: Part | Literal["papers"]) -> Path:
         assert self.folder is not None
-        if which == "papers":
+        if part == "papers":
             return self.folder / "papers.parquet"
-        return self.folder / f"{'pairs' if self._is_mini() else 'new_aan_pairs'}.{FILES[which]}.tsv"
+        return self.folder / f"{'pairs' if self._is_mini() else 'new_aan_pairs'}.{FILES[part]}.tsv"
 
     def _build(self) -> Iterator[tuple[Part, Split]]:
         papers = self._papers() if self._is_mini() else None
         for part in PARTS:
-            # Read twice, so that no more is kept than the numbers of the chosen rows and their tokens.
+            # The file is read twice, so that memory holds only the numbers of the chosen rows and their tokens.
             labels, keys = [], []
             for pair in self._pairs(part, papers):
                 labels.append(pair.label)
@@ -118,14 +118,14 @@ class Retrieval(CachedTask):
             if papers is None:
                 check_rows(len(labels), ROWS[part], str(self._path(part)))
             elif not labels:
-                raise InputError(f"{self._path(part)} has no rows: copy it again")
+                raise InputError(f"{self._path(part)} has no rows. Copy it again.")
             all_labels = np.array(labels, np.int64)
-            kept = limit(np.array(keys, np.uint64), all_labels, part, self.limits[part])
-            yield part, pack(self._sequences(part, papers, kept), all_labels[kept])
+            is_kept = limit(np.array(keys, np.uint64), all_labels, part, self.limits[part])
+            yield part, pack(self._sequences(part, papers, is_kept), all_labels[is_kept])
 
-    def _sequences(self, part: Part, papers: dict[bytes, bytes] | None, kept: np.ndarray) -> Iterator[bytes]:
-        pairs = tqdm(self._pairs(part, papers), f"encoding {part}", len(kept), unit="pair", delay=2, leave=False)
-        for keep, pair in zip(kept, pairs, strict=True):
+    def _sequences(self, part: Part, papers: dict[bytes, bytes] | None, is_kept: np.ndarray) -> Iterator[bytes]:
+        pairs = tqdm(self._pairs(part, papers), f"encoding {part}", len(is_kept), unit="pair", delay=2, leave=False)
+        for keep, pair in zip(is_kept, pairs, strict=True):
             if keep:
                 for text in pair.texts:
                     yield byte_ids(self._read_text(text, pair.where) if papers is None else text)[: self.max_len]
@@ -133,27 +133,31 @@ class Retrieval(CachedTask):
     def _pairs(self, part: Part, papers: dict[bytes, bytes] | None) -> Iterator[Pair]:
         """Read a file; the texts of released pairs are not decoded yet."""
         path = self._path(part)
-        expected = ("label", "id", "id", "text", "text") if papers is None else ("label", "id", "id")
+        columns = ("label", "id", "id", "text", "text") if papers is None else ("label", "id", "id")
         try:
             with path.open("rb") as file:
                 for number, line in enumerate(file, 1):
                     where = f"{path}, line {number}"
                     label, *fields = line.rstrip(b"\r\n").split(b"\t")
-                    # How many released rows there are is known, so only the other set's last line can be cut unseen.
+                    # The number of released rows is checked; a cut last line of the other set shows only here.
                     cut = papers is not None and not line.endswith(b"\n")
-                    if cut or len(fields) != len(expected) - 1:
+                    if cut or len(fields) != len(columns) - 1:
                         raise InputError(
-                            f"{where}: expected {', '.join(expected)}, divided by tabs, and a line's end; found "
-                            f"{len(fields) + 1} fields in {line[:60]!r}: the file is no such file or is cut short, get "
-                            "it again"
+                            f"{where}: expected {', '.join(columns)}, divided by tabs, and a line's end; found "
+                            f"{len(fields) + 1} fields in {line[:60]!r}. It is another file or is cut short: get it "
+                            "again."
                         )
                     if label not in LABELS:
-                        raise InputError(f"{where}: expected a label of 0.0 or 1.0, found {label[:60]!r}")
+                        raise InputError(
+                            f"{where}: expected a label of 0.0 or 1.0, found {label[:60]!r}. Get the file again."
+                        )
                     ids = (fields[0], fields[1])
                     if papers is None:
                         texts = (fields[2], fields[3])
                     elif unknown := [name for name in ids if name not in papers]:
-                        raise InputError(f"{where}: {self._path('papers')} has no paper {unknown[0]!r}")
+                        raise InputError(
+                            f"{where}: {self._path('papers')} has no paper {unknown[0]!r}. Copy both again."
+                        )
                     else:
                         texts = (papers[ids[0]], papers[ids[1]])
                     yield Pair(where, LABELS[label], ids, texts)
@@ -174,13 +178,13 @@ class Retrieval(CachedTask):
         if self.text == "raw":
             return text
         try:
-            meant = ast.literal_eval(printed)
+            decoded = ast.literal_eval(printed)
         except (ValueError, SyntaxError):
-            meant = None
-        if not isinstance(meant, bytes):
+            decoded = None
+        if not isinstance(decoded, bytes):
             raise InputError(
-                f"{where}: expected a text as Python prints bytes, b'...', found {printed[:60]!r}: use task.text=raw, "
-                "or the released files"
+                f"{where}: expected a text as Python prints bytes, b'...', found {printed[:60]!r}. Use task.text=raw, "
+                "or the released files."
             )
-        check_text(meant, where)
-        return meant
+        check_text(decoded, where)
+        return decoded

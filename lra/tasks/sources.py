@@ -33,8 +33,10 @@ def raw_folder(data_dir: str | Path | None, name: str) -> Path | None:
     except OSError as error:
         if data_dir is None and isinstance(error, FileNotFoundError | NotADirectoryError):
             return None
-        named = f"LRA_DATA={root}" if data_dir is None else f"task.data_dir={data_dir}"
-        raise InputError(f"cannot read the folder {folder} ({error.strerror}), from {named}: name another") from error
+        setting = f"LRA_DATA={root}" if data_dir is None else f"task.data_dir={data_dir}"
+        raise InputError(
+            f"Cannot read the folder {folder} ({error.strerror}), from {setting}. Name another."
+        ) from error
     return folder
 
 
@@ -61,8 +63,8 @@ def unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, FileNotFoundError) and path.parent.is_dir():
         reason += f"; {path.parent} holds {', '.join(sorted(p.name for p in path.parent.iterdir())[:8]) or 'nothing'}"
     return InputError(
-        f"cannot read {path} ({reason}): check the file, copy or download it again, or choose another folder with "
-        "task.data_dir="
+        f"Cannot read {path} ({reason}). Check the file, copy or download it again, or choose another folder with "
+        "task.data_dir=."
     )
 
 
@@ -78,10 +80,10 @@ def read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str] = (
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            if missing := [name for name in columns if name not in names]:
+            if absent := [name for name in columns if name not in names]:
                 raise InputError(
-                    f"{path} has no column {', '.join(missing)}: expected {', '.join(columns)}, found "
-                    f"{', '.join(names)}; use the data set's own files, or rename the columns"
+                    f"{path} has no column {', '.join(absent)}: expected {', '.join(columns)}, found "
+                    f"{', '.join(names)}. Use the data set's own files, or rename the columns."
                 )
             table = file.read([*columns, *(name for name in optional if name in names)])
     except (OSError, pa.ArrowException) as error:
@@ -90,12 +92,12 @@ def read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str] = (
 
 
 def _as_lists(table: Any, where: str) -> Columns:
-    """Turn an Arrow table into lists; a text that is not UTF-8 must not raise before its row can be named."""
+    """Turn an Arrow table into lists; texts stay bytes, so that an error of decoding one can name its row."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if not len(table):
-        raise InputError(f"{where} has no rows: copy or download it again")
+        raise InputError(f"{where} has no rows. Copy or download it again.")
     lists: Columns = {}
     for name in table.column_names:
         column = table[name]
@@ -105,7 +107,7 @@ def _as_lists(table: Any, where: str) -> Columns:
             column = column.cast(pa.large_binary())
         if column.null_count:
             row = next(i for i, valid in enumerate(column.is_valid().to_pylist()) if not valid)
-            raise InputError(f"{where}, row {row}: no {name}; {column.null_count} in all: download the file again")
+            raise InputError(f"{where}, row {row}: no {name}, as in {column.null_count} rows. Download the file again.")
         lists[name] = column.to_pylist()
     return lists
 
@@ -175,17 +177,17 @@ class Hub:
         where = self.where(part)
         try:
             rows = datasets.load_dataset(self.repository, revision=self.revision, split=part)
-        # What datasets, huggingface_hub and their network libraries raise has no common base.
+        # The exceptions of datasets, huggingface_hub and their network libraries have no common base.
         except Exception as error:
             raise MissingDataError(
-                f"cannot get {where} ({type(error).__name__}: {error}). Check the network; or put train.parquet and "
+                f"Cannot get {where} ({type(error).__name__}: {error}). Check the network; or put train.parquet and "
                 f"test.parquet with the columns {', '.join(columns)} into a folder and name it with task.data_dir=, "
                 f"or its parent, if the folder is called {self.folder_name}, with the environment variable LRA_DATA."
             ) from error
-        if missing := [name for name in columns if name not in rows.column_names]:
-            raise InputError(f"{where} has no column {', '.join(missing)}, only {', '.join(rows.column_names)}")
-        kept = [*columns, *(name for name in optional if name in rows.column_names)]
-        return _as_lists(rows.select_columns(kept).with_format("arrow")[:], where)
+        if absent := [name for name in columns if name not in rows.column_names]:
+            raise InputError(f"{where} has no column {', '.join(absent)}, only {', '.join(rows.column_names)}")
+        names = [*columns, *(name for name in optional if name in rows.column_names)]
+        return _as_lists(rows.select_columns(names).with_format("arrow")[:], where)
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ class Tfds:
     Args:
         dataset: its name there.
         data_dir: TensorFlow Datasets' folder; None for its default.
-        features: its names of our columns, where they differ.
+        features: the data set's names of our columns, where they differ.
     """
 
     dataset: str
@@ -216,8 +218,9 @@ class Tfds:
     def read(self, part: RawPart, columns: Sequence[str], optional: Sequence[str] = ()) -> Columns:
         """Read one split in its stored order."""
         builder = self._builder()
-        known = {column: self.features.get(column, column) for column in (*columns, *optional)}
-        names = {column: name for column, name in known.items() if name in builder.info.features or column in columns}
+        features = {column: self.features.get(column, column) for column in (*columns, *optional)}
+        present = builder.info.features
+        names = {column: name for column, name in features.items() if name in present or column in columns}
         try:
             rows = list(builder.as_data_source(part))
             return {column: [row[name] for row in rows] for column, name in names.items()}
@@ -234,10 +237,10 @@ class Tfds:
             if "tensorflow_datasets" not in str(error):
                 raise self._failure(error) from error
             raise InputError(
-                "task.source=tfds needs the package tensorflow-datasets, with array_record: "
-                "pip install 'tensorflow-datasets>=4.9.10' array_record; or leave task.source out"
+                "task.source=tfds needs the package tensorflow-datasets, with array_record. Run "
+                "pip install 'tensorflow-datasets>=4.9.10' array_record, or leave task.source out."
             ) from error
-        # What it raises for data that are missing or half prepared has no common base.
+        # Its exceptions for data that are missing or half prepared have no common base.
         except Exception as error:
             raise self._failure(error) from error
         return builder
@@ -265,14 +268,16 @@ def choose_source(
         return Tfds(tfds[0], data_dir, tfds[1])
     if source == "hub":
         if data_dir is not None:
-            raise InputError(f"task.source=hub downloads, but task.data_dir={data_dir} is given: leave one of them out")
+            raise InputError(
+                f"task.source=hub downloads, but task.data_dir={data_dir} is given. Leave one of them out."
+            )
         return hub
     folder = raw_folder(data_dir, hub.folder_name)
     if folder:
         return Parquet(folder)
     if source == "parquet":
         raise InputError(
-            f"task.source=parquet needs a folder of train.parquet and test.parquet: name it with task.data_dir=, or "
-            f"its parent, if the folder is called {hub.folder_name}, with the environment variable LRA_DATA"
+            f"task.source=parquet needs a folder of train.parquet and test.parquet. Name it with task.data_dir=, or "
+            f"its parent, if the folder is called {hub.folder_name}, with the environment variable LRA_DATA."
         )
     return hub

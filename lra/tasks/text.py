@@ -5,8 +5,8 @@ arXiv:2011.04006): id = byte + 1, cut to `max_length`, padding 0. Nothing else i
 lengths in use, all called "LRA Text", are 1000 (LRA's base configuration), 1024, 4000 and 4096. `symbols="characters"`
 is the form of S4 (Gu et al. 2021, arXiv:2111.00396): characters and a final `<eos>`.
 
-LRA has no validation set: it validates on test. Here a tenth of train is set apart, and `validation="test"` is LRA's
-way, told in `describe()`. 123 test texts are in train as well, as published. Examples lie in the order of their hashes,
+LRA has no validation set: it validates on test. Here a tenth of train is set apart; `validation="test"` does as LRA,
+and `describe()` says so. 123 test texts are in train as well, as published. Examples are in the order of their hashes,
 so every source gives the same arrays.
 """
 
@@ -30,9 +30,10 @@ from lra.tasks.sources import Hub, RawPart, SourceName, choose_source
 
 HUB = Hub("stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31", folder_name="imdb")
 ROWS: dict[RawPart, int] = {"train": 25_000, "test": 25_000}
-VALIDATION_SHARE = 10  # one example in so many
+VALIDATION_SHARE = 10  # one example in ten
 
-# S4's vocabulary: what occurs at least 15 times in the train texts, each cut to 4,095 characters. In code point order.
+# S4's vocabulary: the characters that occur at least 15 times in the train texts, each text cut to 4,095 characters; in
+# the order of their code points.
 CHARACTERS = (
     "\t !\"#$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~"
     "\x84\x85\x91\x96\x97\xa1\xa3\xa8\xab\xb4\xbb\xbd\xe0\xe1\xe2\xe3\xe4\xe5\xe7\xe8\xe9\xea\xeb\xed\xef\xf1\xf3\xf4"
@@ -57,7 +58,7 @@ class Text(CachedTask):
         num_test: the same for test.
 
     Raises:
-        InputError: an argument is none of these.
+        InputError: an argument has another value.
     """
 
     name = "text"
@@ -88,12 +89,12 @@ class Text(CachedTask):
         self.vocab_size = 257 if symbols == "bytes" else FIRST_CHARACTER + len(CHARACTERS)
 
     def _specification(self) -> dict[str, Any]:
-        labelled = ", validation is test" if self.validation == "test" else ""
+        remark = ", validation is test" if self.validation == "test" else ""
         return {
             "task": self.name,
             "version": self.version,
             "source": self.source.name,
-            "variant": f"{self.symbols} {self.max_len}{labelled}",
+            "variant": f"{self.symbols} {self.max_len}{remark}",
             "validation": self.validation,
             "limits": self.limits,
             **self.source.specification(),
@@ -108,9 +109,9 @@ class Text(CachedTask):
             train, val = train.take(~held_out), train.take(held_out)
         parts: dict[Part, _Rows] = {"train": train, "val": val, "test": test}
         for part, rows in parts.items():
-            kept = rows.take(limit(rows.keys, rows.labels, part, self.limits[part]))
-            texts = tqdm(kept.texts, desc=f"encoding {part}", unit="text", delay=2, leave=False)
-            yield part, pack(map(self._encode, texts), kept.labels)
+            limited = rows.take(limit(rows.keys, rows.labels, part, self.limits[part]))
+            texts = tqdm(limited.texts, desc=f"encoding {part}", unit="text", delay=2, leave=False)
+            yield part, pack(map(self._encode, texts), limited.labels)
 
     def _read(self, part: RawPart) -> _Rows:
         where = self.source.where(part)
@@ -133,9 +134,9 @@ class _Rows(NamedTuple):
     keys: NDArray[np.uint64]
     labels: NDArray[np.int64]
 
-    def take(self, which: NDArray[Any]) -> _Rows:
+    def take(self, index: NDArray[Any]) -> _Rows:
         """Select by a mask or by row numbers."""
-        rows = np.arange(len(self.texts))[which]
+        rows = np.arange(len(self.texts))[index]
         return _Rows([self.texts[row] for row in rows], self.keys[rows], self.labels[rows])
 
 

@@ -40,9 +40,9 @@ class Batching:
 
     Attributes:
         padding: "batch" pads to the longest of a forward pass, rounded up; "max" to `padded_length`, as the published
-            code did. It changes what a batch costs and which random numbers are drawn for it, and no more, unless the
-            model pools padded rows.
-        bucket_batches: so many batches are drawn together and sorted by length before they are cut apart, so that
+            code did. It changes only what a batch costs and which random numbers are drawn for it, unless the model
+            pools padded rows.
+        bucket_batches: this many batches are drawn together, sorted by length and then cut apart, so that the
             sequences of a batch are about equally long; 1 for no sorting.
         mask_zero: treat token 0 as padding wherever it stands, as LRA, Nystromformer and Skeinformer do. It hides
             the black pixels of an image: two thirds of a Pathfinder one.
@@ -113,8 +113,8 @@ class Batching:
     def evaluation(self, split: Split, batch_size: int, max_len: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
         """Yield (example numbers, batch), every example exactly once, sorted by length to save padding."""
         order = np.argsort(lengths(split, np.arange(len(split.labels))), kind="stable")
-        for first in range(0, len(order), batch_size):
-            index = order[first : first + batch_size]
+        for start in range(0, len(order), batch_size):
+            index = order[start : start + batch_size]
             yield index, self.gather(split, index, max_len)
 
 
@@ -131,9 +131,9 @@ def lengths(split: Split, index: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _stream(num_examples: int, seed: int, first: int, count: int) -> NDArray[np.int64]:
-    """Return places first ... first + count - 1 of the endless stream of shuffled epochs."""
-    epochs, places = np.divmod(np.arange(first, first + count), num_examples)
-    parts = [_epoch_order(num_examples, seed, int(epoch))[places[epochs == epoch]] for epoch in np.unique(epochs)]
+    """Return the entries first ... first + count - 1 of the endless stream of shuffled epochs."""
+    epochs, positions = np.divmod(np.arange(first, first + count), num_examples)
+    parts = [_epoch_order(num_examples, seed, int(epoch))[positions[epochs == epoch]] for epoch in np.unique(epochs)]
     return np.concatenate(parts)
 
 

@@ -1,4 +1,4 @@
-"""Where a training stands, on disk: written whole or not at all, so that a run can be killed at any moment."""
+"""Checkpoints of a training on disk: written whole or not at all, so that a run can be killed at any moment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Checkpoints:
     Args:
         folder: the run's folder.
         key: the run's key; a checkpoint of another run is refused.
-        seconds: time from one checkpoint to the next, by a clock that nobody sets.
+        seconds: time from one checkpoint to the next.
     """
 
     def __init__(self, folder: Path, key: str, seconds: float) -> None:
@@ -37,11 +37,11 @@ class Checkpoints:
         self._written = time.monotonic()
 
     def due(self) -> bool:
-        """Say whether it is time for the next one."""
+        """Say whether it is time for the next checkpoint."""
         return time.monotonic() - self._written >= self.seconds
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write one; if that fails, say so, keep the older ones and go on.
+        """Write a checkpoint; if that fails, say so, keep the older ones and go on.
 
         Args:
             step: optimiser steps taken.
@@ -56,11 +56,11 @@ class Checkpoints:
                 "The checkpoint of step %d could not be written (%s); training goes on without it.", step, error
             )
             return
-        for old in self._paths()[KEPT:]:
-            old.unlink()
+        for path in self._paths()[KEPT:]:
+            path.unlink()
 
     def load(self, device: torch.device) -> dict[str, Any] | None:
-        """Read the newest one that can be read; None where there is none.
+        """Read the newest checkpoint that can be read; None where there is none.
 
         Raises:
             InputError: it belongs to another run.
@@ -69,7 +69,7 @@ class Checkpoints:
             try:
                 saved = torch.load(path, map_location=device, weights_only=True)
                 key, commit, state = saved["key"], saved["commit"], saved["state"]
-            except Exception as error:  # what a damaged file makes of the unpickler has no common class
+            except Exception as error:  # a damaged file may raise anything
                 log.warning("%s cannot be read (%s); an older one is used, if there is one.", path, _first_line(error))
                 continue
             if key != self.key:
@@ -82,7 +82,7 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Remove all of them, once the run has its record."""
+        """Remove all checkpoints, once the run has its record."""
         for path in [*self._paths(), *self.folder.glob("checkpoint-*.part")]:
             path.unlink(missing_ok=True)
 
@@ -95,7 +95,7 @@ def give_key(folder: Path, key: str) -> None:
     """Give the checkpoints in a run's folder another key; one that cannot be read stays as it is.
 
     Raises:
-        OSError, RuntimeError: one cannot be written.
+        OSError, RuntimeError: a checkpoint cannot be written.
     """
     for path in folder.glob(PATTERN):
         try:
@@ -107,7 +107,7 @@ def give_key(folder: Path, key: str) -> None:
 
 
 def _write(path: Path, saved: dict[str, Any]) -> None:
-    """Write one whole, or leave nothing."""
+    """Write a checkpoint whole, or leave nothing."""
     temporary = path.with_suffix(".part")
     try:
         with temporary.open("wb") as file:

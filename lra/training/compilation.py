@@ -16,12 +16,12 @@ from lra.training.batching import LENGTH_MULTIPLE, Batching, lengths
 from lra.training.objectives import classify
 
 MODES = (False, True, "auto")
-# Lengths that batches are padded to: fewer cost padding, more cost minutes of compilation.
+# How many lengths batches are padded to: with fewer there is more padding, with more, minutes more of compilation.
 NUM_LENGTHS = 6
 
 
 def wanted(mode: bool | str, device: torch.device) -> bool:
-    """Say whether to compile: "auto" means on a GPU, where small models wait for their kernels to be launched."""
+    """Say whether to compile: "auto" does so on a GPU, where small models spend most time on launching kernels."""
     return device.type == "cuda" if mode == "auto" else bool(mode)
 
 
@@ -76,5 +76,5 @@ def _one_of_each_length(train: Split, batching: Batching) -> NDArray[np.int64]:
     if batching.padding == "max":
         return by_length[-1:]
     multiples = -(-lengths(train, by_length) // batching.length_multiple)
-    # The last example of each length class pads its batch to just that class's length.
+    # A batch of the last example of a length class is padded to the length of that class.
     return by_length[np.append(np.diff(multiples), 1) > 0]

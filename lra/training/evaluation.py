@@ -83,8 +83,8 @@ def _pass(
         count += scored.num_predictions
         predictions[torch.from_numpy(index).to(device)] = scored.predictions.to(torch.uint8)
     summed_loss, num_hits, num_predictions = world.sum(totals).tolist()
-    found = world.sum(predictions).cpu().numpy()
-    return Evaluation(summed_loss / num_predictions, num_hits / num_predictions, found)
+    classes = world.sum(predictions).cpu().numpy()
+    return Evaluation(summed_loss / num_predictions, num_hits / num_predictions, classes)
 
 
 def _logits_in_parts(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from lra.machine.memory import free_memory, is_out_of_memory, peak_memory, reset_peak_memory
 
-# Of the free memory, what a pass may be expected to take: other steps' shapes and the allocator's gaps need some.
+# The share of the free memory that a pass may be expected to take; other shapes and the allocator's gaps need the rest.
 SHARE = 0.8
 
 
@@ -19,8 +19,8 @@ def largest_micro_batch(attempt: Callable[[int], None], batch_size: int, device:
     but a CPU's system would kill the process.
 
     Args:
-        attempt: run a forward and backward pass over so many examples, the longest there are.
-        batch_size: the most that is wanted.
+        attempt: runs a forward and backward pass over so many examples, the longest there are.
+        batch_size: the largest number to try.
         device: where it runs.
 
     Returns:

@@ -25,7 +25,7 @@ class Optimization:
 
     Attributes:
         learning_rate: the schedule's peak.
-        warmup_steps: steps of the way up to it.
+        warmup_steps: steps until the rate reaches it.
         weight_decay, adam_eps: of AdamW.
         cycle_momentum: cycle beta1 between 0.95 and 0.85 against the learning rate, as OneCycleLR does by default.
         clip_norm: largest norm of the gradient, None for no clipping.
@@ -61,8 +61,8 @@ class Optimization:
         """Refuse what does not fit a training of `steps` steps.
 
         Raises:
-            InputError: the warm-up is longer than the training, which it may be with "inverse_sqrt", as on LRA's
-                Retrieval; or it is one step, which OneCycleLR divides by 0 for.
+            InputError: the warm-up is longer than the training (with "inverse_sqrt" it may be, as on LRA's Retrieval),
+                or it is a single step of "one_cycle", for which torch's OneCycleLR divides by 0.
         """
         if self.warmup_steps < 0 or (self.warmup_steps > steps and self.schedule != "inverse_sqrt"):
             raise InputError(

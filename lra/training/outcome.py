@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Metadata of the fields that a run's record, or a checkpoint, holds elsewhere or not at all.
+# Metadata of fields that are not copied into a run's record, or neither there nor into a checkpoint.
 NOT_IN_RECORD = {"record": False}
 IN_NEITHER = {"record": False, "checkpoint": False}
 
@@ -21,7 +21,7 @@ class DivergedError(ArithmeticError):
 
 @dataclass
 class Outcome:
-    """What training produced so far; it is filled as training goes on, so that a failure leaves what there was.
+    """What training produced so far. It is filled as training goes on, so that it survives a failure.
 
     Accuracies are fractions. `val_accuracy` and `test_accuracy` belong to the weights of `best_step`, the evaluation
     with the highest validation accuracy (the first, if several share it); the `last_` ones to the weights of the last
@@ -69,4 +69,5 @@ class Outcome:
             setattr(self, name, value)
 
     def _held_by(self, holder: str) -> dict[str, Any]:
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.metadata.get(holder, True)}
+        names = [attribute.name for attribute in fields(self) if attribute.metadata.get(holder, True)]
+        return {name: getattr(self, name) for name in names}

@@ -44,9 +44,9 @@ class Window:
         values = torch.stack(numbers).view(-1, 2).tolist()
         self._unread = []
         self._values += values
-        for place, (loss, _) in enumerate(values, start=number - len(values) + 1):
+        for step_number, (loss, _) in enumerate(values, start=number - len(values) + 1):
             if not np.isfinite(loss):
-                raise DivergedError(f"The training loss is {loss} at step {place}.")
+                raise DivergedError(f"The training loss is {loss} at step {step_number}.")
         loss, accuracy = np.mean(values, axis=0)
         self.recent = f"loss {loss:.3f}  train {accuracy:.1%}"
 
@@ -73,21 +73,21 @@ class Choice:
         self._lowest_loss = float("inf")
         self._passes_without = 0
 
-    def consider(self, result: Evaluation, model: nn.Module, outcome: Outcome) -> None:
+    def consider(self, evaluation: Evaluation, model: nn.Module, outcome: Outcome) -> None:
         """Note a validation pass in the outcome.
 
         Raises:
             DivergedError: its loss is not finite.
         """
-        if not np.isfinite(result.loss):
-            raise DivergedError(f"The validation loss is {result.loss} after step {outcome.steps}.")
-        outcome.last_val_accuracy = result.accuracy
-        if outcome.val_accuracy is None or result.accuracy > outcome.val_accuracy:
-            outcome.val_accuracy = result.accuracy
+        if not np.isfinite(evaluation.loss):
+            raise DivergedError(f"The validation loss is {evaluation.loss} after step {outcome.steps}.")
+        outcome.last_val_accuracy = evaluation.accuracy
+        if outcome.val_accuracy is None or evaluation.accuracy > outcome.val_accuracy:
+            outcome.val_accuracy = evaluation.accuracy
             outcome.best_step = outcome.steps
             outcome.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        if result.loss < self._lowest_loss:
-            self._lowest_loss, self._passes_without = result.loss, 0
+        if evaluation.loss < self._lowest_loss:
+            self._lowest_loss, self._passes_without = evaluation.loss, 0
         else:
             self._passes_without += 1
         outcome.stopped_early = self._patience is not None and self._passes_without >= self._patience

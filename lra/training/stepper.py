@@ -27,7 +27,7 @@ from lra.training.outcome import DivergedError
 
 log = logging.getLogger(__name__)
 
-# fp16's gradients overflow now and then, and the scale is halved; where that ends here, no scale would do.
+# fp16's gradients overflow now and then, which halves their scale; below this one no scale will help.
 LEAST_SCALE = 2.0**-10
 
 
@@ -88,7 +88,7 @@ class Stepper:
         self.forward = self.model
 
     def prepare(self, compile: bool | str) -> float:
-        """Choose how many examples a forward pass takes, unless an earlier attempt did, and compile if that is wanted.
+        """Choose how many examples a forward pass takes, unless an earlier attempt did, and compile if asked to.
 
         Args:
             compile: as the trainer has it.
@@ -107,14 +107,14 @@ class Stepper:
             self.world.sum_gradients(self.model)
             self.world.sum(totals)
             rate = self._update()
-        # The schedule has a rate for each step, and none after the last.
+        # The schedule has no rate after the last step.
         if self.schedule.last_epoch + 1 < self.steps:
             self.schedule.step()
         loss, accuracy = totals.unbind()
         return Step(loss, accuracy, rate, *tokens)
 
     def check_scale(self, number: int) -> None:
-        """Look, after step `number`, whether fp16 can hold the gradients.
+        """Check, after step `number`, that fp16 can hold the gradients.
 
         Raises:
             DivergedError: it cannot, at any scale.
@@ -164,9 +164,9 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         totals = torch.zeros(2, device=self.device)
         real = padded = 0
-        for first in range(0, len(share), size):
+        for start in range(0, len(share), size):
             with mark("data"):
-                batch = self.batching.gather(self.split, share[first : first + size], self.max_len)
+                batch = self.batching.gather(self.split, share[start : start + size], self.max_len)
             with mark("forward"):
                 score = classify(self.forward, batch, self.device, self.precision)
                 # Sums over the batch's size, not means over the part's: the gradient is that of the undivided batch.

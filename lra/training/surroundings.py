@@ -1,4 +1,4 @@
-"""What a training has around it."""
+"""What surrounds a training: its device, the other processes, checkpoints, the meter and the reports."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Surroundings:
     Attributes:
         device: where the model is.
         world: the processes that train together; by default this one alone.
-        stop: is looked at after every step and between batches of an evaluation; by default it never comes.
-        checkpoints: where to go on from, and where to keep what there is; None to keep nothing.
+        stop: is looked at after every step and between batches of an evaluation; by default it is never requested.
+        checkpoints: where to go on from and what to write; None for no checkpoints.
         meter: made before the model, so that it counts the model's memory; None for one that is made after it.
-        report: is handed a flat dict of numbers after every validation pass, the latest point of the curve.
+        report: is called after every validation pass with the latest point of the curve, a flat dict of numbers.
         trace: a file for the profile of a few steps; None for no profile.
     """
 

@@ -37,20 +37,20 @@ log = logging.getLogger(__name__)
 READ_EVERY = 20
 QUIET_SECONDS = 2.0  # an evaluation that takes longer shows how far it is
 LONG_ON_CPU_SECONDS = 15 * 60
-ESTIMATED_AFTER = 3  # steps, of which the first is slower than any other
-STATEFUL = ("outcome", "stepper", "window", "choice", "meter")  # what a checkpoint holds of a fit, beside random states
+ESTIMATED_AFTER = 3  # steps, since the first is slower than any other
+STATEFUL = ("outcome", "stepper", "window", "choice", "meter")  # attributes of a fit that a checkpoint holds
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """How to train; the fields are the `trainer` node of the configuration, but for the last two.
+    """How to train; the fields, except the last two, are the `trainer` node of the configuration.
 
     Attributes:
         steps: optimiser steps.
         batch_size: examples in one optimiser step, over all processes.
         micro_batch: examples in one forward pass; None for the whole batch, "auto" for as many as memory holds.
-        compile: whether torch.compile makes the training step; "auto" for on a GPU.
-        precision: "fp32", or "bf16" or "fp16" for autocast, the latter with scaled gradients.
+        compile: whether to use torch.compile; "auto" does on a GPU.
+        precision: "fp32", or "bf16" or "fp16" for autocast, with "fp16" on scaled gradients.
         deterministic: let torch refuse kernels whose result depends on timing.
         eval_every: steps from one validation pass to the next; the last step always has one.
         patience: validation passes without a lower loss before training stops, None for never.
@@ -92,13 +92,13 @@ class Trainer:
         Args:
             model: maps tokens (B, I, L) and mask (B, I, L) to logits; it is left with the best weights.
             task: a prepared task.
-            outcome: is filled on the way.
-            seed: of the order of the examples and of the draws at evaluation; the caller seeds those of training.
+            outcome: is filled as training goes on.
+            seed: of the order of the examples and of the draws at evaluation; the caller seeds the draws of training.
             surroundings: the device, and who watches or interrupts.
 
         Raises:
             DivergedError: the loss is not finite any more.
-            StoppedError: a stop was requested; a checkpoint holds what there is.
+            StoppedError: a stop was requested; a checkpoint was written.
         """
         torch.use_deterministic_algorithms(self.deterministic)
         if self.deterministic:
@@ -114,9 +114,9 @@ class Trainer:
         """Pass once over every example of a split; see `evaluate`. A long pass shows how far it is, under its name."""
         batches = self.batching.evaluation(split, self.eval_batch_size, max_len)
         count = -(-len(split.labels) // self.eval_batch_size)
-        about = {"iterable": batches, "delay": QUIET_SECONDS, "leave": False}
-        with _progress_bar(name, "batch", count, shown=surroundings.world.leads, **about) as shown:
-            return evaluate(model, shown, len(split.labels), self.precision, seed, surroundings)
+        options = {"iterable": batches, "delay": QUIET_SECONDS, "leave": False}
+        with _progress_bar(name, "batch", count, shown=surroundings.world.leads, **options) as bar:
+            return evaluate(model, bar, len(split.labels), self.precision, seed, surroundings)
 
 
 class Fit:
@@ -166,11 +166,11 @@ class Fit:
             outcome.micro_batch = self.stepper.size
 
     def train(self) -> None:
-        """Take all steps, with their validation passes; whatever ends this, the outcome has what was measured."""
-        trace, total, done = self.surroundings.trace, self.trainer.steps, self.outcome.steps
+        """Take all steps, with their validation passes; however this ends, the outcome has what was measured."""
+        trace, total, steps = self.surroundings.trace, self.trainer.steps, self.outcome.steps
         try:
             with (
-                _progress_bar("train", "step", total, shown=self.world.leads, initial=done) as bar,
+                _progress_bar("train", "step", total, shown=self.world.leads, initial=steps) as bar,
                 profiled(trace, self.device) as (mark, tick),
                 self.meter.running(),
             ):
@@ -225,7 +225,7 @@ class Fit:
             if outcome.steps % READ_EVERY == 0:
                 self._read()
                 bar.set_postfix_str(f"{self.window.recent}  {_best(outcome)}", refresh=False)
-            # Processes must stop and save together, and to agree on it has its price.
+            # Processes must stop and save together; agreeing on it takes time, so several do so less often.
             if self.world.size == 1 or outcome.steps % READ_EVERY == 0:
                 self._stop_or_keep()
             self._validate_if_due()
@@ -235,8 +235,8 @@ class Fit:
 
     def _validate_if_due(self) -> None:
         outcome = self.outcome
-        last = outcome.steps == self.trainer.steps
-        due = last or (outcome.steps > 0 and outcome.steps % self.trainer.eval_every == 0)
+        is_last = outcome.steps == self.trainer.steps
+        due = is_last or (outcome.steps > 0 and outcome.steps % self.trainer.eval_every == 0)
         if due and not outcome.evaluated():
             with self.meter.paused():
                 self._read()
@@ -245,15 +245,15 @@ class Fit:
     def _validate(self) -> None:
         """Evaluate on the validation split, and add a point to the curve."""
         trainer, outcome = self.trainer, self.outcome
-        result = self._evaluate("val", "validation")
-        self.choice.consider(result, self.model, outcome)
+        evaluation = self._evaluate("val", "validation")
+        self.choice.consider(evaluation, self.model, outcome)
         outcome.curve.append(
             {
                 "step": outcome.steps,
                 "epoch": outcome.steps * trainer.batch_size / len(self.splits["train"].labels),
                 **self.window.close(),
-                "val_loss": result.loss,
-                "val_accuracy": result.accuracy,
+                "val_loss": evaluation.loss,
+                "val_accuracy": evaluation.accuracy,
                 "learning_rate": self.window.rate,
                 "train_seconds": self.meter.summary(self.world.size)["train_seconds"],
             }
@@ -275,10 +275,10 @@ class Fit:
                 self._keep()
 
     def _read(self) -> None:
-        """Fetch what the device has of the last steps.
+        """Fetch the numbers of the last steps from the device.
 
         Raises:
-            DivergedError: training is past saving.
+            DivergedError: the loss, or the gradients in fp16, are not finite any more.
         """
         self.window.read(self.outcome.steps)
         self.stepper.check_scale(self.outcome.steps)
@@ -310,10 +310,10 @@ def _best(outcome: Outcome) -> str:
     return "" if outcome.val_accuracy is None else f"best val {outcome.val_accuracy:.1%}"
 
 
-def _progress_bar(name: str, unit: str, total: int, *, shown: bool, **about: Any) -> tqdm:
+def _progress_bar(name: str, unit: str, total: int, *, shown: bool, **options: Any) -> tqdm:
     # In a log file every refresh is a line of its own: a few of them will do.
     seconds = 0.2 if sys.stderr.isatty() else 30
     return tqdm(
         desc=name, unit=unit, total=total, file=sys.stderr, mininterval=seconds, maxinterval=2 * seconds,
-        disable=not shown, **about,
+        disable=not shown, **options,
     )  # fmt: skip

@@ -6,7 +6,7 @@ Such a file has
 - either `answer(request)`, which returns a report and is then printed as `format=` says, or `act(request)`, which does
   something and returns the exit code.
 
-A verb that is a word of Python's has an underscore behind its file's name.
+Where the verb is a keyword of Python, an underscore follows it in the file's name.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from lra.records.wandb_mirror import load_online
 from lra.reports.experiments import Experiment, load_experiments
 
 DEFAULT = "show"
-# What chooses among the records: by name, and where they are.
+# The options that choose records: by their names, and by where they are.
 CHOICE = (*FILTERS, "wandb")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was typed behind a verb."""
+    """The options that were typed after a verb."""
 
     results_dir: Path
     options: Mapping[str, str]
@@ -48,7 +48,7 @@ class Request:
         """Read the records that the options name.
 
         Raises:
-            InputError: there is no such folder, or nothing of such a name.
+            InputError: there is no such folder, or no record or configuration of such a name.
         """
         records = load_online(self["wandb"]) if self["wandb"] else load_records(self.results_dir)
         return select(records, {name: self[name] for name in FILTERS})
@@ -76,16 +76,16 @@ def understand(arguments: Sequence[str]) -> tuple[ModuleType, Request]:
     Raises:
         InputError: there is no such verb, or the verb takes no such option.
     """
-    known = {name: load_verb(name) for name in verbs()}
-    taken = {name: options_of(verb) for name, verb in known.items()}
-    every = dict.fromkeys(option for options in taken.values() for option in options)
-    name, given = parse(arguments, verbs=list(known), options={**dict.fromkeys(every, ""), "results_dir": "results"})
-    for option, value in given.items():
-        if value and option not in taken[name]:
-            takers = ", ".join(other for other, options in taken.items() if option in options)
-            takes = " ".join(f"{other}=" for other in taken[name])
-            raise InputError(f"{name} takes no {option}=, only {takes}. It is an option of {takers}.")
-    return known[name], Request(Path(given.pop("results_dir")), given)
+    modules = {name: load_verb(name) for name in verbs()}
+    options = {name: options_of(module) for name, module in modules.items()}
+    defaults = dict.fromkeys((option for names in options.values() for option in names), "")
+    verb, values = parse(arguments, verbs=list(modules), options={**defaults, "results_dir": "results"})
+    for option, value in values.items():
+        if value and option not in options[verb]:
+            takers = ", ".join(name for name, names in options.items() if option in names)
+            own = " ".join(f"{name}=" for name in options[verb])
+            raise InputError(f"{verb} takes no {option}=, only {own}. It is an option of {takers}.")
+    return modules[verb], Request(Path(values.pop("results_dir")), values)
 
 
 def options_of(verb: ModuleType) -> tuple[str, ...]:

@@ -15,6 +15,6 @@ OPTIONS = (*CHOICE, "experiment")
 def answer(request: Request) -> Report:
     """Count the runs of all experiments, or of one."""
     records, experiments, name = request.records(), request.experiments(), request["experiment"]
-    begun, missing = unfinished(request.results_dir), load_missing(request.results_dir)
-    wanted = [choose(experiments, name)] if name else list(experiments.values())
-    return coverage(wanted, records, unfinished=begun, missing=missing, others=not name)
+    configs, reasons = unfinished(request.results_dir), load_missing(request.results_dir)
+    chosen = [choose(experiments, name)] if name else list(experiments.values())
+    return coverage(chosen, records, unfinished=configs, missing=reasons, others=not name)

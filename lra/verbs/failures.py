@@ -13,5 +13,5 @@ OPTIONS = CHOICE
 
 def answer(request: Request) -> Report:
     """List the failures."""
-    begun, missing = unfinished(request.results_dir), load_missing(request.results_dir)
-    return failure_report(request.records(), unfinished=begun, missing=missing)
+    configs, reasons = unfinished(request.results_dir), load_missing(request.results_dir)
+    return failure_report(request.records(), unfinished=configs, missing=reasons)

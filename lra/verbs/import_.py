@@ -14,7 +14,7 @@ OPTIONS = ("from",)
 def act(request: Request) -> int:
     """Import, and say how many records there are; return 1 if one was refused."""
     if not request["from"]:
-        raise InputError("import needs a folder: from=FOLDER.")
+        raise InputError("import needs a folder of records. Name it with from=FOLDER.")
     path, count, refused = import_records(request.results_dir, Path(request["from"]))
     print(f"{path} holds {count} records.")
     return int(refused > 0)

@@ -26,7 +26,7 @@ OPTIONS = ()
 
 
 def act(request: Request) -> int:
-    """Write every table as Markdown, and where something is measured as CSV with the keys of the records behind it."""
+    """Write every table as Markdown, and those with measured values as CSV too, with the keys of their records."""
     records = load_measured(request.results_dir)
     folder = request.results_dir / "tables"
     count = 0
@@ -41,7 +41,7 @@ def act(request: Request) -> int:
             if len({run.attn for run in runs}) > 1:
                 save(board(runs), folder / f"board-{'-'.join(setting)}")
     except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}. Make it writable.") from error
     print(f"{count} tables in {folder} are rebuilt from {len(records)} records.")
     return 0
 

@@ -96,5 +96,5 @@ def test_a_page_of_no_records_has_the_published_numbers(tmp_path):
 
 def test_a_library_that_is_not_there_is_named_with_what_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly", None)
-    with pytest.raises(InputError, match=r"plotly is needed for the page: pip install -e '\.\[page\]'"):
+    with pytest.raises(InputError, match=r"plotly is needed for the page\. Install it: pip install -e '\.\[page\]'"):
         page(tmp_path, [])

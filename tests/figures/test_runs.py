@@ -83,7 +83,7 @@ def test_every_figure_is_written_and_none_of_nothing(tmp_path):
     names = {path.name for path in charts.write_figures(tmp_path, RUNS[:3])}
     assert {f"mini-skeinformer-cpu-{name}.svg" for name in ("board", "time", "memory", "curves", "seeds")} <= names
     assert names == {path.name for path in (tmp_path / "figures").iterdir()}
-    with pytest.raises(InputError, match="train something first"):
+    with pytest.raises(InputError, match="Train something first"):
         charts.write_figures(tmp_path, [])
 
 

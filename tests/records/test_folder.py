@@ -36,7 +36,7 @@ def test_who_claims_a_folder_is_named_to_others(tmp_path):
         holder = folder.holder()
         assert holder is not None
         assert (holder.process, holder.host) == (os.getpid(), socket.gethostname())
-        with pytest.raises(InputError, match=re.escape(f"training this very run in {folder}: {holder}. Wait")):
+        with pytest.raises(InputError, match=re.escape(f"training this run in {folder}: {holder}. Wait")):
             folder.claimed(RUN.config).__enter__()
     assert folder.holder() == holder
     with folder.claimed(RUN.config):

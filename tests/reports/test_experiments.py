@@ -66,7 +66,9 @@ def test_a_sweep_is_read_by_the_grammar_of_hydra(tmp_path):
     made = load(seed="range(3)", task="choice(text, image)", attn="glob([mine*,yoso],exclude=*_not)")
     assert made == Experiment("one", "lra", ("text", "image"), ("mine", "mine_too", "yoso"), (0, 1, 2))
     assert load() == Experiment("one", "lra", ("text",), ("mine",), (0,))
-    with pytest.raises(InputError, match=r"An experiment has one protocol, not lra, controlled: make one of each"):
+    with pytest.raises(
+        InputError, match=r"An experiment must have one protocol. Got lra, controlled: make one of each"
+    ):
         load(protocol="lra,controlled")
     with pytest.raises(InputError, match=r"The sweep of .*one.yaml cannot be read: "):
         load(attn="glob(")

@@ -171,9 +171,9 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_test(run, again, mo
         ({"num_tset": 5}, "task.num_tset is no setting of listops. It has: brackets, data_seed, max_depth"),
         ({"max_length": 200}, "sequences of up to 33 tokens, and these have up to 200"),
         ({"num_test": 0}, "num_test must be an integer, at least 1"),
-        ({"num_test": "???"}, "task.num_test must be int, as the run's 500. Got '???'"),
-        ({"brackets": "maybe"}, "task.brackets must be bool, as the run's True"),
-        ({"operator_probability": "abc"}, "must be float"),
+        ({"num_test": "???"}, "task.num_test must be of type int, as the run's 500. Got '???'"),
+        ({"brackets": "maybe"}, "task.brackets must be of type bool, as the run's True"),
+        ({"operator_probability": "abc"}, "must be of type float"),
         ({"max_depth": 3}, "are the same with task.max_depth= as without"),
     ],
 )
@@ -213,7 +213,7 @@ def test_weights_whose_parts_have_other_names_are_refused_in_a_sentence(run, tra
     with pytest.raises(InputError) as error:
         load_model(record, folder, own, CPU)
     assert (
-        f"has other parts than commit {record.commit} gave it, encoder.blocks.0.attention.key.bias for one. To train"
+        f"has other parts than at commit {record.commit}, for example encoder.blocks.0.attention.key.bias. To train"
         in str(error.value)
     )
     assert "\n" not in str(error.value)
@@ -227,8 +227,11 @@ def test_weights_of_other_code_are_refused(run, trained, tmp_path):
         return dataclasses.replace(record, config={**record.config, node: {**record.config[node], **values}})
 
     for altered, message in (
-        (changed("attn", version=99), f"trained version 99 of vmean.*check out commit {record.commit}"),
-        (changed("attn", _target_="models.attention.gone.Gone"), "vmean, which is not there any more"),
+        (changed("attn", version=99), f"trained version 99 of vmean.*Check out commit {record.commit}"),
+        (
+            changed("attn", _target_="models.attention.gone.Gone"),
+            f"vmean, which is not there any more.*Check out commit {record.commit}",
+        ),
         (changed("model", mlp_dim=64), "does not fit the model.*size mismatch.*move .* away and run: python run.py"),
         (dataclasses.replace(record, attn="baseline_cnn"), "only attention mechanisms"),
     ):

@@ -198,7 +198,7 @@ def test_a_run_that_another_process_trains_is_refused(tmp_path):
     (folder / "record.json").unlink()
     with (
         FileLock(folder / ".lock"),
-        pytest.raises(InputError, match=f"is training this very run .*: process {os.getpid()} on"),
+        pytest.raises(InputError, match=f"is training this run .*: process {os.getpid()} on"),
     ):
         train(tmp_path)
 

@@ -216,5 +216,5 @@ def test_links_are_not_unpacked(server, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
     (tmp_path / "raw").write_text("a file")
-    with pytest.raises(InputError, match=f"cannot write the downloaded files to {tmp_path / 'raw'}.*cache_dir="):
+    with pytest.raises(InputError, match=f"Cannot write the downloaded files to {tmp_path / 'raw'}.*cache_dir="):
         get(server, tmp_path)

@@ -264,7 +264,7 @@ def replace(folder: Path, row: int, content: bytes) -> None:
         (lambda f: replace(f, 50, encoded(pixels(0))[:300]), "train.parquet, row 50: the image cannot be decoded"),
         (lambda f: replace(f, 50, b"<html>"), "train.parquet, row 50: the image cannot be decoded"),
         (lambda f: write(f, TRAIN[:-1]), "train.parquet has 99 rows, expected 100"),
-        (lambda f: (f / "test.parquet").write_bytes(b"PAR1"), "cannot read .*test.parquet"),
+        (lambda f: (f / "test.parquet").write_bytes(b"PAR1"), "Cannot read .*test.parquet"),
         (lambda f: pq.write_table(pa.table({"image": [1]}), f / "train.parquet"), "no column img, label: .* image"),
     ],
 )  # fmt: skip
@@ -276,7 +276,7 @@ def test_a_wrong_file_is_named_and_nothing_is_left(tmp_path, spoil, message):
 
 
 def test_a_wrong_side_is_named():
-    with pytest.raises(InputError, match=re.escape("task.side must be 32, 16 or 8, not 20")):
+    with pytest.raises(InputError, match=re.escape("task.side must be 32, 16 or 8. Got 20.")):
         Image(cache_dir=None, side=20)
 
 

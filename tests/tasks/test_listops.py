@@ -89,12 +89,12 @@ def test_duplicates_are_dropped_and_every_tree_is_found():
 
 
 def test_a_search_without_end_is_given_up(monkeypatch, tmp_path):
-    with pytest.raises(InputError, match=r"only 0 different trees .* widen min_length"):
+    with pytest.raises(InputError, match=r"Only 0 different trees .* Widen min_length"):
         ListOps(cache_dir=tmp_path, max_depth=2, min_length=100).prepare()
     assert not list(tmp_path.rglob("*.arrow"))
     monkeypatch.setattr(generator, "_PATIENCE", 2**19)
     exhausted = Grammar(max_depth=2, max_args=2, operator_probability=0.5, min_length=0, max_length=100, data_seed=0)
-    with pytest.raises(InputError, match="only 410 different trees"):
+    with pytest.raises(InputError, match="Only 410 different trees"):
         generator.generate(exhausted, 411)
 
 
@@ -277,12 +277,12 @@ def test_floors_by_hand(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_depth": 0}, "max_depth must be an integer, at least 1, not 0"),
+        ({"max_depth": 0}, "max_depth must be an integer, at least 1. Got 0."),
         ({"max_args": 1}, "max_args must be"),
-        ({"operator_probability": 1.5}, "operator_probability must be 0 to 1"),
-        ({"operator_probability": float("nan")}, "operator_probability must be 0 to 1"),
+        ({"operator_probability": 1.5}, "operator_probability must be a number from 0 to 1"),
+        ({"operator_probability": float("nan")}, "operator_probability must be a number from 0 to 1"),
         ({"min_length": -1}, "min_length must be"),
-        ({"max_length": 501}, "max_length must be an integer, at least 502, not 501"),
+        ({"max_length": 501}, "max_length must be an integer, at least 502. Got 501."),
         ({"max_length": 600.5}, "max_length must be an integer"),
         ({"num_val": 0}, "num_val must be"),
         ({"data_seed": -1}, "data_seed must be"),
@@ -345,7 +345,7 @@ def test_changed_files_are_another_entry(released, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, r"cannot read .*basic_val\.tsv .*basic_train\.tsv, basic_val\.tsv, basic_test\.tsv"),
+        (None, r"Cannot read .*basic_val\.tsv .*basic_train\.tsv, basic_val\.tsv, basic_test\.tsv"),
         ("", r"basic_val\.tsv: no column Source"),
         ("Source\tTarget\n", r"basic_val\.tsv has no rows"),
         ("Source\tLabel\n3\t3\n", r"basic_val\.tsv: no column Target .*Label"),

@@ -210,13 +210,13 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 48}, "resolution must be one of 16, 32, 64, 128, 256, not 48"),
+        ({"resolution": 48}, "resolution must be one of 16, 32, 64, 128, 256. Got 48."),
         ({"resolution": "32"}, "resolution must be one of"),
-        ({"difficulty": "harder"}, "difficulty must be one of easy, intermediate, hard, not 'harder'"),
-        ({"split": "mega"}, "split must be one of canonical, lra, s4, not 'mega'"),
+        ({"difficulty": "harder"}, "difficulty must be one of easy, intermediate, hard. Got 'harder'."),
+        ({"split": "mega"}, "split must be one of canonical, lra, s4. Got 'mega'."),
         ({"split": "mlpen"}, "split of mlpen cannot be made again: its code shuffled the images without a seed"),
-        ({"split": "s4"}, "split=s4 divides the released images: set data_dir"),
-        ({"num_val": 0}, "num_val must be an integer, at least 1, not 0"),
+        ({"split": "s4"}, "task.split=s4 divides the released images. Set task.data_dir"),
+        ({"num_val": 0}, "num_val must be an integer, at least 1. Got 0."),
         ({"data_seed": -1}, "data_seed must be"),
     ],
 )
@@ -355,9 +355,9 @@ def wrong_image(mode, size):
     [
         (
             lambda c: c.rename(c.with_name("other")),
-            r"no folder pathfinder32/curv_contour_length_14 in .* task.data_dir",
+            r"No folder pathfinder32/curv_contour_length_14 in .* task.data_dir",
         ),
-        (lambda c: [p.unlink() for p in (c / "metadata").iterdir()], r"no metadata in .*metadata"),
+        (lambda c: [p.unlink() for p in (c / "metadata").iterdir()], r"No metadata in .*metadata"),
         (lambda c: (c / "metadata" / "1.npy").rename(c / "metadata" / "x.npy"), r"x\.npy: expected .*<number>\.npy"),
         (lambda c: replace_row(c, label="2"), r"1\.npy, row 2: expected a label of 0 or 1 in column 3, found '2'"),
         (lambda c: (c / "metadata" / "1.npy").write_text("imgs/1 sample_0.png\n"), r"1\.npy, row 1: expected folder"),
@@ -368,14 +368,14 @@ def wrong_image(mode, size):
         ),
         (lambda c: np.save(c / "metadata" / "10.npy", np.zeros((3, 11))), r"10\.npy: expected strings in rows"),
         (lambda c: replace_row(c, file="sample_99.png"), r"1\.npy names imgs/1/sample_99\.png, which is not there"),
-        (lambda c: replace_row(c, folder="imgs/9"), r"cannot read .*imgs/9 .*1\.npy names"),
+        (lambda c: replace_row(c, folder="imgs/9"), r"Cannot read .*imgs/9 .*1\.npy names"),
         (lambda c: replace_row(c, folder="../imgs"), r"1\.npy, row 2: \.\./imgs/sample_1\.png is not inside"),
         (wrong_image("L", (32, 31)), r"sample_1\.png: expected 32x32 pixels, found 32x31"),
         (wrong_image("RGB", (32, 32)), r"sample_1\.png: expected 8-bit grey \(L\), found RGB"),
-        (lambda c: (c / "imgs/2/sample_1.png").write_bytes(b"no image"), r"cannot read .*sample_1\.png"),
+        (lambda c: (c / "imgs/2/sample_1.png").write_bytes(b"no image"), r"Cannot read .*sample_1\.png"),
         (
             lambda c: (c / "imgs/2/sample_1.png").write_bytes((c / "imgs/2/sample_1.png").read_bytes()[:-40]),
-            r"cannot read .*sample_1\.png",
+            r"Cannot read .*sample_1\.png",
         ),
     ],
 )

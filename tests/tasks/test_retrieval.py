@@ -175,9 +175,9 @@ def cut(path: Path, num_bytes: int) -> None:
             lambda f: (f / "pairs.eval.tsv").write_bytes(b"1.0\tA00-1\tX\n"),
             "line 1: .*papers.parquet has no paper b'X'",
         ),
-        (lambda f: (f / "pairs.eval.tsv").unlink(), "cannot read .*pairs.eval.tsv .*holds pairs.test.tsv, pairs.train"),
-        (lambda f: cut(f / "papers.parquet", 30), "cannot read .*papers.parquet"),
-        (lambda f: (f / "papers.parquet").unlink(), "cannot read .*new_aan_pairs.train.tsv .*holds pairs"),
+        (lambda f: (f / "pairs.eval.tsv").unlink(), "Cannot read .*pairs.eval.tsv .*holds pairs.test.tsv, pairs.train"),
+        (lambda f: cut(f / "papers.parquet", 30), "Cannot read .*papers.parquet"),
+        (lambda f: (f / "papers.parquet").unlink(), "Cannot read .*new_aan_pairs.train.tsv .*holds pairs"),
     ],
 )
 def test_a_wrong_file_of_the_smaller_set_is_named(tmp_path, spoil, message):

@@ -153,7 +153,7 @@ def test_the_folder_is_data_dir_or_lies_in_lra_data(tmp_path, monkeypatch):
     assert raw_folder(str(tmp_path), "imdb") == tmp_path
     (tmp_path / "file").touch()
     for name, reason in (("no", "No such file"), ("file", "Not a directory")):
-        with pytest.raises(InputError, match=f"cannot read the folder .*{name} .{reason}.*task.data_dir="):
+        with pytest.raises(InputError, match=f"Cannot read the folder .*{name} .{reason}.*task.data_dir="):
             raw_folder(tmp_path / name, "imdb")
 
     def scandir(_):
@@ -245,8 +245,8 @@ def cut(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: (f / "train.parquet").unlink(), "cannot read .*train.parquet .*holds test.parquet"),
-        (lambda f: cut(f / "test.parquet"), "cannot read .*test.parquet.*copy or download it again"),
+        (lambda f: (f / "train.parquet").unlink(), "Cannot read .*train.parquet .*holds test.parquet"),
+        (lambda f: cut(f / "test.parquet"), "Cannot read .*test.parquet.*copy or download it again"),
         (lambda f: write(f, REVIEWS[:-1], part="train"), "train.parquet has 39 rows, expected 40"),
         (lambda f: write(f, [*REVIEWS[:-1], ""], part="train"), "train.parquet, row 39: the text is empty"),
         (lambda f: write(f, [*REVIEWS[:-1], None], part="train"), "train.parquet, row 39: no text"),
@@ -276,10 +276,10 @@ def test_a_wrong_file_is_named_and_nothing_is_left(tmp_path, spoil, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"symbols": "words"}, "task.symbols must be one of bytes, characters, not 'words'"),
+        ({"symbols": "words"}, "task.symbols must be one of bytes, characters. Got 'words'."),
         ({"validation": "train"}, "task.validation must be one of"),
         ({"source": "torch"}, "task.source must be one of"),
-        ({"source": "hub"}, "leave one of them out"),
+        ({"source": "hub"}, "Leave one of them out"),
         ({"source": "parquet", "data_dir": None}, "needs a folder of train.parquet and test.parquet"),
         ({"max_length": 0}, "task.max_length must be an integer"),
         ({"num_test": 0}, "task.num_test must be an integer"),

@@ -1,1 +1,1 @@
-"""The leaderboard as a page."""
+"""The leaderboard as an HTML page: its rows, and the page around them."""

@@ -1,7 +1,7 @@
-"""The leaderboard as one HTML file that needs no network: tables, plots, and behind every row the runs it is made of.
+"""The leaderboard as one HTML file that needs no network: tables, plots, and for every row its runs.
 
-The tables are plain HTML, which DataTables sorts and filters; Plotly draws. Both stand in the file in full, with their
-licences. A policy in the file allows no script but those, by their hashes, and no connection at all.
+The tables are plain HTML, which DataTables sorts and filters; Plotly draws. Both are in the file in full, with their
+licences. A policy in the file allows only these scripts, by their hashes, and no connection at all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ASSETS = files("lra.figures.page") / "assets"
 NAME = "leaderboard.html"
 CURVES = ("step", "train_loss", "val_loss", "train_accuracy", "val_accuracy")
 MEASURES = ("steps", "best_step", "train_seconds", "ms_per_step", "peak_memory_bytes", "num_params")
-# What is asked of the benchmarks' rows: a forward and backward pass of one mechanism.
+# The benchmark rows that are shown: a forward and backward pass of one mechanism.
 BENCHMARK, DIRECTION = "attention", "both"
 DIGITS = 6
 
@@ -48,7 +48,9 @@ def write_page(results_dir: Path, records: Sequence[RunRecord]) -> Path:
     try:
         write_atomically(results_dir / NAME, text)
     except OSError as error:
-        raise InputError(f"{results_dir / NAME} cannot be written: {error.strerror or error}.") from error
+        raise InputError(
+            f"{results_dir / NAME} cannot be written: {error.strerror or error}. Make it writable."
+        ) from error
     return results_dir / NAME
 
 
@@ -94,10 +96,10 @@ def _libraries() -> tuple[str, str, str]:
         plotly = (files("plotly") / "package_data" / "plotly.min.js").read_text()
         folder = files("itables") / "html"
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is needed for the page: pip install -e '.[page]'.") from error
+        raise InputError(f"{error.name} is needed for the page. Install it: pip install -e '.[page]'.") from error
     bundle, count = re.subn(
         r"export\{[^}]*?([\w$]+) as jQuery[^}]*\}",
-        lambda found: f"globalThis.DataTable={found[1]}.fn.dataTable",
+        lambda match: f"globalThis.DataTable={match[1]}.fn.dataTable",
         (folder / "dt_bundle.js").read_text(),
     )
     assert count == 1, "the bundle of itables exports jQuery no more"
@@ -105,7 +107,7 @@ def _libraries() -> tuple[str, str, str]:
 
 
 def _inline(script: str) -> str:
-    """Write what would end or confuse a script element otherwise: inside strings and patterns it means the same."""
+    """Escape what would end a script element; inside strings and patterns the escaped text means the same."""
     return script.replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
 
@@ -122,14 +124,14 @@ def _panel(name: str, lines: Sequence[Line], filters: Sequence[str], order: str)
     for column in filters:
         values = {line.cells[column].text for line in lines}
         options = [*sorted(values, key=scale_order if column == "scale" else str)]
-        first = [] if column == "scale" else ["all"]
-        chosen = {"metric": "accuracy"}.get(column, first[0] if first else _fullest(lines))
+        default_options = [] if column == "scale" else ["all"]
+        chosen = {"metric": "accuracy"}.get(column, default_options[0] if default_options else _fullest(lines))
         selects.append(
             f'<label>{column}<select data-column="{columns.index(column)}" data-name="{column}">'
             + "".join(
                 f'<option value="{"" if value == "all" else escape(value)}"{" selected" * (value == chosen)}>'
                 f"{escape(value)}</option>"
-                for value in [*first, *options]
+                for value in [*default_options, *options]
             )
             + "</select></label>"
         )
@@ -145,25 +147,25 @@ def _panel(name: str, lines: Sequence[Line], filters: Sequence[str], order: str)
 
 
 def _fullest(lines: Sequence[Line]) -> str:
-    """Return the published size if anything is measured there, else the largest that is."""
+    """Return the published scale if it has measurements, else the largest that has."""
     scales = {line.cells["scale"].text for line in lines}
     return min(scales, key=scale_order)
 
 
 def _row(line: Line) -> str:
-    name, *rest = line.cells.values()
+    name, *other_cells = line.cells.values()
     button = f'<button type="button">{escape(name.text)}</button>' if line.detail else escape(name.text)
     cells = "".join(
         f'<td class="{"number" if cell.order is not None else ""}" data-order="{_order(cell.order, cell.text)}">'
         f"{escape(cell.text)}</td>"
-        for cell in rest
+        for cell in other_cells
     )
     attributes = f' data-key="{escape(line.key)}"' if line.detail else ' class="floor"'
     return f'<tr{attributes}><th scope="row" data-order="{escape(name.text)}">{button}</th>{cells}</tr>'
 
 
 def _order(order: float | None, text: str) -> str:
-    """Return what a cell sorts by; of numbers, those that are not there stand last when the highest stands first."""
+    """Return the sort key of a cell; missing numbers come last when the highest comes first."""
     if order is None:
         return escape(text)
     return "-1" if math.isnan(order) else repr(float(order))
@@ -180,15 +182,15 @@ def _run(run: RunRecord, curve: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _scaling(folder: Path) -> list[dict[str, Any]]:
-    """Read how time and memory of every mechanism grow with the length, where it was measured."""
+    """Read time and memory of every mechanism by length, where a benchmark measured them."""
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     for path in sorted(folder.glob(f"*-{BENCHMARK}.jsonl")):
         for row in measured(load_rows(path), LengthRow):
             if row.direction == DIRECTION:
                 machine, name = row.origin.machine, row.backbone
                 reference = REFERENCES[name][0] if name in REFERENCES else ""
-                about = {"machine": machine, "name": name, "reference": reference, "family": family_of(name)}
-                line = lines.setdefault((machine, name), {**about, "n": [], "ms": [], "mib": []})
+                names = {"machine": machine, "name": name, "reference": reference, "family": family_of(name)}
+                line = lines.setdefault((machine, name), {**names, "n": [], "ms": [], "mib": []})
                 line["n"].append(row.n)
                 line["ms"].append(row.ms)
                 line["mib"].append((row.peak_bytes or 0) / 2**20)
@@ -196,7 +198,7 @@ def _scaling(folder: Path) -> list[dict[str, Any]]:
 
 
 def _clean(value: Any) -> Any:
-    """Round numbers, and leave out what JSON has no word for."""
+    """Round numbers, and replace by None those that JSON cannot hold."""
     if isinstance(value, dict):
         return {name: _clean(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What stands in the page's two tables: measured rows, a group of seeds each, and published numbers."""
+"""The rows of the page's two tables: measured ones, a group of seeds each, and published numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAN = math.nan
 
 
 class Cell(NamedTuple):
-    """A column's title, what to print, and of a number what to sort by (NaN: not there)."""
+    """A column's title, the cell's text, and for a number the value to sort by (NaN if it is missing)."""
 
     title: str
     text: str
@@ -27,7 +27,7 @@ class Cell(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A row: its cells by column, and what is behind it; `point` is for the plots."""
+    """A row: its cells by column, and the details to show when it is chosen; `point` is for the plots."""
 
     key: str
     cells: dict[str, Cell]
@@ -44,7 +44,7 @@ class Costs(NamedTuple):
 
     @classmethod
     def of(cls, runs: Sequence[RunRecord]) -> Costs:
-        """Average what the runs that ended ok have."""
+        """Average the costs of the runs that ended ok."""
         ok = [run for run in runs if run.status == "ok"]
         return cls(
             _mean([run.ms_per_step for run in ok if run.ms_per_step is not None]),
@@ -57,7 +57,7 @@ NO_COSTS = Costs()
 
 
 class Paper(NamedTuple):
-    """An accuracy that a paper prints of one of our mechanisms: where, under which name, what, how it differs."""
+    """An accuracy that a paper prints for one of our mechanisms: source, the paper's name, value, how it differs."""
 
     source: str
     model: str
@@ -166,7 +166,7 @@ def published_lines(results_dir: Path) -> list[Line]:
 
 
 def _published_detail(number: PublishedNumber, model: Model | None, table: str | None) -> dict[str, Any]:
-    """Say what a paper says of a number, what it is here, and how to have ours beside it; `table` is of report.py."""
+    """Describe a published number, our mechanism for it, and the commands for ours; `table` is that of report.py."""
     metric = METRICS[number.metric].title if number.metric in METRICS else number.metric.replace("_", " ")
     facts = [
         ["Publication", f"{number.source} {number.year}, {number.table}"], ["What", metric],

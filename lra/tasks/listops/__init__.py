@@ -1,4 +1,4 @@
-"""ListOps: the task is in task.py, its language in grammar.py, where its examples come from in the rest."""
+"""ListOps: the task (task.py), its language (grammar.py, evaluator.py), its examples (generator.py, released.py)."""
 
 from lra.tasks.listops.task import ListOps
 

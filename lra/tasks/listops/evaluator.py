@@ -27,7 +27,7 @@ def _ranked(counts, rank):
 @njit(types.void(_frozen_bytes, _frozen_ints, _ints), nogil=True, cache=True)
 def _evaluate(tokens, offsets, values):
     """Write the value of every sequence, -1 for one that is no expression: a stack machine over the tokens."""
-    longest = 1  # an empty sequence looks at one place as well
+    longest = 1  # even an empty sequence reads the first entry of the stack
     for n in range(len(values)):
         longest = max(longest, offsets[n + 1] - offsets[n])
     stack = np.empty(longest, np.int64)

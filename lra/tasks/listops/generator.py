@@ -28,7 +28,7 @@ _LOW_32 = np.uint64(0xFFFFFFFF)
 _DIGIT = np.uint64(DIGIT)
 _MIN = np.uint64(MIN)
 
-# Fewer acceptances than this, after this many candidates, and the search is given up.
+# The search is given up if, after _PATIENCE candidates, a smaller share than this was accepted.
 _LEAST_ACCEPTANCE = 1e-3
 _PATIENCE = 2**20
 
@@ -49,8 +49,8 @@ def _draw(seed, threshold, choices, max_depth, min_length, max_length, first, la
     start = 0
     for candidate in range(first, last):
         state = mix(mix(seed + GAMMA) + np.uint64(candidate))
-        # What the whole tree will hold at the least: tokens written, closing brackets and owed arguments. An operator
-        # adds itself, its bracket and its arguments, less the argument that it is; at the end this is the length.
+        # The least length of the whole tree: tokens written, closing brackets and owed arguments. An operator adds
+        # itself, its bracket and its arguments, less the argument that it is; at the end this is the length.
         length = np.int64(1)
         end = start
         level = 0
@@ -102,13 +102,13 @@ def draw(grammar: Grammar, first: int, last: int) -> Split:
         lengths,
     )
     offsets = np.concatenate([[0], np.cumsum(lengths[:accepted])])
-    tokens = tokens[: offsets[-1]].copy()  # lets the rest of the room go
+    tokens = tokens[: offsets[-1]].copy()  # frees the memory of the rest
     return Split(tokens, offsets, evaluate_all(tokens, offsets))
 
 
 def num_cores() -> int:
     """Count the cores that this process may use."""
-    # Not every system can say which; there it is all of them.
+    # Not every system says which; on others, count them all.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -126,40 +126,40 @@ def generate(grammar: Grammar, num_examples: int, num_threads: int | None = None
     num_threads = num_threads or num_cores()
     size = min(8192, max(1, 2**24 // grammar.max_length))  # candidates in a block
     starts = count(0, size)
-    seen: set[bytes] = set()
+    digests: set[bytes] = set()
     blocks: list[Split] = []
     pending: deque[Future[Split]] = deque()
     with (
         ThreadPoolExecutor(num_threads) as pool,
         tqdm(total=num_examples, desc="drawing ListOps trees", unit="tree", delay=2, leave=False) as bar,
     ):
-        while len(seen) < num_examples:
+        while len(digests) < num_examples:
             while len(pending) < 2 * num_threads:
-                first = next(starts)
-                pending.append(pool.submit(draw, grammar, first, first + size))
-            before = len(seen)
-            blocks.append(_unseen(pending.popleft().result(), seen))
-            bar.update(min(len(seen), num_examples) - before)
+                start = next(starts)
+                pending.append(pool.submit(draw, grammar, start, start + size))
+            before = len(digests)
+            blocks.append(_new_trees(pending.popleft().result(), digests))
+            bar.update(min(len(digests), num_examples) - before)
             candidates = len(blocks) * size
-            if candidates >= _PATIENCE and len(seen) < min(num_examples, candidates * _LEAST_ACCEPTANCE):
+            if candidates >= _PATIENCE and len(digests) < min(num_examples, candidates * _LEAST_ACCEPTANCE):
                 pool.shutdown(cancel_futures=True)
                 raise InputError(
-                    f"only {len(seen):,} different trees of the first {candidates:,} satisfy {grammar}, and "
-                    f"{num_examples:,} are wanted: widen min_length..max_length, raise max_depth, max_args or "
+                    f"Only {len(digests):,} different trees of the first {candidates:,} satisfy {grammar}, and "
+                    f"{num_examples:,} are needed. Widen min_length..max_length, raise max_depth, max_args or "
                     "operator_probability, or ask for fewer examples."
                 )
         pool.shutdown(cancel_futures=True)
     return _join(blocks, num_examples)
 
 
-def _unseen(block: Split, seen: set[bytes]) -> Split:
-    """Drop the trees whose digests are in `seen`, and add the others' to it."""
+def _new_trees(block: Split, digests: set[bytes]) -> Split:
+    """Drop the trees whose digests are known, and add the digests of the others."""
     keep = np.ones(len(block.labels), bool)
     bounds = block.offsets.tolist()
     for n in range(len(keep)):
         digest = blake2b(block.tokens[bounds[n] : bounds[n + 1]].data, digest_size=16).digest()
-        keep[n] = digest not in seen
-        seen.add(digest)
+        keep[n] = digest not in digests
+        digests.add(digest)
     if keep.all():
         return block
     lengths = np.diff(block.offsets)

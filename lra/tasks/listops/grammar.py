@@ -37,14 +37,14 @@ def decode(tokens: Sequence[int] | NDArray[np.uint8]) -> str:
     """
     ids = np.asarray(tokens).tolist()
     if wrong := [i for i in ids if not 0 < i < len(VOCABULARY)]:
-        raise InputError(f"{wrong[0]} is not the id of a token: expected 1 to {len(VOCABULARY) - 1}, without padding")
+        raise InputError(f"{wrong[0]} is not the id of a token: expected 1 to {len(VOCABULARY) - 1}, without padding.")
     return " ".join(VOCABULARY[i] for i in ids)
 
 
 def evaluate(source: str) -> int:
     """Return the value, 0 to 9, of an expression in the released notation, or without its parentheses.
 
-    MED is numpy's median with a half cut off, SM the sum modulo 10.
+    MED is numpy's median, rounded down; SM is the sum modulo 10.
 
     Raises:
         InputError: the expression is malformed.
@@ -105,4 +105,4 @@ class Grammar(NamedTuple):
             check_integer(name, getattr(self, name), least)
         check_integer("max_length", self.max_length, self.min_length + 2)
         if not isinstance(self.operator_probability, int | float) or not 0 <= self.operator_probability <= 1:
-            raise InputError(f"operator_probability must be 0 to 1, not {self.operator_probability!r}")
+            raise InputError(f"operator_probability must be a number from 0 to 1. Got {self.operator_probability!r}.")

@@ -18,7 +18,7 @@ from lra.errors import InputError
 from lra.tasks import PARTS, Part, Split
 from lra.tasks.listops.grammar import DIGIT, MIN, VOCABULARY, encode, evaluate, shorten
 
-# Each operator becomes one control character, which no text holds; these and the digits become ids, all else 255.
+# Each operator becomes one control character, which no text has; these and the digits become ids, all else 255.
 _CONTROLS = {token.encode(): bytes([i]) for i, token in enumerate(VOCABULARY[MIN:], 1)}
 _TO_ID = bytearray([255] * 256)
 _TO_ID[1 : 1 + len(_CONTROLS)] = range(MIN, MIN + len(_CONTROLS))
@@ -44,7 +44,7 @@ def read(data_dir: Path, part: Part, max_length: int) -> Split:
 
     Raises:
         InputError: a column is missing, a source is malformed or has `max_length` tokens or more, a target is no digit
-            or not the source's value, or there is no row at all. The message names file and line.
+            or not the source's value, or there is no row. The message names file and line.
     """
     # Compiling takes seconds, and is not needed where a cache entry is.
     from lra.tasks.listops.evaluator import evaluate_all
@@ -58,16 +58,19 @@ def read(data_dir: Path, part: Part, max_length: int) -> Split:
             fields = line.rstrip(b"\r\n").split(b"\t")
             where = f"{path}, line {number}"
             if len(fields) <= max(source_column, target_column):
-                raise InputError(f"{where}: expected a Source and a Target divided by a tab, found {_quote(line)}")
+                raise InputError(
+                    f"{where}: expected a Source and a Target divided by a tab, found {_quote(line)}. Get the file "
+                    "again."
+                )
             sequences.append(_encode(fields[source_column], where))
             targets.append(_target(fields[target_column], where))
             if len(sequences[-1]) >= max_length:
                 raise InputError(
-                    f"{where}: {len(sequences[-1])} tokens without parentheses, expected fewer than {max_length}: "
-                    "raise task.max_length, or use the released files"
+                    f"{where}: {len(sequences[-1])} tokens without parentheses, expected fewer than {max_length}. "
+                    "Raise task.max_length, or use the released files."
                 )
     if not sequences:
-        raise InputError(f"{path} has no rows; LRA's has thousands: unpack it again")
+        raise InputError(f"{path} has no rows; LRA's has thousands. Unpack it again.")
     offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
     tokens = np.frombuffer(b"".join(sequences), np.uint8)
     labels = np.array(targets, np.int64)
@@ -84,8 +87,8 @@ def _open(data_dir: Path, part: Part) -> BufferedReader:
     except OSError as error:
         names = ", ".join(f"basic_{part}.tsv" for part in PARTS)
         raise InputError(
-            f"cannot read {path} ({error.strerror}): task.data_dir must be the folder of LRA's {names}; "
-            "without task.data_dir the examples are generated"
+            f"Cannot read {path} ({error.strerror}). task.data_dir must be the folder of LRA's {names}; "
+            "without task.data_dir the examples are generated."
         ) from error
 
 
@@ -94,7 +97,9 @@ def _columns(path: Path, header: bytes) -> tuple[int, int]:
     names = header.rstrip(b"\r\n").split(b"\t")
     for name in (b"Source", b"Target"):
         if name not in names:
-            raise InputError(f"{path}: no column {name.decode()} in the first line, found {_quote(header)}")
+            raise InputError(
+                f"{path}: no column {name.decode()} in the first line, found {_quote(header)}. Get the file again."
+            )
     return names.index(b"Source"), names.index(b"Target")
 
 
@@ -104,7 +109,7 @@ def _encode(source: bytes, where: str) -> bytes:
     for token, control in _CONTROLS.items():
         replaced = replaced.replace(token, control)
     ids = replaced.translate(_TO_ID, b"() ")
-    # Tokens not divided by single spaces, `12` for one, are the slow path's to judge; a 255 will have no value.
+    # Where tokens are not divided by single spaces, as in `12`, the slow path judges; a 255 will have no value.
     num_tokens = len(ids) + source.count(b"(") + source.count(b")")
     if source.count(b" ") != num_tokens - 1:
         try:
@@ -116,7 +121,7 @@ def _encode(source: bytes, where: str) -> bytes:
 
 def _target(field: bytes, where: str) -> int:
     if len(field) != 1 or not field.isdigit():
-        raise InputError(f"{where}: expected a target of 0 to 9, found {_quote(field)}")
+        raise InputError(f"{where}: expected a target of 0 to 9, found {_quote(field)}. Get the file again.")
     return int(field)
 
 
@@ -134,4 +139,6 @@ def _raise_wrong_target(path: Path, row: int, targets: list[int]) -> None:
         value = evaluate(source)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    raise InputError(f"{where}: the target is {targets[row]}, but the value of {shorten(source)} is {value}")
+    raise InputError(
+        f"{where}: the target is {targets[row]}, but the value of {shorten(source)} is {value}. Get the file again."
+    )

@@ -3,8 +3,8 @@
 Nangia and Bowman 2018 (arXiv:1804.06028), in the long form of Long Range Arena (Tay et al. 2021, arXiv:2011.04006).
 The released notation is a binary tree in parentheses, `( ( ( [MAX 2 ) 9 ) ] )`. Parentheses are dropped before anything
 is counted, brackets are kept, and the vocabulary is fixed; LRA collects its own anew, in another order, in every
-process. `brackets=False` is what LRA fed before March 2021, and what published numbers of Skeinformer and others rest
-on: a tokeniser that lost `]` and read `[MAX` as `MAX`, which leaves no way to tell where a list ends.
+process. `brackets=False` is what LRA's models read before March 2021, and what published numbers of Skeinformer and
+others were measured on: the tokeniser dropped `]` and read `[MAX` as `MAX`, so nothing says where a list ends.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class ListOps(CachedTask):
         brackets: False for the variant without brackets; lengths are counted before they are dropped.
         max_depth: levels of a tree; the root is level 1, and the deepest level has digits only.
         max_args: arguments of an operator are 2 to this, uniformly.
-        operator_probability: of a node above the deepest level to be an operator, not a digit.
+        operator_probability: that a node above the deepest level is an operator, not a digit.
         min_length: a kept tree has more tokens than this: one for a digit, two for an operator and its bracket.
         max_length: a kept tree, and every released one, has fewer tokens than this.
         num_train: generated training examples.
         num_val: generated validation examples.
         num_test: generated test examples.
-        data_seed: of the generator; no part of the model's seed.
+        data_seed: of the generator; the model's seed is another.
 
     Raises:
         InputError: an argument is out of range.
@@ -71,8 +71,8 @@ class ListOps(CachedTask):
         self.grammar.check()
         self.num_examples: dict[Part, int] = {"train": num_train, "val": num_val, "test": num_test}
         for part, size in self.num_examples.items():
-            check_integer(f"num_{part}", size, 1)
-        check_choice("brackets", brackets, (True, False))
+            check_integer(f"task.num_{part}", size, 1)
+        check_choice("task.brackets", brackets, (True, False))
         self.max_len = max_length
         self.data_dir = raw_folder(data_dir, self.name)
         self.brackets = brackets
@@ -115,12 +115,12 @@ class ListOps(CachedTask):
         from lra.tasks.listops.generator import generate
 
         tokens, offsets, labels = generate(self.grammar, sum(self.num_examples.values()))
-        first = 0
+        start = 0
         for part, size in self.num_examples.items():
-            last = first + size
-            bounds = offsets[first : last + 1]
-            yield part, Split(tokens[bounds[0] : bounds[-1]], bounds - bounds[0], labels[first:last])
-            first = last
+            end = start + size
+            bounds = offsets[start : end + 1]
+            yield part, Split(tokens[bounds[0] : bounds[-1]], bounds - bounds[0], labels[start:end])
+            start = end
 
     def _released(self, data_dir: Path) -> Iterator[tuple[Part, Split]]:
         from lra.tasks.listops import released

@@ -1,4 +1,4 @@
-"""Pathfinder and Path-X: the task is in task.py, where its images come from in the rest."""
+"""Pathfinder and Path-X: the task (task.py), the generator of its images and the reader of the released ones."""
 
 from lra.tasks.pathfinder.task import Pathfinder
 

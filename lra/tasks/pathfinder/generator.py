@@ -1,15 +1,14 @@
 """Draws Pathfinder images: the published stimulus, compiled, the same bytes on every machine.
 
 Follows drewlinsley/pathfinder (`snakes2.py`) as Long Range Arena used it, without single paddles: two long contours
-grow paddle by paddle, in turns, on a mask of what is taken; if either has no room, both begin anew; then short
-distractors fill in where they can; two discs mark a first end and a last one. Its oddities are kept, since they shape
-the images: neither contour looks at the other's newest paddle, distractors do not see the last paddle of the first
-contour, the distractors of 32x32 are brighter than the contours, every image is stretched to 0..255.
+grow paddle by paddle, in turns, on a mask of the pixels that are taken; if either has no room, both begin anew; then
+short distractors fill in where they can; two discs mark a first end and a last one. Its oddities are kept, since they
+shape the images: neither contour avoids the other's newest paddle, distractors do not avoid the last paddle of the
+first contour, the distractors of 32x32 are brighter than the contours, every image is stretched to 0..255.
 
 What differs: every image has a stream of integers of its own, where the published code draws from one unseeded
-generator; probabilities have 16 bits; a marker beside the image's edge is cut there, not filtered anew. All shapes are
-tabulated (`stimulus.py`) and a rejection touches only the places concerned, which is what makes it fast; the
-distribution stays as it was.
+generator; probabilities have 16 bits; a marker at the image's edge is cut there, not filtered again. It is fast since
+all shapes are tabulated (`stimulus.py`) and a rejection changes few pixels; the distribution is the same.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from lra.tasks.pathfinder.stimulus import (
 )
 from lra.tasks.streams import GAMMA, below, mix
 
-_TAKEN = 76  # of 255: above 0.3 a pixel is taken as the place of a first paddle
+_TAKEN = 76  # of 255: where the mask is above 0.3, no distractor can begin
 _DEAD_END = 1672  # of 2^16 * 255: below 1e-4 no end is likely enough
 _TRIALS = 3  # of a paddle: how often an end is drawn before the contour is given up
 _DISTRACTOR_TRIALS = 5  # of a distractor, before it is left out
@@ -63,7 +62,7 @@ class Geometry(NamedTuple):
 
 @njit(nogil=True)
 def _merge(canvas, place, starts, offsets, values, direction, gain):
-    """Draw a shape where it is lighter than what is there."""
+    """Draw a shape where it is lighter than the canvas."""
     for i in range(starts[direction], starts[direction + 1]):
         canvas[place + offsets[i]] = max(canvas[place + offsets[i]], gain * values[i])
 
@@ -134,7 +133,7 @@ def _draw_contours(shape, state, mask, frame, resolution, length, paddles, pivot
 
 @njit(nogil=True)
 def _append(shape, state, mask, resolution, stride, paddles, pivot, n, totals):
-    """Place paddle number n of a contour, and only then take the place of the one before."""
+    """Place paddle number n of a contour, and only then mark the one before as taken."""
     direction = paddles[n - 1, 2]
     pivot[0] += shape.steps[direction, 0]
     pivot[1] += shape.steps[direction, 1]
@@ -155,7 +154,7 @@ def _merge_mask(shape, mask, stride, paddle):
 
 @njit(nogil=True)
 def _draw_distractor(shape, state, mask, resolution, length, paddles, pivot, totals, taken, blocked):
-    """Try once to place a distractor; the mask is left altered where it does not fit."""
+    """Try once to place a distractor; the mask stays altered if it does not fit."""
     stride = resolution + 2 * shape.ring
     num_free = 0
     for y in range(resolution):
@@ -245,7 +244,7 @@ def _draw(shape_0, shape_1, stimulus, seed, first, images, labels, margins, padd
     for n in range(len(images)):
         state[0] = mix(seed + np.uint64(first + n))
         labels[n] = below(state, 2)
-        margins[n] = below(state, 2)  # drawn even where there is but one
+        margins[n] = below(state, 2)  # drawn even where there is only one
         shape = shape_1 if margins[n] else shape_0
         attempts[n] = 1
         while not _draw_contours(shape, state, mask, flat_frame, resolution, length, paddles[n], pivots, totals):
@@ -270,8 +269,8 @@ def _draw(shape_0, shape_1, stimulus, seed, first, images, labels, margins, padd
         for marker in range(2):
             place = (markers[n, marker, 0] + ring) * stride + markers[n, marker, 1] + ring
             for i in range(len(shape.marker_offsets)):
-                at = place + shape.marker_offsets[i]
-                image[at] = max(image[at], stimulus.contrasts[2] * shape.marker_values[i])
+                cell = place + shape.marker_offsets[i]
+                image[cell] = max(image[cell], stimulus.contrasts[2] * shape.marker_values[i])
         _stretch(image, resolution, ring, images[n])
 
 
@@ -284,7 +283,7 @@ def _draw_block(
     paddles = np.empty((size, 2, parameters.contour_length, 3), np.int64)
     markers = np.empty((size, 2, 3), np.int64)  # y, x and the contour
     small, large = shapes(parameters, parameters.margins[0]), shapes(parameters, parameters.margins[-1])
-    # A tuple's length is part of a compiled type: what the compiled code does not read goes.
+    # A tuple's length is part of a compiled type, so what the compiled code does not read is left out.
     plain = parameters._replace(margins=())
     _draw(small, large, plain, np.uint64(seed), first, images, labels, margins, paddles, markers, attempts)
     return margins, paddles, markers, attempts
@@ -317,9 +316,9 @@ def geometry(resolution: int, difficulty: str, data_seed: int, number: int) -> G
     margins, paddles, markers, attempts = _draw_block(parameters, seed, number, images, labels)
     margin = parameters.margins[-1 if margins[0] else 0]
     table = shapes(parameters, margin)
-    placed = paddles[0, ..., :2].astype(np.float64)
-    others = placed + table.line_ends[paddles[0, ..., 2]] / FINE
-    contours = np.stack([others, placed], 2)  # a paddle is drawn backward from its far end,
+    far_ends = paddles[0, ..., :2].astype(np.float64)
+    near_ends = far_ends + table.line_ends[paddles[0, ..., 2]] / FINE
+    contours = np.stack([near_ends, far_ends], 2)  # a paddle is drawn backward from its far end,
     contours[:, 0] = contours[:, 0, ::-1]  # only the first from its near one
     return Geometry(
         image=images.reshape(resolution, resolution),

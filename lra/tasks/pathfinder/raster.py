@@ -1,8 +1,8 @@
 """How a paddle and a marker of Pathfinder look in pixels.
 
 drewlinsley/pathfinder draws lines and discs with Pillow on a grid twice as fine and reduces them with Pillow's Lanczos
-filter. Both are done here cell for cell and grey for grey as Pillow does, in integers where it matters, so that a shape
-is the same on every machine and under every version of Pillow. All coordinates are (y, x).
+filter. Both are done here exactly as Pillow does, in integers where it matters, so that a shape is the same on every
+machine and under every version of Pillow. All coordinates are (y, x).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 FINE = 2  # cells of the fine grid to a pixel
-EPSILON = 1e-9  # takes a number that is a last place off a whole one, or a half, back to it
+EPSILON = 1e-9  # absorbs the rounding error of a number that should be whole, or a half
 _COEFFICIENT_BITS = 22  # of Pillow's filter
 
 
@@ -90,9 +90,9 @@ def _wide_line(end_y: int, end_x: int, width: int) -> list[tuple[int, int]]:
     length = math.sqrt(end_y**2 + end_x**2)
     small, large = (width - 1) // 2, width // 2
     ends = [(0, 0), (end_y, end_x)]
-    left = [(y + _half_up(large * end_x / length), x - _half_down(small * end_y / length)) for y, x in ends]
-    right = [(y - _half_up(small * end_x / length), x + _half_down(large * end_y / length)) for y, x in ends]
-    corners = [left[0], left[1], right[1], right[0]]
+    left_side = [(y + _half_up(large * end_x / length), x - _half_down(small * end_y / length)) for y, x in ends]
+    right_side = [(y - _half_up(small * end_x / length), x + _half_down(large * end_y / length)) for y, x in ends]
+    corners = [left_side[0], left_side[1], right_side[1], right_side[0]]
     edges = list(zip(corners, corners[1:] + corners[:1], strict=True))
     cells = []
     for y in range(min(corners)[0], max(corners)[0] + 1):

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from lra.errors import InputError
 from lra.tasks import PARTS, Part
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _CONDITIONS = {
     "easy": "curv_baseline",
@@ -37,16 +37,16 @@ _LABEL_COLUMN = 3
 
 
 class Sample(NamedTuple):
-    """One image: its folder and file as the metadata name them, its place in its metadata file from 1, its label."""
+    """One image: its folder and file as the metadata name them, its row in its metadata file, from 1, and its label."""
 
     folder: str
     file: str
-    place: int
+    row: int
     label: int
 
 
 def fingerprint(data_dir: Path, resolution: int, difficulty: str, division: str) -> dict[str, Any]:
-    """Return, as `files`, the number of images, their bytes and the SHA-256 of what the metadata say of them; and as
+    """Return as `released` the number of images, their bytes and the SHA-256 of their names and labels; and as
     `split_sha256` the SHA-256 of each part's names in order, one `folder/file` a line.
 
     Raises:
@@ -54,13 +54,13 @@ def fingerprint(data_dir: Path, resolution: int, difficulty: str, division: str)
     """
     condition = find(data_dir, resolution, difficulty)
     samples, num_bytes = _samples(condition)
-    told = "".join(f"{sample.folder}/{sample.file} {sample.label}\n" for sample in samples)
+    listing = "".join(f"{sample.folder}/{sample.file} {sample.label}\n" for sample in samples)
     parts = divide(samples, division, difficulty)
     return {
         "released": {
             "images": len(samples),
             "image_bytes": num_bytes,
-            "metadata_sha256": hashlib.sha256(told.encode()).hexdigest(),
+            "metadata_sha256": hashlib.sha256(listing.encode()).hexdigest(),
         },
         "split_sha256": {
             part: hashlib.sha256("".join(f"{s.folder}/{s.file}\n" for s in parts[part]).encode()).hexdigest()
@@ -109,9 +109,9 @@ def find(data_dir: Path, resolution: int, difficulty: str) -> Path:
         if (folder / condition).is_dir() and (folder.name == name or not folder.name.startswith("pathfinder")):
             return folder / condition
     raise InputError(
-        f"no folder {name}/{condition} in {data_dir}: task.data_dir must be the folder of LRA's pathfinder32, "
+        f"No folder {name}/{condition} in {data_dir}. task.data_dir must be the folder of LRA's pathfinder32, "
         "pathfinder64, pathfinder128 and pathfinder256, or the one of them that is meant; without task.data_dir the "
-        "images are generated"
+        "images are generated."
     )
 
 
@@ -121,8 +121,8 @@ def divide(samples: list[Sample], division: str, difficulty: str) -> dict[Part, 
     Args:
         samples: in the order of their metadata files.
         division: `canonical` sorts by the SHA-256 of `folder/file`. `lra` sorts as tensorflow-datasets did for LRA, by
-            the MD5 of the TFDS split's name and the key `folder_file_place`. `s4` is torch's `random_split` with seed
-            42 over the order of the files. Both are followed from their code, not compared with their files.
+            the MD5 of the TFDS split's name and the key `folder_file_row`. `s4` is torch's `random_split` with seed 42
+            over the order of the files. Both follow the published code; they were not compared with published files.
         difficulty: names the TFDS split.
     """
     num_samples = len(samples)
@@ -134,7 +134,7 @@ def divide(samples: list[Sample], division: str, difficulty: str) -> dict[Part, 
         cuts = (num_samples - 2 * tenth, num_samples - tenth)
     else:
         if division == "lra":
-            keys = [hashlib.md5(f"{difficulty}{s.folder}_{s.file}_{s.place}".encode()).digest() for s in samples]
+            keys = [hashlib.md5(f"{difficulty}{s.folder}_{s.file}_{s.row}".encode()).digest() for s in samples]
         else:
             keys = [hashlib.sha256(f"{s.folder}/{s.file}".encode()).digest() for s in samples]
         order = sorted(range(num_samples), key=keys.__getitem__)
@@ -147,7 +147,7 @@ def _samples(condition: Path) -> tuple[list[Sample], int]:
     """Return all images that metadata name and that are not empty, and their bytes; metadata files by number."""
     paths = sorted((condition / "metadata").glob("*.npy"), key=_number)
     if not paths:
-        raise InputError(f"no metadata in {condition / 'metadata'}: LRA's has <batch>.npy there; unpack it again")
+        raise InputError(f"No metadata in {condition / 'metadata'}: LRA's has <batch>.npy there. Unpack it again.")
     samples: list[Sample] = []
     num_bytes = 0
     for path in paths:
@@ -157,14 +157,17 @@ def _samples(condition: Path) -> tuple[list[Sample], int]:
                 sizes[sample.folder] = _sizes(condition / sample.folder, path)
             size = sizes[sample.folder].get(sample.file)
             if size is None:
-                raise InputError(f"{path} names {sample.folder}/{sample.file}, which is not there: unpack it again")
+                raise InputError(f"{path} names {sample.folder}/{sample.file}, which is not there. Unpack it again.")
             if size == 0:
-                logger.warning("skipping %s, which is empty", condition / sample.folder / sample.file)
+                log.warning("Left out %s, which is empty.", condition / sample.folder / sample.file)
                 continue
             samples.append(sample)
             num_bytes += size
     if len(samples) < 10:
-        raise InputError(f"{condition} has {len(samples)} images; LRA's has 200,000, and ten are the least to divide")
+        raise InputError(
+            f"{condition} has {len(samples)} images; LRA's has 200,000, and at least ten are needed to divide them. "
+            "Unpack it again."
+        )
     return samples, num_bytes
 
 
@@ -172,7 +175,7 @@ def _number(path: Path) -> int:
     try:
         return int(path.stem)
     except ValueError:
-        raise InputError(f"{path}: expected metadata files to be named <number>.npy") from None
+        raise InputError(f"{path}: expected metadata files to be named <number>.npy. Unpack them again.") from None
 
 
 def _sizes(folder: Path, named_in: Path) -> dict[str, int]:
@@ -180,7 +183,9 @@ def _sizes(folder: Path, named_in: Path) -> dict[str, int]:
         with os.scandir(folder) as entries:
             return {entry.name: entry.stat().st_size for entry in entries}
     except OSError as error:
-        raise InputError(f"cannot read {folder} ({error.strerror}), which {named_in} names: unpack it again") from error
+        raise InputError(
+            f"Cannot read {folder} ({error.strerror}), which {named_in} names. Unpack it again."
+        ) from error
 
 
 def _rows(path: Path) -> Iterable[Sample]:
@@ -188,7 +193,7 @@ def _rows(path: Path) -> Iterable[Sample]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror})") from error
+        raise InputError(f"Cannot read {path} ({error.strerror}). Unpack it again.") from error
     if content.startswith(_NUMPY_MAGIC):
         try:
             array = np.load(io.BytesIO(content), allow_pickle=False)
@@ -199,25 +204,25 @@ def _rows(path: Path) -> Iterable[Sample]:
         rows = np.char.decode(array, "utf-8").tolist() if array.dtype.kind == "S" else array.tolist()
     else:
         rows = [line.split() for line in content.decode(errors="replace").splitlines()]
-    for place, row in enumerate(rows, 1):
+    for number, row in enumerate(rows, 1):
         if len(row) <= _LABEL_COLUMN:
-            raise InputError(f"{path}, row {place}: expected folder, file, number, label, ..., found {row[:4]}")
+            raise InputError(f"{path}, row {number}: expected folder, file, number, label, ..., found {row[:4]}.")
         folder, file, label = row[0], row[1], row[_LABEL_COLUMN]
         if label not in ("0", "1"):
-            raise InputError(f"{path}, row {place}: expected a label of 0 or 1 in column 3, found {label!r}")
+            raise InputError(f"{path}, row {number}: expected a label of 0 or 1 in column 3, found {label!r}.")
         if Path(folder).is_absolute() or ".." in Path(folder).parts or Path(file).name != file:
-            raise InputError(f"{path}, row {place}: {folder}/{file} is not inside the folder")
-        yield Sample(folder, file, place, int(label))
+            raise InputError(f"{path}, row {number}: {folder}/{file} is not inside the folder.")
+        yield Sample(folder, file, number, int(label))
 
 
 def _pixels(path: Path, resolution: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
             if image.mode != "L":
-                raise InputError(f"{path}: expected 8-bit grey (L), found {image.mode}")
+                raise InputError(f"{path}: expected 8-bit grey (L), found {image.mode}.")
             if image.size != (resolution, resolution):
                 width, height = image.size
-                raise InputError(f"{path}: expected {resolution}x{resolution} pixels, found {width}x{height}")
+                raise InputError(f"{path}: expected {resolution}x{resolution} pixels, found {width}x{height}.")
             return np.asarray(image).reshape(-1)
     except (OSError, SyntaxError) as error:  # the latter for a PNG whose checksum is wrong
-        raise InputError(f"cannot read {path}: {error}. Unpack it again") from error
+        raise InputError(f"Cannot read {path}: {error}. Unpack it again.") from error

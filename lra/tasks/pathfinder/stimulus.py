@@ -2,7 +2,7 @@
 
 Linsley et al. 2018 (arXiv:1805.08315); the parameters are those that google-research/long-range-arena states for its
 images, the rules those of drewlinsley/pathfinder. The tables hold integers, so that what is drawn from them is the same
-on every machine; sines are taken only to make them, and rounded far from where a last place matters.
+on every machine; sines serve only to make them, and are rounded where their last digit cannot matter.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Stimulus(NamedTuple):
         padding: width of the frame that paddles stay out of.
         contour_length: paddles in each of the two long contours.
         distractor_length: paddles in each distractor.
-        num_distractors: distractors that are tried; one that finds no place is left out.
+        num_distractors: distractors that are tried; one that does not fit is left out.
         paddle_length: from end to end.
         line_width: of a paddle, in cells of the fine grid.
         margins: the image's margin is one of these; half the gap between paddles, and what the masks add around one.
@@ -71,7 +71,7 @@ class _Published(NamedTuple):
     contrasts: tuple[int, int, int]
 
 
-# The contours' contrast is that of snakes times that of paddles; the distractors have that of snakes alone.
+# The contours' contrast is that of snakes times that of paddles; the distractors' is that of snakes alone.
 _PUBLISHED = {
     # Unpublished, for quick runs: 32 on a quarter of the area, with a quarter of the distractors and half the length.
     16: _Published(1, 5, 2, 1, (1,), 1.5, 3, 1.0, (30, 40, 20)),
@@ -111,7 +111,7 @@ class Shapes(NamedTuple):
         ring: width of the ring.
         first_starts, first_tails: (361,) and (n, 2): where the first contour's tail may lie, by direction, if anywhere.
         second_tails: (360, 2) from the first contour's tail to the second's, by angle.
-        pivots: (360, 2) from a tail to where the next paddle's pivot is reckoned from, by direction.
+        pivots: (360, 2) from a tail to the point from which the next paddle's pivot is computed, by direction.
         heads: (360, 2) from a tail to the paddle's other end, by direction.
         steps: (D, 2) from a paddle's pivot to the next one's, by direction.
         reach: (E, 2) from a pivot to a possible end.
@@ -230,15 +230,15 @@ def _reach(radius: int) -> Ints:
 def _kernel(mask: NDArray[np.uint8], half: int) -> Ints:
     """Return what must be free around a tail, (n, 2); empty for a direction in which no contour can begin.
 
-    That is the full places of its mask, one to the lower right of where they lie, and cut at `half`: the published code
-    centres its kernel so. Where none of these is inside the image, as at a corner, its filter (OpenCV's) answers with
-    the least of all numbers, and then it gives up the direction everywhere. At 32x32, where kernels have one to five
-    places, that is the lot of most directions, and the reason why few distractors find room.
+    These are the full pixels of its mask, moved by one to the lower right and cut at `half`, as the published code
+    centres its kernel. Where none of them is inside the image, as at a corner, its filter (OpenCV's) returns the
+    smallest number there is, and the code gives up the direction everywhere. At 32x32, where kernels have one to five
+    pixels, that happens to most directions, which is why few distractors find room.
     """
     places = np.argwhere(mask == 255) - len(mask) // 2 + 1
     places = places[(np.abs(places) <= half).all(1)]
-    seen_from_corners = [(places * signs >= 0).all(1).any() for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
-    return places if all(seen_from_corners) else places[:0]
+    in_quadrants = [(places * signs >= 0).all(1).any() for signs in ((1, 1), (1, -1), (-1, 1), (-1, -1))]
+    return places if all(in_quadrants) else places[:0]
 
 
 def _first_tails(stimulus: Stimulus, kernel: Ints) -> Ints:
@@ -256,10 +256,10 @@ def _check_room(stimulus: Stimulus, first: list[Ints], second: Ints, heads: Ints
     tails = np.concatenate(first)
     assert len(tails)
     assert len(second)
-    for others in (heads, pivots):
-        lowest = min(tails.min() + second.min() + others.min(), tails.min() + others.min())
+    for steps in (heads, pivots):
+        lowest = min(tails.min() + second.min() + steps.min(), tails.min() + steps.min())
         assert lowest >= 0
-        assert tails.max() + second.max() + others.max() < stimulus.resolution
+        assert tails.max() + second.max() + steps.max() < stimulus.resolution
 
 
 def _starts(rows: list[NDArray]) -> Ints:
@@ -275,8 +275,8 @@ def _sparse(squares: list[NDArray[np.uint8]], stride: int) -> tuple[Ints, Ints, 
     offsets, values = [], []
     for square in squares:
         places = np.argwhere(square)
-        found = square[places[:, 0], places[:, 1]].astype(np.int64)
-        order = np.argsort(-found, kind="stable")
+        greys = square[places[:, 0], places[:, 1]].astype(np.int64)
+        order = np.argsort(-greys, kind="stable")
         offsets.append(_flat(places[order] - len(square) // 2, stride))
-        values.append(found[order])
+        values.append(greys[order])
     return _starts(values), np.concatenate(offsets), np.concatenate(values)

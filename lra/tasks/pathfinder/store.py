@@ -1,8 +1,8 @@
 """Draws many Pathfinder images on all cores, into files where they wait until all are drawn.
 
-Drawing Path-X takes an hour and may be cut off. The files, in a folder of their own, are of fixed layout, in the order
-of the images: pixels, labels, and for each block of images a digest of both. A block counts as drawn where its digest
-is right, so a block that was half written is drawn again.
+Drawing Path-X takes an hour and may be interrupted. The files, in a folder of their own, have a fixed layout, in the
+order of the images: pixels, labels, and for each block of images a digest of both. A block counts as drawn if its
+digest is right, so a block that was half written is drawn again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from lra.errors import InputError
 from lra.tasks.pathfinder.generator import draw
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 2**20
 _DIGEST_BYTES = 16
@@ -31,11 +31,11 @@ class Store:
     """The images of one seed, in files.
 
     Args:
-        folder: where the files are; no other store may be there. Made if need be.
+        folder: where the files are, made if need be; no other store may be there.
         resolution: side of an image.
         difficulty: easy, intermediate or hard.
         data_seed: of all images.
-        num_images: images 0 to `num_images` - 1 are wanted.
+        num_images: images 0 to `num_images` - 1 are drawn.
     """
 
     def __init__(self, folder: Path, resolution: int, difficulty: str, data_seed: int, num_images: int) -> None:
@@ -63,14 +63,14 @@ class Store:
             for name, (dtype, shape) in self.layouts.items():
                 with (self.folder / name).open("ab") as file:
                     file.truncate(dtype.itemsize * int(np.prod(shape)))
-            missing = [block for block in self.blocks if not self._is_drawn(block)]
-            if 0 < len(missing) < len(self.blocks):
-                logger.info("%d of %d blocks were drawn before", len(self.blocks) - len(missing), len(self.blocks))
-            if missing:
-                self._draw(missing, num_threads or len(os.sched_getaffinity(0)))
+            undrawn = [block for block in self.blocks if not self._is_drawn(block)]
+            if 0 < len(undrawn) < len(self.blocks):
+                log.info("%d of %d blocks were drawn before.", len(self.blocks) - len(undrawn), len(self.blocks))
+            if undrawn:
+                self._draw(undrawn, num_threads or len(os.sched_getaffinity(0)))
         except OSError as error:
             raise InputError(
-                f"cannot keep generated images in {self.folder}: {error}. Make room or make the folder writable, and "
+                f"Cannot keep generated images in {self.folder}: {error}. Make room or make the folder writable, and "
                 "start again: what is drawn is kept. Or choose another folder with cache_dir= or LRA_CACHE."
             ) from error
         return self._map("pixels"), self._map("labels")
@@ -95,9 +95,9 @@ class Store:
                         pending[pool.submit(draw, *self.drawn, *block)] = block
                     if not pending:
                         break
-                    done = next(as_completed(pending))
-                    first, last = pending.pop(done)
-                    self._keep(first, *done.result())
+                    future = next(as_completed(pending))
+                    first, last = pending.pop(future)
+                    self._keep(first, *future.result())
                     bar.update(last - first)
             finally:
                 pool.shutdown(cancel_futures=True)

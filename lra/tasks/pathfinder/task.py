@@ -1,9 +1,9 @@
 """Pathfinder and Path-X: are the two marked ends those of one dashed contour? Two classes, pixels as tokens.
 
 Linsley et al. 2018 (arXiv:1805.08315), in Long Range Arena (Tay et al. 2021, arXiv:2011.04006) at 32x32 and, as Path-X,
-at 128x128, both of the hard kind. The released images are read where a folder of them is given; otherwise images of the
-same stimulus are drawn, which are other images: `source` says which. A token is a grey level, 0 to 255, row by row; 0
-is a black pixel, not padding.
+at 128x128, both of the hard kind. The released images are read where a folder of them is given; otherwise other images
+of the same stimulus are drawn: `source` says which. A token is a grey level, 0 to 255, row by row; 0 is a black pixel,
+not padding.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Pathfinder(CachedTask):
         cache_dir: folder of the cache; None for `LRA_CACHE` or the user's own.
         data_dir: folder that holds `pathfinder32` and its like, or one of these; None for
             `$LRA_DATA/pathfinder` if there is one, else to generate.
-        resolution: 32, 64, 128 or 256; 16 is generated only, and nobody else's.
+        resolution: 32, 64, 128 or 256; or 16, which is generated only and not published.
         difficulty: easy, intermediate or hard: contours of 6, 9 or 14 paddles.
         split: how released images are divided, see `released.divide`: `canonical`, or as LRA (`lra`) or S4
             (`s4`) did. Generated images are divided by their numbers, which is `canonical` too.
-        data_seed: of the generator; no part of the model's seed.
+        data_seed: of the generator; the model's seed is another.
         num_train: generated training images; released ones are all used, 80 % to train.
         num_val: generated validation images.
         num_test: generated test images.
@@ -65,20 +65,22 @@ class Pathfinder(CachedTask):
     ) -> None:
         super().__init__(cache_dir=cache_dir)
         self.data_dir = raw_folder(data_dir, self.name)
-        check_choice("resolution", resolution, RESOLUTIONS)
-        check_choice("difficulty", difficulty, DIFFICULTIES)
+        check_choice("task.resolution", resolution, RESOLUTIONS)
+        check_choice("task.difficulty", difficulty, DIFFICULTIES)
         if split in ("mlpen", "skeinformer"):
             raise InputError(
-                f"the split of {split} cannot be made again: its code shuffled the images without a seed. "
-                f"split must be one of {', '.join(SPLITS)}"
+                f"The split of {split} cannot be made again: its code shuffled the images without a seed. "
+                f"task.split must be one of {', '.join(SPLITS)}."
             )
-        check_choice("split", split, SPLITS)
+        check_choice("task.split", split, SPLITS)
         if self.data_dir is None and split != "canonical":
-            raise InputError(f"split={split} divides the released images: set data_dir, or use split=canonical")
+            raise InputError(
+                f"task.split={split} divides the released images. Set task.data_dir, or use task.split=canonical."
+            )
         self.num_examples: dict[Part, int] = {"train": num_train, "val": num_val, "test": num_test}
-        check_integer("data_seed", data_seed, 0)
+        check_integer("task.data_seed", data_seed, 0)
         for part, size in self.num_examples.items():
-            check_integer(f"num_{part}", size, 1)
+            check_integer(f"task.num_{part}", size, 1)
         self.resolution = resolution
         self.difficulty = difficulty
         self.division = split
@@ -121,11 +123,11 @@ class Pathfinder(CachedTask):
         folder = cache.cache_root(self.cache_dir) / self.name / f".{digest}.unfinished"
         store = Store(folder, self.resolution, self.difficulty, self.data_seed, sum(self.num_examples.values()))
         tokens, labels = store.fill()
-        first = 0
+        start = 0
         for part, size in self.num_examples.items():
-            last = first + size
-            yield part, self._split_of(tokens[first:last].reshape(-1), labels[first:last])
-            first = last
+            end = start + size
+            yield part, self._split_of(tokens[start:end].reshape(-1), labels[start:end])
+            start = end
         store.remove()
 
     def _split_of(self, tokens: np.ndarray, labels: np.ndarray) -> Split:
