@@ -7,10 +7,10 @@ repetition from the others, anew for each head and block; queries of the first a
 
 Departures from the authors' code and from Hugging Face's, which Skeinformer's (arXiv 2112.05359) copies:
 - the last block is that of the sequence's last real token, not of the padded length, so padding changes nothing;
-- random blocks are drawn from all blocks that a row does not see anyway (Hugging Face's draws repeat themselves at
-  some lengths, and leave out all but the first blocks at others), and a block counts once however it is reached;
+- random blocks are drawn from all blocks that a row does not see otherwise (at some lengths Hugging Face's draws
+  repeat blocks, at others they cover the first blocks only), and a block counts once however it is reached;
 - they are drawn afresh at every call, at evaluation too, as in Skeinformer's code; the authors draw them once for a
-  model, and Hugging Face at evaluation counts the first block r times more instead;
+  model, and at evaluation Hugging Face counts the first block r more times instead;
 - no change to full attention on short sequences, and no dropout on the attention weights.
 """
 

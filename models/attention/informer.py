@@ -9,10 +9,10 @@ The two rows of Chen et al. 2022 (arXiv 2112.05359) differ in u once both know t
 must: "Informer" has u = U = c ceil(ln m), c = ceil(budget / ln max_len); "Informer w/ padding mask" has u = U = budget.
 
 Departures from the authors' code (github.com/zhouhaoyi/Informer2020) and from Chen et al.'s:
-- keys are drawn among the real tokens, padded queries never win, the mean is over real values: theirs without mask
-  lets padding in at all three places;
-- m, the number of real tokens, is in the place of the padded length everywhere, the divisor of the sum included, since
-  otherwise the chosen queries would change with the padding; u is min(u, m) for each sequence.
+- keys are drawn among the real tokens, padded queries are never chosen, and the mean is over real values: their
+  "Informer" without mask lets padding in at all three places;
+- m, the number of real tokens, replaces the padded length everywhere, the divisor of the sum included; otherwise the
+  chosen queries would change with the padding. u is min(u, m) for each sequence.
 As there, the sum over U keys is divided by m, and all heads and sequences share one draw of keys for each query.
 """
 

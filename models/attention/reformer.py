@@ -73,7 +73,7 @@ class ReformerAttention(Attention):
         super().__init__(**sizes)
         at_least(1, num_hashes=num_hashes, chunk_size=chunk_size)
         if num_buckets is not None and (num_buckets < 2 or num_buckets % 2):
-            raise ValueError(f"num_buckets must be even and at least 2, got {num_buckets}")
+            raise ValueError(f"num_buckets must be even and at least 2. Got {num_buckets}.")
         self.num_hashes = num_hashes
         self.chunk_size = chunk_size
         self.num_buckets = num_buckets

@@ -87,12 +87,12 @@ class YosoAttention(Attention):
         one_of(get_args(Backward), backward=backward)
         one_of(get_args(Hashing), hashing=hashing)
         if estimator == "expectation" and backward == "sampled":
-            raise ValueError("backward='sampled' needs estimator='sampled': there are no codes to reuse")
+            raise ValueError("backward='sampled' needs estimator='sampled': otherwise there are no codes to reuse.")
         at_least(1, num_hashes=num_hashes)
         if num_bits is not None and not 0 <= num_bits <= 20:
-            raise ValueError(f"num_bits must be between 0 and 20, got {num_bits}")
+            raise ValueError(f"num_bits must be between 0 and 20. Got {num_bits}.")
         if conv_window is not None and conv_window % 2 == 0:
-            raise ValueError(f"conv_window must be odd, got {conv_window}")
+            raise ValueError(f"conv_window must be odd. Got {conv_window}.")
         self.estimator = estimator
         self.backward_form = backward
         self.num_hashes = num_hashes
