@@ -9,10 +9,10 @@ slots normalised last; sorted slot l is sum_s P[s, l] block_s, and one softmax r
 
 Departures from the LRA code (arXiv 2011.04006), whose blocks are groups i mod (number of blocks), and whose sorted
 blocks are, by mistake, plain sums of all blocks that give the sorting network no gradient: neither is offered. Its
-softmax in place of Sinkhorn's balancing is `activation="softmax"`. Padded tokens are left out of pools and mixtures, blocks
-without a real token out of the sorting, and a mixed key without a real token behind it out of the softmax. The map has
-no bias, since the normalisation removes what all blocks of a slot share. The noise is drawn in training only; no
-dropout on the attention weights.
+softmax in place of Sinkhorn's balancing is `activation="softmax"`. Padded tokens are left out of pools and mixtures,
+blocks without a real token out of the sorting, and a mixed key without a real token behind it out of the softmax. The
+map has no bias, since the normalisation removes what all blocks of a slot share. The noise is drawn in training only;
+no dropout on the attention weights.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ authors' code).
 
 Departures from the authors' code (github.com/mlpen/YOSO): cosines are clamped to [-1, 1], so that equal vectors give
 no nan; queries and keys are normalised at evaluation too; a row that nothing collides with is 0 and passes no
-gradient, where the division by eps would multiply it by 1e12; hashes are Gaussian by default, since the bits of the
-fast Hadamard rotations are dependent and their collisions too rare.
+gradient, whereas their division by eps would multiply it by 1e12; hashes are Gaussian by default, since the bits of
+fast Hadamard rotations depend on one another and collide too rarely.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, num_bits: int, backward: Backward, *codes: Tensor) -> Tensor:
-        kept = codes if backward == "sampled" else ()
-        ctx.save_for_backward(q, k, v, *kept)
+        saved_codes = codes if backward == "sampled" else ()
+        ctx.save_for_backward(q, k, v, *saved_codes)
         ctx.num_bits, ctx.backward_form = num_bits, backward
         if not codes:
             return expected_sum(q, k, v, num_bits)
