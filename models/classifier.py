@@ -1,7 +1,4 @@
-"""A classifier around the encoder: it pools the rows of each input and classifies the inputs of an example together.
-
-Shape letters: B batch, I inputs, L length, C width.
-"""
+"""A classifier around the encoder: it pools the rows of each input and classifies the inputs of an example together."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.checks import check_choice, check_size
+from models.checks import at_least, one_of
 from models.encoder import Encoder
 
 POOLINGS = ("mean", "cls")
@@ -24,9 +21,9 @@ def masked_mean(x: Tensor, mask: Tensor, padding: str = "none", padded_length: i
     Args:
         x: the rows.
         mask: True on real positions.
-        padding: "none"; "zeros" divides the same sum by the padded length, as Nystromformer's and Skeinformer's code;
-            "rows" averages all L rows as they are, as LRA's: then the result depends on how much padding there is.
-        padded_length: that "zeros" divides by, however long the rows here are; None for L.
+        padding: "none"; "zeros" divides the same sum by the padded length, as Nystromformer's and Skeinformer's code
+            does; "rows" averages all L rows as they are, as LRA's does: the result then depends on the padding.
+        padded_length: what "zeros" divides by, however long the rows are here; None for L.
     """
     if padding == "rows":
         return x.mean(-2)
@@ -51,7 +48,8 @@ class Classifier(nn.Module):
         head_depth: linear layers of the head; hidden ones are `mlp_dim` wide, then half of it, and so on.
 
     Raises:
-        ValueError: an option has no such value, or the encoder has a learned vector in front that is not pooled.
+        ValueError: an option has a value it cannot have; or `pooling` is "cls" and the encoder has no learned vector in
+            front, or the other way round.
     """
 
     def __init__(
@@ -70,13 +68,13 @@ class Classifier(nn.Module):
         super().__init__()
         if num_inputs not in (1, 2):
             raise ValueError(f"num_inputs must be 1 or 2. Got {num_inputs}.")
-        check_choice("pooling", pooling, POOLINGS)
-        check_choice("padding_in_mean", padding_in_mean, PADDINGS_IN_MEAN)
-        check_choice("pair_features", pair_features, PAIR_FEATURES)
-        check_size("head_depth", head_depth)
+        one_of(POOLINGS, **{"model.pooling": pooling})
+        one_of(PADDINGS_IN_MEAN, **{"model.padding_in_mean": padding_in_mean})
+        one_of(PAIR_FEATURES, **{"model.pair_features": pair_features})
+        at_least(1, **{"model.head_depth": head_depth})
         if (pooling == "cls") != (encoder.cls is not None):
-            needed = "with" if pooling == "cls" else "without"
-            raise ValueError(f"model.pooling={pooling} needs an encoder {needed} a learned vector in front: with_cls.")
+            with_cls = pooling == "cls"
+            raise ValueError(f"model.pooling={pooling} needs an encoder with with_cls={with_cls}. Got {not with_cls}.")
         self.pooling = pooling
         self.padding_in_mean = padding_in_mean
         self.padded_length = encoder.max_len if padded_length is None else padded_length

@@ -26,7 +26,7 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.rate)
-        dropped = round(self.rate * 2**16)  # of the 65,536 values of 16 bits
+        num_dropped = round(self.rate * 2**16)  # of the 65,536 values of 16 bits
         draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
-        return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+        keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= num_dropped - 2**15
+        return x * keep.to(x.dtype).mul_(2**16 / (2**16 - num_dropped))

@@ -1,8 +1,8 @@
 """The one encoder of the harness: embeddings, positions, blocks around any mixer.
 
-Its defaults are the small Transformer of the Nystromformer, YOSO and Skeinformer code bases; its options are what they
-and google-research/long-range-arena have otherwise. What mixes tokens is handed in as a factory, so that this file
-knows no mixer. Shape letters: B batch, L length, C width.
+Its defaults are the small Transformer of the Nystromformer, YOSO and Skeinformer code bases. Its options are what these
+code bases and google-research/long-range-arena do differently. The mixers come from a factory, so that this file knows
+none of them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.checks import check_choice, check_size
+from models.checks import at_least, one_of
 from models.dropout import Dropout
 from models.mixers import Mixer
 from models.norms import NORMS
@@ -32,12 +32,12 @@ class BlockShape:
 
     Args:
         norm: "layer", or "batch" over the real tokens of a batch, as S4 has it on some tasks.
-        place: "pre" normalises what enters mixer and perceptron, and once more behind the last block; "post" what
-            leaves each sum with the residual, as in Vaswani et al. 2017.
+        place: "pre" normalises the inputs of mixer and perceptron, and once more behind the last block; "post"
+            normalises each sum with the residual, as in Vaswani et al. 2017.
         mlp: whether a two-layer perceptron follows the mixer.
 
     Raises:
-        ValueError: an option has no such value.
+        ValueError: an option has a value it cannot have.
     """
 
     norm: Literal["layer", "batch"] = "layer"
@@ -45,8 +45,8 @@ class BlockShape:
     mlp: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("block.norm", self.norm, tuple(NORMS))
-        check_choice("block.place", self.place, PLACES)
+        one_of(tuple(NORMS), **{"model.block.norm": self.norm})
+        one_of(PLACES, **{"model.block.place": self.place})
         if not isinstance(self.mlp, bool):
             raise ValueError(f"model.block.mlp must be true or false. Got {self.mlp!r}.")
 
@@ -77,7 +77,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Token and position embeddings, blocks, and a norm behind the last where it has none of its own.
+    """Token and position embeddings, blocks, and, where the blocks are pre-norm, a norm behind the last one.
 
     Args:
         mixer: makes the mixer of a block from `dim`, `max_len` and `dropout`.
@@ -88,12 +88,12 @@ class Encoder(nn.Module):
         embedding_std: of the tokens' initial embeddings.
         positions: "learned", "sinusoidal" or "none".
         with_cls: put a learned vector in front of the sequence, at position 0 and never masked; it is no token.
-        real_valued: the mean and the standard deviation of the tokens, where a token is no symbol but a number: it is
-            standardised and enters through a linear layer, as in S4 (Gu, Goel, Re 2022, arXiv 2111.00396) on pixels.
+        real_valued: None where a token is a symbol. Where it is a number, the `mean` and the `std` of the tokens: the
+            number is standardised and enters through a linear layer, as S4's pixels (arXiv 2111.00396).
         block: what stands around the mixers.
 
     Raises:
-        ValueError: an option has no such value.
+        ValueError: an option has a value it cannot have.
     """
 
     def __init__(
@@ -114,8 +114,7 @@ class Encoder(nn.Module):
         block: BlockShape = BlockShape(),
     ) -> None:
         super().__init__()
-        for name, size in (("dim", dim), ("depth", depth), ("mlp_dim", mlp_dim)):
-            check_size(name, size)
+        at_least(1, **{"model.dim": dim, "model.depth": depth, "model.mlp_dim": mlp_dim})
         self.dim = dim
         self.max_len = max_len
         self.real_valued = real_valued
@@ -147,8 +146,8 @@ class Encoder(nn.Module):
             mask: (B, L) bool, True on real tokens.
 
         Returns:
-            (B, L, C), or (B, 1 + L, C) with the learned vector's row first. Rows of padded positions are what becomes
-            of their tokens without mixing.
+            (B, L, C), or (B, 1 + L, C) with the learned vector's row first. A padded row depends on its own token
+            alone.
 
         Raises:
             ValueError: the sequences are longer than `max_len`.

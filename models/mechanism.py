@@ -17,13 +17,13 @@ class Card:
 
     Attributes:
         what: what it is, in one phrase.
-        family: the mechanisms it is shown with; a name that others have, or a new one.
+        family: the group of mechanisms that it is shown with; an existing name, or a new one.
         time: how its time grows with the length L, in a phrase that starts with O(...).
         memory: how its memory grows, likewise.
         paper: what defines it: an arXiv number, or where else it appeared.
         exact: when it equals softmax attention; "" for never.
-        oracle: the independent implementation that the tests hold it against, as "package Class, what is compared"; or
-            "none found; " and what stands in.
+        oracle: the independent implementation that tests compare it with, as "package Class, what is compared"; or
+            "none found; " and what stands in for one.
     """
 
     what: str

@@ -17,13 +17,13 @@ class LayerNorm(nn.LayerNorm):
 class BatchNorm(nn.Module):
     """Every channel by its mean and variance over all real tokens of a batch (Ioffe, Szegedy 2015, arXiv 1502.03167).
 
-    In evaluation mode by running ones, so that batch mates do not matter then. As in torch's own, the running variance
-    is the unbiased one.
+    In evaluation mode it uses the running statistics, so that batch mates do not matter. As in torch's own, the running
+    variance is the unbiased one.
 
     Args:
         dim: C.
         momentum: the weight of a new batch in the running statistics.
-        eps: is added to the variance.
+        eps: added to the variance.
     """
 
     mean: Tensor
@@ -51,7 +51,7 @@ class BatchNorm(nn.Module):
         mean = x.masked_fill(padding, 0).sum((0, 1)) / count.clamp_min(1)
         squares = (x - mean).masked_fill(padding, 0).square().sum((0, 1))
         with torch.no_grad():
-            # A batch of padding alone says nothing, and of one row no variance is known.
+            # A batch without a real row changes nothing; a batch of one has a mean, but no variance.
             self.mean.lerp_(mean.to(self.mean.dtype), self.momentum * (count > 0))
             unbiased = squares / (count - 1).clamp_min(1)
             self.variance.lerp_(unbiased.to(self.variance.dtype), self.momentum * (count > 1))

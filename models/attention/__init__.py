@@ -1,4 +1,4 @@
-"""The contract that every attention mechanism fulfils, and nothing else."""
+"""The contract of every attention mechanism, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Sizes(TypedDict):
 class Attention(Mechanism):
     """Base class of all mechanisms: a map from (q, k, v, mask) to a tensor of the shape of q.
 
-    `models.mixers.multi_head` owns the projections and the split into heads, and makes a mixer of it; the encoder's
-    blocks own residuals and norms. A mechanism owns everything between the projected heads and the merged output, its
-    scaling included. It promises:
+    `models.mixers.multi_head` owns the projections and the split into heads, and makes a mixer of the mechanism; the
+    encoder's blocks own residuals and norms. A mechanism owns what lies between the projected heads and the merged
+    output, its scaling included. It promises:
 
     - padded content (where `mask` is False) never reaches a real row, not even by a rounding error;
     - a sequence's result depends neither on its batch mates nor on how much padding follows it, draws held fixed;
@@ -71,14 +71,14 @@ class Attention(Mechanism):
         return {}
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
-        """Refuse options that the class does not have; of a misspelt one Python says only that another is missing.
+        """Refuse options that the class does not have: for a misspelt one Python would only name another as missing.
 
         Raises:
             TypeError: no constructor of the class, or of its bases, names the option.
         """
         parameters = [p for base in cls.__mro__ for p in signature(base.__init__).parameters.values()]  # type: ignore[misc]
-        named = dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
-        if unknown := [name for name in options if name not in named]:
-            own = [name for name in named if name not in ("self", *Sizes.__annotations__)]
-            raise TypeError(f"{cls.__name__} has no option {', '.join(unknown)}; it has {', '.join(own) or 'none'}.")
+        names = dict.fromkeys(p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+        if unknown := [name for name in options if name not in names]:
+            known = [name for name in names if name not in ("self", *Sizes.__annotations__)]
+            raise TypeError(f"{cls.__name__} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}.")
         return super().__new__(cls)

@@ -7,10 +7,10 @@ repetition from the others, anew for each head and block; queries of the first a
 
 Departures from the authors' code and from Hugging Face's, which Skeinformer's (arXiv 2112.05359) copies:
 - the last block is that of the sequence's last real token, not of the padded length, so padding changes nothing;
-- random blocks are drawn from all blocks that a row does not see anyway (Hugging Face's draws repeat themselves at
-  some lengths, and leave out all but the first blocks at others), and a block counts once however it is reached;
+- random blocks are drawn from all blocks that a row does not see otherwise (at some lengths Hugging Face's draws
+  repeat blocks, at others they cover the first blocks only), and a block counts once however it is reached;
 - they are drawn afresh at every call, at evaluation too, as in Skeinformer's code; the authors draw them once for a
-  model, and Hugging Face at evaluation counts the first block r times more instead;
+  model, and at evaluation Hugging Face counts the first block r more times instead;
 - no change to full attention on short sequences, and no dropout on the attention weights.
 """
 
@@ -69,8 +69,8 @@ class BigBirdAttention(Attention):
         out = attend_blocks(q, k, v, mask, self._table(last, real.shape[1]), b)
 
         # The rows of the first and the last block see everything.
-        within = torch.arange(b, device=q.device)
-        ends = torch.cat([within.expand(len(last), -1), last[:, None] * b + within], 1).clamp(max=L - 1)  # (B, 2 b)
+        offsets = torch.arange(b, device=q.device)
+        ends = torch.cat([offsets.expand(len(last), -1), last[:, None] * b + offsets], 1).clamp(max=L - 1)  # (B, 2 b)
         dense = fused(take_rows(q, ends[:, None]), k, v, as_bias(mask[:, None, None], q.dtype))
         position = torch.arange(L, device=q.device)
         from_last = position - last[:, None] * b  # (B, L)
@@ -94,9 +94,9 @@ class BigBirdAttention(Attention):
         count = last - 1 - skip  # (B, blocks, 1)
         ranks: list[Tensor] = []
         for t in range(r):
-            # Rank x among the candidates left becomes a rank among all by stepping over those drawn, in order.
-            left = count - t
-            x = (uniform[..., t] * left).long().minimum(left - 1).clamp(min=0)  # (B, blocks, H)
+            # Rank x among the remaining candidates becomes a rank among all by stepping over those drawn, in order.
+            remaining = count - t
+            x = (uniform[..., t] * remaining).long().minimum(remaining - 1).clamp(min=0)  # (B, blocks, H)
             if ranks:
                 for drawn in torch.stack(ranks, -1).sort(-1).values.unbind(-1):
                     x = x + (x >= drawn)

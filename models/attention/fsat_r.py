@@ -51,7 +51,10 @@ UNIT = 8  # positions of a sequence of max_len tokens
 
 
 class _Ranked(NamedTuple):
-    """A batch with its real tokens first: q, k, v (B, L, H, D), zero behind the m (B,) real ones; places (B, L)."""
+    """A batch with its real tokens first: q, k, v (B, L, H, D), zero behind the m (B,) real ones.
+
+    `rank_of` (B, L) is the rank of each token.
+    """
 
     q: Tensor
     k: Tensor
@@ -93,7 +96,7 @@ class FSATReconstructedAttention(Attention):
         budget: sizes are for 256, and change in proportion.
         slots_per_octave: S is this times ceil(log2 max_len) at a budget of 256, rounded up to an even number.
         window: keys of the window on each side, at a budget of 256.
-        cross: what the features pool: "convolution" by place i + j, "correlation" by distance j - i, or None: the
+        cross: what the features pool: "convolution" by sum i + j, "correlation" by distance j - i, or None: the
             ablation that predicts from X alone.
         estimator: where keys come from. "learned" is the mechanism. The others are its references, of W + S keys as
             well: "oracle" takes those of most weight, "random" S random ones beside the window, "strided" S evenly
@@ -181,15 +184,15 @@ class FSATReconstructedAttention(Attention):
         Q, K, real = x.heads()
         seen = chosen.seen.transpose(1, 2)
         size = seen.sum(-1)
-        figures = {
+        measures = {
             "captured_mass": captured_mass(Q, K, real, chosen.identities().transpose(1, 2), seen),
             "oracle_mass": largest_mass(Q, K, real, size),
             "num_keys": size.to(Q.dtype),
         }
         if self.estimator == "learned":
-            figures["clipped"] = chosen.clipped.to(Q.dtype).mean(-1).transpose(1, 2)
+            measures["clipped"] = chosen.clipped.to(Q.dtype).mean(-1).transpose(1, 2)
         rows = (self.num_heads * mask.sum()).clamp(min=1)
-        return {name: figure.where(real[:, None], 0).sum() / rows for name, figure in figures.items()}
+        return {name: measure.where(real[:, None], 0).sum() / rows for name, measure in measures.items()}
 
     def _choose(self, x: _Ranked) -> _Chosen:
         """Find every row's keys."""
@@ -201,18 +204,18 @@ class FSATReconstructedAttention(Attention):
             return _Chosen(0, position.minimum(m - 1).clamp(min=0), ~beyond, beyond)
 
         rank = torch.arange(x.q.shape[1], device=m.device)[:, None, None]
-        free = self._positions(x, rank, m)
-        last = (m - 1).clamp(min=0).to(free.dtype)
-        position = free.clamp(torch.zeros_like(last), last)
+        unclipped = self._positions(x, rank, m)
+        last = (m - 1).clamp(min=0).to(unclipped.dtype)
+        position = unclipped.clamp(torch.zeros_like(last), last)
         with torch.no_grad():
-            around = _around(W, free)
-            inside = ((around >= 0) & (around < m)).expand(*free.shape[:3], -1)
+            around = _around(W, unclipped)
+            within = ((around >= 0) & (around < m)).expand(*unclipped.shape[:3], -1)
             key = position.round()
-            twice = (key - rank).abs() <= self.window
+            repeated = (key - rank).abs() <= self.window
             ordered, slot = key.to(torch.int16 if self.max_len < 2**15 else torch.int32).sort(dim=-1, stable=True)
-            again = F.pad(ordered[..., 1:] == ordered[..., :-1], (1, 0))[..., : self.num_slots]
-            twice |= again.scatter(-1, slot, again)
-            return _Chosen(W, position, torch.cat([inside, ~twice], -1), free != position)
+            repeats = F.pad(ordered[..., 1:] == ordered[..., :-1], (1, 0))[..., : self.num_slots]
+            repeated |= repeats.scatter(-1, slot, repeats)
+            return _Chosen(W, position, torch.cat([within, ~repeated], -1), unclipped != position)
 
     def _positions(self, x: _Ranked, rank: Tensor, m: Tensor) -> Tensor:
         """Return the slots' positions (B, L, H, S), in ranks, before they are cut off at the ends."""
@@ -251,8 +254,8 @@ def _by_rank(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> _Ranked:
     """Sort real tokens to the front, in their order, and padding, as zeros, behind them."""
     m = mask.sum(-1)
     rank_of = torch.where(mask, mask.cumsum(-1) - 1, m[:, None] + mask.logical_not().cumsum(-1) - 1)
-    places = torch.arange(mask.shape[1], device=mask.device).expand_as(rank_of)
-    position_of = torch.empty_like(rank_of).scatter_(1, rank_of, places)
+    positions = torch.arange(mask.shape[1], device=mask.device).expand_as(rank_of)
+    position_of = torch.empty_like(rank_of).scatter_(1, rank_of, positions)
     dtype = accumulation_dtype(q)
     joined = (torch.where(mask[:, None, :, None], x, 0).to(dtype).transpose(1, 2).flatten(2) for x in (q, k, v))
     Q, K, V = (take_tokens(x, position_of).unflatten(-1, (q.shape[1], -1)) for x in joined)

@@ -9,10 +9,10 @@ The two rows of Chen et al. 2022 (arXiv 2112.05359) differ in u once both know t
 must: "Informer" has u = U = c ceil(ln m), c = ceil(budget / ln max_len); "Informer w/ padding mask" has u = U = budget.
 
 Departures from the authors' code (github.com/zhouhaoyi/Informer2020) and from Chen et al.'s:
-- keys are drawn among the real tokens, padded queries never win, the mean is over real values: theirs without mask
-  lets padding in at all three places;
-- m, the number of real tokens, is in the place of the padded length everywhere, the divisor of the sum included, since
-  otherwise the chosen queries would change with the padding; u is min(u, m) for each sequence.
+- keys are drawn among the real tokens, padded queries are never chosen, and the mean is over real values: their
+  "Informer" without mask lets padding in at all three places;
+- m, the number of real tokens, replaces the padded length everywhere, the divisor of the sum included; otherwise the
+  chosen queries would change with the padding. u is min(u, m) for each sequence.
 As there, the sum over U keys is divided by m, and all heads and sequences share one draw of keys for each query.
 """
 
@@ -97,7 +97,7 @@ class InformerAttention(Attention):
         dtype = accumulation_dtype(q)
         uniform = self.draw("uniform", (L, U), q.device)
         m = mask.sum(-1)[:, None, None]
-        # The real positions in order, so that rank r among the real tokens is at place r.
+        # The real positions come first, in order: entry r is the real token of rank r.
         positions = mask.logical_not().to(torch.uint8).sort(dim=-1, stable=True).indices  # (B, L)
         keys = k.to(dtype).transpose(1, 2).gather(1, positions[..., None, None].expand(-1, -1, H, D))
         rows_of_keys = keys.flatten(2).flatten(0, 1).contiguous()  # (B L, H D): a gathered row serves all heads
@@ -113,8 +113,8 @@ class InformerAttention(Attention):
             if L <= SCORE_UP_TO * U:
                 scores = (Q[:, :, rows] @ keys.mT).gather(-1, rank[:, None].expand(-1, H, -1, -1))
             else:
-                picked = rows_of_keys.index_select(0, (rank + first).flatten()).view(B, -1, U, H, D)
-                scores = torch.einsum("bhcd,bcuhd->bhcu", Q[:, :, rows], picked)
+                gathered = rows_of_keys.index_select(0, (rank + first).flatten()).view(B, -1, U, H, D)
+                scores = torch.einsum("bhcd,bcuhd->bhcu", Q[:, :, rows], gathered)
             total = scores @ active[:, None, :, None].to(dtype)
             measures.append(scores.amax(-1) - total[..., 0] / m.clamp(min=1))
         return torch.cat(measures, -1).masked_fill(~mask[:, None], -torch.inf)

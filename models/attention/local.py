@@ -89,7 +89,7 @@ class LocalBlockAttention(Attention):
         # Row g of the transposed (b, nb) grid holds the tokens i with i mod nb = g; it is padded where i >= L.
         order = torch.arange(nb * b, device=q.device).view(b, nb).mT.flatten()
         inside = order < L
-        place = order.clamp(max=L - 1)
-        q, k, v = (x.index_select(2, place) for x in (q, k, v))
-        out = attend_blocks(q, k, v, mask[:, place] & inside, own, b)
+        position = order.clamp(max=L - 1)
+        q, k, v = (x.index_select(2, position) for x in (q, k, v))
+        out = attend_blocks(q, k, v, mask[:, position] & inside, own, b)
         return out.index_select(2, order.argsort()[:L])

@@ -3,9 +3,9 @@
 Xiong et al. 2021, "Nyströmformer: A Nyström-Based Algorithm for Approximating Self-Attention", arXiv 2102.03902.
 
 Departures from the authors' code (github.com/mlpen/Nystromformer), whose formula it is otherwise:
-- segments share out the real tokens of a sequence, not its padded length: no length has to divide, no padding enters a
-  mean, and a sequence shorter than M has one landmark for each token;
-- the pseudo-inverse starts from a scale of each matrix; one maximum over batch and heads would couple sequences;
+- segments divide the real tokens of a sequence, not its padded length: the length need not be a multiple of M, no
+  padding enters a mean, and a sequence shorter than M has one landmark for each token;
+- the pseudo-inverse starts from a scale of each matrix; theirs, one maximum over batch and heads, couples sequences;
 - Z, the pseudo-inverse, is not formed: only Z (F3 V) is needed. With A = F2, an iteration multiplies Z by a polynomial
   of P = A Z, and P by the same. So P follows from itself by two products instead of four, and the polynomials are
   applied to the (M, D) block F3 V. Rounding grows by up to 13/4 an iteration, to 1e-5 in float32 after six; iterations
@@ -67,7 +67,7 @@ class NystromformerAttention(Attention):
         at_least(1, num_landmarks=num_landmarks)
         at_least(1, pinv_iterations=pinv_iterations)
         if conv_size is not None and (conv_size < 1 or conv_size % 2 == 0):
-            raise ValueError(f"conv_size must be odd and positive, got {conv_size}")
+            raise ValueError(f"conv_size must be odd and positive. Got {conv_size}.")
         self.num_landmarks = num_landmarks
         self.pinv_iterations = pinv_iterations
         self.filters: nn.Parameter | None = None
@@ -157,6 +157,6 @@ def apply_pinv(A: Tensor, u: Tensor, iterations: int) -> Tensor:
             P2 = P @ P
             u = (u + P2 @ w) / 4
             # (13 P - 15 P^2 + P^2 (7 P - P^2)) / 4 with as few passes over (M, M) as can be.
-            rest, factor = torch.sub(P, P2, alpha=15 / 13), torch.sub(P, P2, alpha=1 / 7)
-            P = torch.baddbmm(rest, P2, factor, beta=13 / 4, alpha=7 / 4)
+            base, factor = torch.sub(P, P2, alpha=15 / 13), torch.sub(P, P2, alpha=1 / 7)
+            P = torch.baddbmm(base, P2, factor, beta=13 / 4, alpha=7 / 4)
     return (Z @ u).view(shape)

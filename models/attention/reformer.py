@@ -73,7 +73,7 @@ class ReformerAttention(Attention):
         super().__init__(**sizes)
         at_least(1, num_hashes=num_hashes, chunk_size=chunk_size)
         if num_buckets is not None and (num_buckets < 2 or num_buckets % 2):
-            raise ValueError(f"num_buckets must be even and at least 2, got {num_buckets}")
+            raise ValueError(f"num_buckets must be even and at least 2. Got {num_buckets}.")
         self.num_hashes = num_hashes
         self.chunk_size = chunk_size
         self.num_buckets = num_buckets
@@ -115,24 +115,25 @@ class ReformerAttention(Attention):
             order = buckets.sort(dim=-1, stable=True).indices  # (B, H, R, L)
             ranks = torch.arange(L, device=q.device).expand_as(order)
             rank = torch.empty_like(order).scatter_(-1, order, ranks)
-            # Key j is in reach of query i in a round if place_i - place_j is 0 (own chunk) or 1 (the one before).
+            # Query i reaches key j in a round if chunk_i - chunk_j is 0 (own chunk) or 1 (the one before). The
+            # numbers of two buckets are so far apart that no chunk of one reaches a chunk of the other.
             group = buckets if self.same_bucket else ~mask[:, None, None].expand_as(buckets)
-            places = (rank // C + group * (chunks + 2)).to(q.dtype)
+            chunk_of = (rank // C + group * (chunks + 2)).to(q.dtype)
             first = torch.arange(B * H, device=q.device).view(B, H, 1) * L
 
         rows = torch.cat([q, F.normalize(q, dim=-1), v], -1).flatten(0, 2)  # (B H L, 3 D)
         outs, normalisers = [], []
         for r in range(R):
-            there, back = ((index[:, :, r] + first).flatten() for index in (order, rank))
-            Q, K, V = _Permute.apply(rows, there, back).view(B * H, chunks, C, -1).split(D, -1)
+            permutation, inverse = ((index[:, :, r] + first).flatten() for index in (order, rank))
+            Q, K, V = _Permute.apply(rows, permutation, inverse).view(B * H, chunks, C, -1).split(D, -1)
             rounds = [r] + ([s for s in range(R) if s != r] if self.count_once else [])
-            own = places[:, :, rounds].movedim(2, -1).flatten(0, 2)[there].view(B * H, chunks, C, -1)
-            seen = own
+            query_chunks = chunk_of[:, :, rounds].movedim(2, -1).flatten(0, 2)[permutation].view(B * H, chunks, C, -1)
+            key_chunks = query_chunks
             if chunks > 1:
-                K, V, seen = (torch.cat([x, x.roll(1, 1)], 2) for x in (K, V, own))
-            out, normaliser = _ChunkAttention.apply(*(x.flatten(0, 1) for x in (Q, K, V, own, seen)))
+                K, V, key_chunks = (torch.cat([x, x.roll(1, 1)], 2) for x in (K, V, query_chunks))
+            out, normaliser = _ChunkAttention.apply(*(x.flatten(0, 1) for x in (Q, K, V, query_chunks, key_chunks)))
             joined = torch.cat([out, normaliser[..., None]], -1).flatten(0, 1)
-            out, normaliser = _Permute.apply(joined, back, there).view(B, H, L, D + 1).split([D, 1], -1)
+            out, normaliser = _Permute.apply(joined, inverse, permutation).view(B, H, L, D + 1).split([D, 1], -1)
             outs.append(out)
             normalisers.append(normaliser)
         shares = torch.cat(normalisers, -1).softmax(-1)
@@ -140,49 +141,52 @@ class ReformerAttention(Attention):
 
 
 class _Permute(torch.autograd.Function):
-    """Rows of x (N, D) in the order `there`; the gradient takes the way `back` instead of adding rows up."""
+    """Rows of x (N, D) by a permutation; the gradient is permuted by its inverse, which adds no rows up."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(back)
-        return x.index_select(0, there)
+    def forward(ctx: Any, x: Tensor, permutation: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return x.index_select(0, permutation)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (back,) = ctx.saved_tensors
-        return grad.index_select(0, back), None, None
+        (inverse,) = ctx.saved_tensors
+        return grad.index_select(0, inverse), None, None
 
 
 class _ChunkAttention(torch.autograd.Function):
     """Masked attention of chunks (N, C, D) over (N, S, D), and the rows' log-normalisers; scores are never kept.
 
-    `own` (N, C, P) and `seen` (N, S, P) are places in this round, then in the others; a chunk sees itself first.
+    `query_chunks` (N, C, P) and `key_chunks` (N, S, P) number the chunks in this round, then in the others. A chunk's
+    own keys come first.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, own: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, query_chunks: Tensor, key_chunks: Tensor
+    ) -> tuple[Tensor, Tensor]:
         out, normaliser = torch.empty_like(q), q.new_empty(q.shape[:2])
-        for some in _blocks(q, k):
-            scores = _bias(own[some], seen[some]).baddbmm_(q[some], k[some].mT)
+        for block in _blocks(q, k):
+            scores = _bias(query_chunks[block], key_chunks[block]).baddbmm_(q[block], k[block].mT)
             P = scores.softmax(-1)
-            normaliser[some] = scores.amax(-1) - P.amax(-1).log()
-            torch.bmm(P, v[some], out=out[some])
-        ctx.save_for_backward(q, k, v, own, seen, out)
+            normaliser[block] = scores.amax(-1) - P.amax(-1).log()
+            torch.bmm(P, v[block], out=out[block])
+        ctx.save_for_backward(q, k, v, query_chunks, key_chunks, out)
         return out, normaliser
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, grad_normaliser: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, own, seen, out = ctx.saved_tensors
+        q, k, v, query_chunks, key_chunks, out = ctx.saved_tensors
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         shift = grad_normaliser - (grad * out).sum(-1)
-        for some in _blocks(q, k):
-            P = _bias(own[some], seen[some]).baddbmm_(q[some], k[some].mT).softmax(-1)
-            torch.bmm(P.mT, grad[some], out=dv[some])
-            dS = P.mul_((grad[some] @ v[some].mT).add_(shift[some, :, None]))
-            torch.bmm(dS, k[some], out=dq[some])
-            torch.bmm(dS.mT, q[some], out=dk[some])
+        for block in _blocks(q, k):
+            P = _bias(query_chunks[block], key_chunks[block]).baddbmm_(q[block], k[block].mT).softmax(-1)
+            torch.bmm(P.mT, grad[block], out=dv[block])
+            dS = P.mul_((grad[block] @ v[block].mT).add_(shift[block, :, None]))
+            torch.bmm(dS, k[block], out=dq[block])
+            torch.bmm(dS.mT, q[block], out=dk[block])
         return dq, dk, dv, None, None
 
 
@@ -191,14 +195,14 @@ def _blocks(q: Tensor, k: Tensor) -> Iterator[slice]:
     return (slice(begin, begin + step) for begin in range(0, len(q), step))
 
 
-def _bias(own: Tensor, seen: Tensor) -> Tensor:
+def _bias(query_chunks: Tensor, key_chunks: Tensor) -> Tensor:
     """Return what is added to the scores (N, C, S): the exclusions, the self penalty, and minus log N."""
-    # Places differ by 0 or 1 exactly if |difference - 1/2| - 1/2 is 0; otherwise it is at least 1.
-    pairs = zip(own.sub(0.5).unbind(-1), seen.unbind(-1), strict=True)
-    away = [(a[..., None] - b[:, None]).abs_().sub_(0.5) for a, b in pairs]
-    bias = away[0].mul_(-1e30)  # instead of minus infinity: every row holds itself at least
-    if len(away) > 1:
-        rounds = sum((x.clamp_(max=1) for x in away[2:]), away[1].clamp_(max=1))
-        bias -= rounds.neg_().add_(len(away)).log_()
-    bias[..., : own.shape[1]].diagonal(dim1=1, dim2=2).add_(SELF_PENALTY)
+    # Chunk numbers differ by 0 or 1 exactly if |difference - 1/2| - 1/2 is 0; otherwise it is at least 1.
+    pairs = zip(query_chunks.sub(0.5).unbind(-1), key_chunks.unbind(-1), strict=True)
+    distances = [(a[..., None] - b[:, None]).abs_().sub_(0.5) for a, b in pairs]
+    bias = distances[0].mul_(-1e30)  # instead of minus infinity: every row holds itself at least
+    if len(distances) > 1:
+        misses = sum((x.clamp_(max=1) for x in distances[2:]), distances[1].clamp_(max=1))
+        bias -= misses.neg_().add_(len(distances)).log_()
+    bias[..., : query_chunks.shape[1]].diagonal(dim1=1, dim2=2).add_(SELF_PENALTY)
     return bias

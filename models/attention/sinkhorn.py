@@ -1,18 +1,18 @@
 """Sinkhorn attention: each block attends to itself and to a block that a learned sorting network sends to it.
 
-Tay, Bahri, Yang, Metzler, Juan 2020, "Sparse Sinkhorn Attention", arXiv 2002.11296. A single block is sorted
-into its own place, and keys that are all there twice leave a softmax as it was.
+Tay, Bahri, Yang, Metzler, Juan 2020, "Sparse Sinkhorn Attention", arXiv 2002.11296. Where one block covers the
+sequence it is sorted to itself, so that every key appears twice, which leaves the softmax as it was.
 
 Symbols: R relevance of block s for slot l, P its doubly stochastic form. A block of keys is pooled by a sum over its
 real tokens and sent through one linear map to the slots; P = Sinkhorn(exp((R + Gumbel noise) / temperature)), the
 slots normalised last; sorted slot l is sum_s P[s, l] block_s, and one softmax runs over own and sorted keys.
 
 Departures from the LRA code (arXiv 2011.04006), whose blocks are groups i mod (number of blocks), and whose sorted
-blocks are, by a slip, plain sums of all blocks that give the sorting network no gradient: neither is offered. Its
-softmax in place of Sinkhorn's is `activation="softmax"`. Padded tokens are left out of pools and mixtures, blocks
-without a real token out of the sorting, and a mixed key without a real token behind it out of the softmax. The map has
-no bias, since the normalisation takes out what a slot has in common. The noise is drawn in training alone; no dropout
-on the attention weights.
+blocks are, by mistake, plain sums of all blocks that give the sorting network no gradient: neither is offered. Its
+softmax in place of Sinkhorn's balancing is `activation="softmax"`. Padded tokens are left out of pools and mixtures,
+blocks without a real token out of the sorting, and a mixed key without a real token behind it out of the softmax. The
+map has no bias, since the normalisation removes what all blocks of a slot share. The noise is drawn in training only;
+no dropout on the attention weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import Attention, Sizes
-from models.checks import one_of
+from models.checks import at_least, one_of
 from models.mechanism import Card
 from models.ops.block_attention import as_bias, from_blocks, fused, in_proportion, mask_to_blocks, to_blocks
 from models.ops.precision import accumulation_dtype, without_autocast
@@ -66,8 +66,9 @@ class SinkhornAttention(Attention):
     ) -> None:
         super().__init__(**sizes)
         one_of(get_args(Activation), activation=activation)
-        if num_iterations < 1 or temperature <= 0:
-            raise ValueError(f"num_iterations and temperature must be positive, got {num_iterations}, {temperature}")
+        at_least(1, num_iterations=num_iterations)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive. Got {temperature}.")
         self.block_size = in_proportion(block_size, budget)
         self.num_iterations = num_iterations
         self.temperature = temperature
@@ -98,16 +99,16 @@ class SinkhornAttention(Attention):
         return from_blocks(out.transpose(1, 2).unflatten(0, real.shape[:2]), L)
 
     def _balance(self, R: Tensor, real: Tensor) -> Tensor:
-        """Normalise relevances (B, H, s, l) among the blocks (B, 1, blocks) with real tokens; the rest gets 0."""
-        out = ~(real[..., :, None] & real[..., None, :])
+        """Normalise relevances (B, H, s, l) among the blocks (B, 1, blocks) with real tokens; the others get 0."""
+        excluded = ~(real[..., :, None] & real[..., None, :])
         low = torch.finfo(R.dtype).min / 4
         if self.activation == "softmax":
-            return R.masked_fill(out, low).softmax(-1).masked_fill(out, 0)
+            return R.masked_fill(excluded, low).softmax(-1).masked_fill(excluded, 0)
         if self.training:
             R = R - self.draw("exponential", tuple(R.shape), R.device).log()
         log_P = R / self.temperature
         for _ in range(self.num_iterations):
             for axis in (-1, -2):
-                log_P = log_P.masked_fill(out, low)
+                log_P = log_P.masked_fill(excluded, low)
                 log_P = log_P - log_P.logsumexp(axis, keepdim=True)
-        return log_P.exp().masked_fill(out, 0)
+        return log_P.exp().masked_fill(excluded, 0)

@@ -103,8 +103,8 @@ class SkeinformerAttention(Attention):
 
         if self.normalization == "exact":
             # Rows of B over the selected columns alone: softmax over all keys with the other values set to zero.
-            chosen = torch.zeros_like(weights).scatter(-1, columns, 1.0).to(v.dtype)
-            out = F.scaled_dot_product_attention(q, k, v * chosen[..., None], attn_mask=keys)
+            selected = torch.zeros_like(weights).scatter(-1, columns, 1.0).to(v.dtype)
+            out = F.scaled_dot_product_attention(q, k, v * selected[..., None], attn_mask=keys)
         else:
             out = self._column_stage(q, take_rows(k, columns), take_rows(v, columns), v, mask, active)
         if self.reuse_pilot:

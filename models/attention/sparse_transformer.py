@@ -3,11 +3,11 @@
 Child, Gray, Radford, Sutskever 2019, "Generating Long Sequences with Sparse Transformers", arXiv 1904.10509. Time and
 memory grow as L sqrt(L) if strides or blocks grow as sqrt(L), as L^2 with a small constant if they do not.
 
-The fixed pattern gathers its blocks and runs in one fused call. The strided one has no blocks of keys in common between
-neighbouring queries, so that its scores, L (3 s + L / s), are stored.
+The fixed pattern gathers its blocks and runs in one fused call. In the strided one neighbouring queries have no blocks
+of keys in common, so that its scores, L (3 s + L / s) of them, are stored.
 
 Departures from the paper, whose models generate: tokens attend in both directions (`causal` restores the triangle), and
-one softmax runs over both parts (its "merged heads"). From the authors' kernels: no dropout on the attention weights.
+one softmax runs over both parts (its "merged heads"). Departure from its kernels: no dropout on the weights.
 The LRA code (arXiv 2011.04006) is causal and adds the first column of every block to the fixed part; both are options.
 """
 
@@ -79,7 +79,7 @@ class SparseStridedAttention(Attention):
         queries, keys, values = (to_blocks(x, s).transpose(2, 3) for x in (q * self.head_dim**-0.5, k, v))
         real = mask_to_blocks(mask, s)  # (B, nb, s); the others are (B, nb, H, s, D)
 
-        # The band lies in three blocks; the stride joins tokens of the same place r in their blocks.
+        # The band lies in three blocks; the stride joins tokens at the same position r of their blocks.
         rows, columns = torch.arange(s, device=q.device)[:, None], torch.arange(-s, 2 * s, device=q.device)
         band = (rows - columns).abs() < s
         block = torch.arange(real.shape[1], device=q.device)
@@ -107,7 +107,7 @@ class SparseFixedAttention(Attention):
         summary_size: c, likewise.
         budget: the budget.
         causal: see no later token.
-        first_column: let everything see the first token of every block besides, as the LRA code does.
+        first_column: every token also sees the first token of every block, as in the LRA code.
     """
 
     card: ClassVar[Card] = Card(
@@ -145,13 +145,13 @@ class SparseFixedAttention(Attention):
         columns = torch.arange(first, b, device=q.device)
         if self.first_column and first > 0:
             columns = torch.cat([columns[:1] * 0, columns])
-        # Of the last block, which may be cut short, only the columns that are there.
-        whole, rest = divmod(L, b)
-        count = whole * len(columns) + max(rest - first, 0) + (self.first_column and min(first, rest) > 0)
+        # The last block may be cut short: only its columns within the length count.
+        num_whole, remainder = divmod(L, b)
+        count = num_whole * len(columns) + max(remainder - first, 0) + (self.first_column and min(first, remainder) > 0)
         far = (torch.arange(nb, device=q.device)[:, None] * b + columns).flatten()[:count]
         # The own block leaves the far keys out, so that none is counted twice.
-        place = torch.arange(L, device=q.device) % b
-        near = mask & (place < first) & ~((place == 0) & self.first_column)
+        column = torch.arange(L, device=q.device) % b
+        near = mask & (column < first) & ~((column == 0) & self.first_column)
         shared = Shared(k[:, :, far], v[:, :, far], mask[:, far])
         # Blocks share a group of queries, so that the far keys are copied less often; each sees its own block there.
         group = b * min(QUERY_BLOCKS, nb)

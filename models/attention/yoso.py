@@ -12,8 +12,8 @@ authors' code).
 
 Departures from the authors' code (github.com/mlpen/YOSO): cosines are clamped to [-1, 1], so that equal vectors give
 no nan; queries and keys are normalised at evaluation too; a row that nothing collides with is 0 and passes no
-gradient, where the division by eps would multiply it by 1e12; hashes are Gaussian by default, since the bits of the
-fast Hadamard rotations are dependent and their collisions too rare.
+gradient, whereas their division by eps would multiply it by 1e12; hashes are Gaussian by default, since the bits of
+fast Hadamard rotations depend on one another and collide too rarely.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ class YosoAttention(Attention):
         one_of(get_args(Backward), backward=backward)
         one_of(get_args(Hashing), hashing=hashing)
         if estimator == "expectation" and backward == "sampled":
-            raise ValueError("backward='sampled' needs estimator='sampled': there are no codes to reuse")
+            raise ValueError("backward='sampled' needs estimator='sampled': otherwise there are no codes to reuse.")
         at_least(1, num_hashes=num_hashes)
         if num_bits is not None and not 0 <= num_bits <= 20:
-            raise ValueError(f"num_bits must be between 0 and 20, got {num_bits}")
+            raise ValueError(f"num_bits must be between 0 and 20. Got {num_bits}.")
         if conv_window is not None and conv_window % 2 == 0:
-            raise ValueError(f"conv_window must be odd, got {conv_window}")
+            raise ValueError(f"conv_window must be odd. Got {conv_window}.")
         self.estimator = estimator
         self.backward_form = backward
         self.num_hashes = num_hashes
@@ -154,8 +154,8 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, num_bits: int, backward: Backward, *codes: Tensor) -> Tensor:
-        kept = codes if backward == "sampled" else ()
-        ctx.save_for_backward(q, k, v, *kept)
+        saved_codes = codes if backward == "sampled" else ()
+        ctx.save_for_backward(q, k, v, *saved_codes)
         ctx.num_bits, ctx.backward_form = num_bits, backward
         if not codes:
             return expected_sum(q, k, v, num_bits)

@@ -1,1 +1,1 @@
-"""Models without attention, to stand beneath the tables."""
+"""Models without attention, whose accuracies stand beneath the tables."""

@@ -1,4 +1,4 @@
-"""A small convolutional network: the baseline that says whether a pixel task can be learnt at all."""
+"""A small convolutional network: a baseline that shows whether a pixel task can be learnt at all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class SmallCNN(nn.Module):
 
     Args:
         side: height and width of the image; a multiple of 8.
-        num_classes: width of the answer.
+        num_classes: classes of the task.
         width: channels of the first stage; the next ones have twice and four times as many.
     """
 
@@ -23,19 +23,19 @@ class SmallCNN(nn.Module):
             raise ValueError(f"side must be a multiple of 8. Got {side}.")
         self.side = side
         stages: list[nn.Module] = []
-        before = 1
+        in_channels = 1
         for channels in (width, 2 * width, 4 * width):
-            for inside in (before, channels):
+            for inputs in (in_channels, channels):
                 stages += [
-                    nn.Conv2d(inside, channels, 3, padding=1, bias=False),
+                    nn.Conv2d(inputs, channels, 3, padding=1, bias=False),
                     nn.BatchNorm2d(channels),
                     nn.ReLU(),
                 ]
             stages.append(nn.MaxPool2d(2))
-            before = channels
+            in_channels = channels
         self.stages = nn.Sequential(*stages)
-        # 4 x 4 places are kept apart: where a contour ends is what Pathfinder asks.
-        self.head = nn.Linear(before * 16, num_classes)
+        # The head sees 4 x 4 regions apart, since Pathfinder asks where a contour ends.
+        self.head = nn.Linear(in_channels * 16, num_classes)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Classify grey levels (B, 1, side * side); the mask is all True and is not needed."""

@@ -1,4 +1,4 @@
-"""A bag of hashed n-grams: the baseline that says how much of a byte task needs no order beyond a few bytes.
+"""A bag of hashed n-grams: a baseline that shows how much of a byte task needs no order beyond a few bytes.
 
 Joulin, Grave, Bojanowski and Mikolov 2017, "Bag of Tricks for Efficient Text Classification" (fastText), arXiv
 1607.01759, over tokens instead of words.
@@ -20,7 +20,7 @@ class NgramClassifier(nn.Module):
 
     Args:
         num_inputs: 1 or 2.
-        num_classes: width of the answer.
+        num_classes: classes of the task.
         longest: tokens of the longest n-gram.
         dim: width of an n-gram's embedding.
         bucket_bits: logarithm to base 2 of the number of embeddings; n-grams that collide share one.

@@ -1,4 +1,4 @@
-"""The contract that everything which mixes the tokens of a layer fulfils, and nothing else."""
+"""The contract of everything that mixes the tokens of a layer, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from models.mechanism import Mechanism
 class Mixer(Mechanism):
     """Base class of all mixers: a map from (x, mask) to x, (B, L, C).
 
-    The block around it owns the norms, the residual, the dropout behind it and the perceptron; a mixer owns everything
-    between, its projections included. It promises:
+    The block around it owns the norms, the residual, the dropout behind it and the perceptron; a mixer owns the rest,
+    its projections included. It promises:
 
     - padded content (where `mask` is False) never reaches a real row, not even by a rounding error;
     - a sequence's result depends neither on its batch mates nor on how much padding follows it, draws held fixed;
@@ -20,7 +20,7 @@ class Mixer(Mechanism):
     - randomness comes only from `draw`, and from dropout; the shapes drawn depend only on the shapes of the inputs;
     - no value is read back from the device, and no device is named.
 
-    A function of projected heads (q, k, v) is an `Attention` instead, which `MultiHead` makes a mixer.
+    A function of projected heads (q, k, v) is an `Attention` instead, of which `MultiHead` makes a mixer.
 
     Args:
         dim: C, the width of a row.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from models.attention import Attention
-from models.checks import check_size
+from models.checks import at_least
 from models.mixers import Mixer
 
 AttentionFactory = Callable[..., Attention]
@@ -25,28 +25,27 @@ class MultiHead(Mixer):
         dropout: the rate on the attention weights, where an attention has them.
 
     Raises:
-        ValueError: `num_heads` or `head_dim` is no positive integer.
+        ValueError: `num_heads` or `head_dim` is not a positive integer.
     """
 
     def __init__(
         self, attention: AttentionFactory, *, num_heads: int, head_dim: int, dim: int, max_len: int, dropout: float
     ) -> None:
         super().__init__(dim=dim, max_len=max_len, dropout=dropout)
-        check_size("num_heads", num_heads)
-        check_size("head_dim", head_dim)
+        at_least(1, **{"model.num_heads": num_heads, "model.head_dim": head_dim})
         self.num_heads = num_heads
-        # Made first: the order in which parameters are drawn is part of what a seed gives.
-        made = attention(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
+        # First, since the order in which parameters are drawn decides what a seed gives.
+        mechanism = attention(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
         self.query = nn.Linear(dim, num_heads * head_dim)
         # One projection for both where the attention asks for it, so that query i and key i are the same vector.
-        self.key = self.query if made.shared_qk else nn.Linear(dim, num_heads * head_dim)
+        self.key = self.query if mechanism.shared_qk else nn.Linear(dim, num_heads * head_dim)
         self.value = nn.Linear(dim, num_heads * head_dim)
-        self.attention = made
+        self.attention = mechanism
         self.out = nn.Linear(num_heads * head_dim, dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        # What acts on heads before they meet belongs here, between projection and attention, once for all attentions.
+        # What turns or scales the heads of any attention, such as rotary positions, belongs between these two lines.
         q, k, v = (self._heads(project(x)) for project in (self.query, self.key, self.value))
         heads = self.attention(q, k, v, mask).transpose(1, 2).flatten(2)
         # Attentions leave padded rows unspecified; here, once for all of them, they become 0.

@@ -1,1 +1,1 @@
-"""Functions of tensors that several mechanisms are made of, and that know no contract of a layer."""
+"""Functions of tensors that several mechanisms share. They know no contract of a layer."""

@@ -51,8 +51,8 @@ def from_blocks(x: Tensor, length: int) -> Tensor:
 def as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
     """Turn a boolean mask into 0 and a large negative number, which stands for minus infinity.
 
-    Its weight is exactly 0 beside any key that is seen, and a row that sees none divides no zero by zero. Two such
-    biases may be added up.
+    A key with it has weight exactly 0 beside any key that is seen, and a row that sees no key does not become nan. Two
+    such biases may be added.
     """
     return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min / 4)
 
@@ -104,8 +104,8 @@ def attend_blocks(
     nb = queries.shape[1]
 
     table = table.expand(B, nb, -1, -1)
-    twice = (table[..., :, None] == table[..., None, :]).tril(-1).any(-1)
-    visited, index = (table >= 0) & ~twice, table.clamp(min=0)
+    repeated = (table[..., :, None] == table[..., None, :]).tril(-1).any(-1)
+    visited, index = (table >= 0) & ~repeated, table.clamp(min=0)
     sequences = torch.arange(B, device=q.device)[:, None, None, None]
     seen = mask_to_blocks(mask, block_size)[sequences, index] & visited[..., None]  # (B, nb, G, K, b)
     seen = seen.flatten(-2)[..., None, :]
@@ -113,9 +113,9 @@ def attend_blocks(
     rows = (sequences * nb + index) * G + torch.arange(G, device=q.device)[:, None]  # (B, nb, G, K)
     keys, values = (_gather(x, rows) for x in (keys, values))  # (B, nb, G, K b, H / G, D)
     if shared is not None:
-        far = (x.transpose(1, 2).unflatten(2, (G, -1)).movedim(2, 1)[:, None] for x in (shared.k, shared.v))
+        common = (x.transpose(1, 2).unflatten(2, (G, -1)).movedim(2, 1)[:, None] for x in (shared.k, shared.v))
         keys, values = (
-            torch.cat([x, y.expand(-1, nb, -1, -1, -1, -1)], 3) for x, y in zip((keys, values), far, strict=True)
+            torch.cat([x, y.expand(-1, nb, -1, -1, -1, -1)], 3) for x, y in zip((keys, values), common, strict=True)
         )
         seen = torch.cat([seen, shared.mask[:, None, None, None].expand(*seen.shape[:4], -1)], -1)
     bias = as_bias(seen, q.dtype)
@@ -143,5 +143,5 @@ def attend_band(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, window: int, shar
 def _gather(blocks: Tensor, rows: Tensor) -> Tensor:
     """Take blocks (B, nb, G, b, H / G, D) by their numbers in that order, (B, nb, G, K), and join each row's K."""
     # An embedding is a gather of rows whose backward pass adds in a fixed order, on every device.
-    taken = F.embedding(rows, blocks.flatten(3).flatten(0, 2))
-    return taken.unflatten(-1, blocks.shape[3:]).flatten(3, 4)
+    gathered = F.embedding(rows, blocks.flatten(3).flatten(0, 2))
+    return gathered.unflatten(-1, blocks.shape[3:]).flatten(3, 4)

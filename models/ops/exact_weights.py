@@ -20,7 +20,7 @@ def weights_of(q: Tensor, k: Tensor, mask: Tensor) -> Iterator[tuple[slice, Tens
     Args:
         q: queries (B, H, L, D).
         k: keys (B, H, L, D).
-        mask: (B, L) bool, True on real keys; weights of the others are 0, and all are where a sequence has none.
+        mask: (B, L) bool, True on real keys; the others have weight 0.
     """
     B, H, L, D = q.shape
     step = max(1, NUMBERS // (B * H * L))
@@ -68,7 +68,7 @@ def largest_mass(q: Tensor, k: Tensor, mask: Tensor, size: Tensor) -> Tensor:
 @torch.no_grad()
 def heaviest_keys(q: Tensor, k: Tensor, mask: Tensor, size: int) -> Tensor:
     """Return the positions (B, H, L, S) of the S <= L keys of most weight, real ones first."""
-    # Beside real keys, whose weight may underflow to 0, padded ones must lose.
+    # A real key's weight may underflow to 0, and must still come before a padded one.
     return torch.cat(
         [weights.masked_fill_(~mask[:, None, None], -1).topk(size).indices for _, weights in weights_of(q, k, mask)],
         2,

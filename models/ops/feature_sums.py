@@ -3,10 +3,10 @@
 Shared by Performer and Linear Transformer. Features are made for a block of tokens at a time and made again in the
 backward pass, so no (L, M) array of features lives through a step.
 
-Features may be exponentials. A factor exp(c) of one feature may move from all keys to all queries, and a factor of one
-query cancels, hence the shifts below: every feature is at most 1 for keys and for queries, at least one of a query's is
-exactly 1 where a key's reaches 1 too, and so no denominator is below 1, however large the exponents. No epsilon is
-needed, and none of it depends on other sequences.
+Features may be exponentials, with exponents of any size. Two shifts keep them in range: a factor exp(c) of one feature
+may move from all keys to all queries, and a factor of one query cancels. So every feature of keys and of queries is at
+most 1, at least one of a query's is exactly 1 where a key's reaches 1 too, and no denominator is below 1. No epsilon is
+needed, and no shift depends on other sequences.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ def attend_features(features: FeatureMap, num_features: int, q: Tensor, k: Tenso
         values = torch.cat([v, torch.ones_like(v[..., :1])], -1).masked_fill(~real, 0).to(dtype)
         size = max(1, BLOCK // num_features)
         blocks = zip(k.split(size, 2), values.split(size, 2), real.split(size, 2), strict=True)
-        sums, shift = _again(_sum_keys, features, *next(blocks))
+        sums, shift = _recomputed(_sum_keys, features, *next(blocks))
         for block in blocks:
-            part, part_shift = _again(_sum_keys, features, *block)
-            before, shift = shift, torch.maximum(shift, part_shift)
-            sums = sums * (before - shift).exp().mT + part * (part_shift - shift).exp().mT
-        rows = [_again(_read, features, block, sums, shift) for block in q.split(size, 2)]
+            part, part_shift = _recomputed(_sum_keys, features, *block)
+            last_shift, shift = shift, torch.maximum(shift, part_shift)
+            sums = sums * (last_shift - shift).exp().mT + part * (part_shift - shift).exp().mT
+        rows = [_recomputed(_read, features, block, sums, shift) for block in q.split(size, 2)]
         return torch.cat(rows, 2).to(q.dtype)
 
 
-def _again(function: Callable[..., Any], features: FeatureMap, *tensors: Tensor) -> Any:
-    """Call, and call again in the backward pass rather than keep what is in between."""
+def _recomputed(function: Callable[..., Any], features: FeatureMap, *tensors: Tensor) -> Any:
+    """Call, and call again in the backward pass instead of storing what is computed in between."""
     return checkpoint(function, features, *tensors, use_reentrant=False, preserve_rng_state=False)
 
 

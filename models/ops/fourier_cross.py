@@ -1,8 +1,8 @@
-"""Features from all pairs of tokens: every product a_i b_j, pooled by the place i + j or the distance j - i.
+"""Features from all pairs of tokens: every product a_i b_j, pooled by the sum i + j or the distance j - i.
 
 Our reading of the "FFT-based hidden-state cross" in the abstract of Zhuang, Zhang, Tu 2022 (see `fsat_r.py`): a product
-of two Fourier transforms is a convolution's, whose entry s sums the L^2 products by i + j = s. Time O(L log L), memory
-O(L).
+of two Fourier transforms is that of a convolution, whose entry s sums the products with i + j = s. Time O(L log L),
+memory O(L).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Softmax attention over keys that each query chose for itself: the one kernel of token-wise sparsity.
 
-A query reads a window around its own place, and slots, each a pair of neighbouring keys that are interpolated. Time and
-memory O(L (W + 2 S)) for W keys of a window and S slots, but for a sort of L S numbers in the backward pass. No key is
-copied for a query: scores and weighted sums read the keys in place, as embedding bags, and the gradients of keys and
-values are bags too, over the queries that chose them, so that they are added in a fixed order.
+A query reads a window around its own position, and slots, each a pair of neighbouring keys that are interpolated. Time
+and memory O(L (W + 2 S)) for W keys of a window and S slots, apart from a sort of L S numbers in the backward pass. No
+key is copied for a query: scores and weighted sums read the keys in place, as embedding bags, and the gradients of keys
+and values are bags too, over the queries that chose them, so that they are added in a fixed order.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def attend_sets(q: Tensor, k: Tensor, v: Tensor, window: int, lower: Tensor, sha
         v: values (B, L, H, D).
         window: W, odd, or 0 for none: tokens i - W // 2 to i + W // 2.
         lower: (B, L, H, S), the lower token of each slot; the upper one is the next, if there is one.
-        share: (B, L, H, S), of the upper token in a slot's key and value, the lower one having the rest.
-        seen: (B, L, H, W + S) bool, False for what does not count, as a window must not beyond the ends.
+        share: (B, L, H, S), the weight of the upper token in a slot's key and value; the lower one has 1 - share.
+        seen: (B, L, H, W + S) bool, False for what does not count, such as a window beyond the ends.
 
     Returns:
         (B, L, H, D); a row that sees nothing is finite and means nothing.
     """
     step = max(1, max(NUMBERS, q.numel()) // (lower[0].numel() * 2 + q[0, :, :, 0].numel() * window))
     outs = []
-    for some, chosen in zip(
+    for parts, lower_part in zip(
         zip(*(x.split(step) for x in (q, k, v, share, seen)), strict=True), lower.split(step), strict=True
     ):
-        outs.append(_Attend.apply(*(x.flatten(0, 2) for x in some), _Sets(window, chosen)).view(some[0].shape))
+        outs.append(_Attend.apply(*(x.flatten(0, 2) for x in parts), _Sets(window, lower_part)).view(parts[0].shape))
     return torch.cat(outs)
 
 
@@ -95,8 +95,8 @@ class _Sets:
         return out
 
     def _seen_from_the_key(self, weights: Tensor) -> Tensor:
-        """Turn the weights that each row gives to its window (N, W) into those that its window gives to it."""
-        # Token j + o gives j the weight at place W // 2 - o: as o grows, a token further and a place back.
+        """Turn the weights (N, W) that each row gives to its window into those that the window gives to the row."""
+        # Token j + o gives j the weight at index W // 2 - o: as o grows by 1, one token further and one index back.
         H, W = self.shape[2], self.window
         padded = F.pad(weights.unflatten(0, self.shape), (0, 0, 0, 0, W // 2, W // 2))
         strides = (padded.stride(0), H * W, W, H * W - 1)
@@ -104,7 +104,7 @@ class _Sets:
 
 
 class _Attend(torch.autograd.Function):
-    """The attention of rows; scores are not kept, but for the differences within slots."""
+    """The attention of rows; of the scores only the differences within slots are kept."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, share: Tensor, seen: Tensor, sets: _Sets) -> Tensor:

@@ -6,9 +6,9 @@ where it is sampled. A table has 2^tau rows; keys are added into it and queries 
 keys sorted by code, so that no atomics are needed and a GPU's sums are as repeatable as a CPU's. Hashes are taken a
 few at a time: the tables held at once are no larger than an input, or 2 MiB.
 
-No shape depends on what collides, so the gradients cost the same for spread out and for peaked attention. A list of
-the colliding pairs would be far shorter than what is counted here, some 2 keys in 4,096 for a query and hash of random
-vectors, but its length would have to be read back from the device, and nothing but L^2 m bounds it.
+No shape depends on what collides, so the gradients cost the same for flat and for peaked attention. A list of the
+colliding pairs would be far shorter than what is counted here (of random vectors, about 2 keys in 4,096 for each query
+and hash). But its length would have to be read back from the device, and its only bound is L^2 m.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch import Tensor
 PAIRS = 2**19  # weights held at once, or a quarter of the numbers of an input: blocks that fit a cache
 MIN_ROWS, MAX_ROWS = 16, 128  # queries of a head in a block; no more than a signed byte can name
 COUNT_UP_TO = 256  # times D: the length up to which counting collisions beats tables in the backward pass
-NUMBERS = 2**19  # in the tables held at once, or as many as in an input
-COLUMNS = 2  # of an outer product that are added up at once
+NUMBERS = 2**19  # numbers in the tables held at once, or as many as an input has
+COLUMNS = 2  # columns of an outer product that are summed at once
 
 
 def hyperplane_codes(x: Tensor, planes: Tensor, num_bits: int) -> Tensor:
@@ -122,7 +122,7 @@ def _angle(q: Tensor, k: Tensor, keep: bool = False) -> tuple[Tensor, Tensor | N
 
 
 def _power(base: Tensor, exponent: int) -> Tensor:
-    """Return base ** exponent by repeated squaring, far faster than pow; it may overwrite nothing but its own."""
+    """Return base ** exponent by repeated squaring, far faster than pow; `base` is not overwritten."""
     if exponent == 0:
         return torch.ones_like(base)
     result = base
@@ -164,15 +164,17 @@ def counted_gradients(
     m = codes_q.shape[1]
 
     def weights(heads: slice, rows: slice) -> tuple[Tensor, Tensor]:
-        own, others = codes_q[heads, :, rows].long(), codes_k[heads].long()
+        query_codes, key_codes = codes_q[heads, :, rows].long(), codes_k[heads].long()
         # A block's few codes get names of a byte each: comparisons are as fast as their operands are short.
-        names = torch.full((*own.shape[:2], 2**num_bits), -1, dtype=torch.int8, device=q.device)
-        names.scatter_(2, own, torch.arange(own.shape[2], dtype=torch.int8, device=q.device).expand_as(own))
-        queries, keys = names.gather(2, own)[..., None], names.gather(2, others)[:, :, None]
-        equal = torch.empty(len(own), own.shape[2], others.shape[2], dtype=torch.int8, device=q.device)
+        names = torch.full((*query_codes.shape[:2], 2**num_bits), -1, dtype=torch.int8, device=q.device)
+        slots = torch.arange(query_codes.shape[2], dtype=torch.int8, device=q.device)
+        names.scatter_(2, query_codes, slots.expand_as(query_codes))
+        queries, keys = names.gather(2, query_codes)[..., None], names.gather(2, key_codes)[:, :, None]
+        shape = (len(query_codes), query_codes.shape[2], key_codes.shape[2])
+        equal = torch.empty(shape, dtype=torch.int8, device=q.device)
         count = torch.zeros_like(equal, dtype=torch.int8 if m < 128 else torch.int32)
         for h in range(m):
-            # They are vectorised where the result has the type of the operands.
+            # A comparison is vectorised where its result has the type of its operands.
             count += torch.eq(queries[:, h], keys[:, h], out=equal)
         C = count.to(q.dtype).mul_(1 / m)
         return C, C
@@ -191,24 +193,24 @@ def table_gradients(
         sides = [[_Buckets(codes[heads, h], num_bits).sort() for h in chunks] for codes in (codes_q, codes_k)]
         for queries, keys in zip(*sides, strict=True):
             dv[heads] += keys.read(queries.add(G))
-        for to, (readers, writers), left, right, rows in ((dq, sides, G, V, K), (dk, sides[::-1], V, G, Q)):
+        for gradient, (readers, writers), left, right, rows in ((dq, sides, G, V, K), (dk, sides[::-1], V, G, Q)):
             for first in range(0, D, COLUMNS):
                 columns = slice(first, first + COLUMNS)
                 products = right[..., columns, None] * rows[..., None, :]  # (heads, L, COLUMNS, D)
                 sums = torch.zeros_like(products).flatten(2)
                 for reader, writer in zip(readers, writers, strict=True):
                     sums += reader.read(writer.add(products.flatten(2)))
-                to[heads] += (left[..., columns, None] * sums.view_as(products)).sum(-2)
+                gradient[heads] += (left[..., columns, None] * sums.view_as(products)).sum(-2)
     scale = num_bits / (2 * m)
     return dq.mul_(scale), dk.mul_(scale), dv.div_(m)
 
 
-def _chunks(N: int, m: int, numbers: int, most: int) -> Iterator[tuple[slice, list[slice]]]:
-    """Cut hashes of `numbers` each into chunks of at most `most`, or what fits a cache: few heads, many hashes."""
-    fit = max(1, max(NUMBERS, most) // max(1, numbers))
-    heads = max(1, fit // m)
+def _chunks(N: int, m: int, numbers: int, limit: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Cut hashes of `numbers` each into chunks of at most `limit`, or what fits a cache: few heads, many hashes."""
+    capacity = max(1, max(NUMBERS, limit) // max(1, numbers))
+    heads = max(1, capacity // m)
     for n in range(0, N, heads):
-        yield slice(n, n + heads), [slice(h, h + fit) for h in range(0, m, fit)]
+        yield slice(n, n + heads), [slice(h, h + capacity) for h in range(0, m, capacity)]
 
 
 class _Buckets:

@@ -1,4 +1,4 @@
-"""What precision mechanisms calculate in: one that they choose, whether or not the model runs under autocast."""
+"""The precision of a mechanism's arithmetic: its own choice, whether or not the model runs under autocast."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def accumulation_dtype(x: Tensor) -> torch.dtype:
 
 
 def without_autocast(method: Method) -> Method:
-    """Switch autocast off within a method whose first argument is a tensor: precisions are those of its operands."""
+    """Switch autocast off within a method whose first argument is a tensor: operations keep the operands' precision."""
 
     @wraps(method)
-    def wrapped(self: Any, x: Tensor, *others: Any, **named: Any) -> Any:
+    def wrapped(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         with torch.autocast(x.device.type, enabled=False):
-            return method(self, x, *others, **named)
+            return method(self, x, *args, **kwargs)
 
     return cast(Method, wrapped)

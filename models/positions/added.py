@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from models.checks import one_of
+
+KINDS = ("learned", "sinusoidal", "none")
 LEARNED_STD = 0.02  # of the initial vectors, in every code base followed here
 PERIOD = 10_000.0
 
@@ -15,15 +18,14 @@ def positions_of(kind: str, max_len: int, dim: int) -> nn.Module | None:
     """Make the module that maps places (L,) to vectors (L, C), None for `none`.
 
     Raises:
-        ValueError: the kind is none of learned, sinusoidal, none; or sinusoids are to have an odd width.
+        ValueError: `kind` is none of `KINDS`, or `dim` is odd and sinusoids are asked for.
     """
+    one_of(KINDS, **{"model.positions": kind})
     if kind == "learned":
         return nn.Embedding(max_len, dim)
     if kind == "sinusoidal":
         return Sinusoids(max_len, dim)
-    if kind == "none":
-        return None
-    raise ValueError(f"model.positions must be one of learned, sinusoidal, none. Got {kind!r}.")
+    return None
 
 
 class Sinusoids(nn.Module):

@@ -79,5 +79,5 @@ def test_exactly_u_rows_are_exact():
 
 def test_the_factor_is_that_of_the_published_code():
     assert build(128, log_scaled=True, max_len=2048).factor == 17  # ceil(128 / 7.62)
-    with pytest.raises(ValueError, match="num_samples must not be negative, got -1"):
+    with pytest.raises(ValueError, match=r"num_samples must be at least 0\. Got -1\."):
         build(-1)

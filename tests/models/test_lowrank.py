@@ -301,22 +301,22 @@ def test_zero_logits_give_the_mean_of_the_values(method):
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        (LinformerAttention, {"proj_len": 0}, "proj_len must be at least 1, got 0"),
-        (UnreducedJLTAttention, {"proj_len": 0}, "proj_len must be at least 1, got 0"),
-        (NystromformerAttention, {"num_landmarks": 0}, "num_landmarks must be at least 1, got 0"),
+        (LinformerAttention, {"proj_len": 0}, r"proj_len must be at least 1\. Got 0\."),
+        (UnreducedJLTAttention, {"proj_len": 0}, r"proj_len must be at least 1\. Got 0\."),
+        (NystromformerAttention, {"num_landmarks": 0}, r"num_landmarks must be at least 1\. Got 0\."),
         (
             NystromformerAttention,
             {"num_landmarks": 4, "pinv_iterations": 0},
-            "pinv_iterations must be at least 1, got 0",
+            r"pinv_iterations must be at least 1\. Got 0\.",
         ),
-        (NystromformerAttention, {"num_landmarks": 4, "conv_size": 4}, "conv_size must be odd and positive, got 4"),
-        (PerformerAttention, {"num_features": 0}, "num_features must be at least 1, got 0"),
+        (NystromformerAttention, {"num_landmarks": 4, "conv_size": 4}, r"conv_size must be odd and positive\. Got 4\."),
+        (PerformerAttention, {"num_features": 0}, r"num_features must be at least 1\. Got 0\."),
         (
             PerformerAttention,
             {"num_features": 4, "kernel": "cos"},
-            r"kernel must be one of \('softmax', 'relu'\), got 'cos'",
+            r"kernel must be one of softmax, relu\. Got 'cos'\.",
         ),
-        (FactorizedSynthesizerAttention, {"rank": 0}, "rank must be at least 1, got 0"),
+        (FactorizedSynthesizerAttention, {"rank": 0}, r"rank must be at least 1\. Got 0\."),
     ],
 )
 def test_bad_options_are_named(method, options, message):

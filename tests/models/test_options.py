@@ -32,15 +32,23 @@ def test_a_mechanism_can_be_copied():
 def test_numbers_below_the_least_are_named():
     at_least(1, rank=1)
     at_least(0, rank=0)
-    with pytest.raises(ValueError, match="^rank must be at least 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^rank must be at least 1\. Got 0\.$"):
         at_least(1, rank=0)
-    with pytest.raises(ValueError, match="^width and height must be at least 2, got 2 and 1$"):
+    with pytest.raises(ValueError, match=r"^height must be at least 2\. Got 1\.$"):
         at_least(2, width=2, height=1)
-    with pytest.raises(ValueError, match="^rank must not be negative, got -1$"):
+    with pytest.raises(ValueError, match=r"^rank must be at least 0\. Got -1\.$"):
         at_least(0, rank=-1)
+    with pytest.raises(ValueError, match=r"^model\.depth must be at least 1\. Got 0\.$"):
+        at_least(1, **{"model.dim": 8, "model.depth": 0})
+
+
+@pytest.mark.parametrize("value", [1.5, "2", True, None])
+def test_numbers_that_are_no_integers_are_named(value):
+    with pytest.raises(ValueError, match=rf"^rank must be an integer, at least 1\. Got {value!r}\.$"):
+        at_least(1, rank=value)
 
 
 def test_values_that_are_no_choice_are_named():
     one_of(("soft", "hard"), kernel="soft")
-    with pytest.raises(ValueError, match=r"^kernel must be one of \('soft', 'hard'\), got 'sfot'$"):
+    with pytest.raises(ValueError, match=r"^kernel must be one of soft, hard\. Got 'sfot'\.$"):
         one_of(("soft", "hard"), kernel="sfot")

@@ -121,8 +121,9 @@ def test_logits_above_2000_stay_finite():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_hashes": 0}, "num_hashes and chunk_size must be at least 1, got 0 and 4"),
-        ({"num_buckets": 3}, "num_buckets must be even and at least 2, got 3"),
+        ({"num_hashes": 0}, r"num_hashes must be at least 1\. Got 0\."),
+        ({"chunk_size": 0}, r"chunk_size must be at least 1\. Got 0\."),
+        ({"num_buckets": 3}, r"num_buckets must be even and at least 2\. Got 3\."),
     ],
 )
 def test_bad_options_are_named(options, message):

@@ -341,9 +341,9 @@ def test_no_score_block_is_saved_for_backward(ablation):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
-        ({"columns": "best"}, r"columns must be one of \('importance', 'uniform'\), got 'best'"),
-        ({"normalization": "none"}, r"normalization must be one of \('adaptive', 'exact', 'simple'\), got 'none'"),
+        ({"num_samples": 0}, r"num_samples must be at least 1\. Got 0\."),
+        ({"columns": "best"}, r"columns must be one of importance, uniform\. Got 'best'\."),
+        ({"normalization": "none"}, r"normalization must be one of adaptive, exact, simple\. Got 'none'\."),
     ],
 )
 def test_bad_options_are_named(options, message):
