@@ -80,7 +80,11 @@ def explain_unknown_keys(words: Sequence[str]) -> str:
         A line for each unknown key, with the keys that its node has; "" if all keys are known.
     """
     changes = [override for override in parse(words) if override.type == OverrideType.CHANGE]
-    groups = [str(change.input_line) for change in changes if _is_group(change) and not change.is_sweep_override()]
+    groups = [
+        str(change.input_line)
+        for change in changes
+        if change.key_or_group == "hydra.searchpath" or (_is_group(change) and not change.is_sweep_override())
+    ]
     try:
         cfg = compose_config(*groups)
     except HydraException:  # an unknown choice, for which Hydra itself names the others

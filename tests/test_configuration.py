@@ -51,5 +51,12 @@ def test_each_unknown_key_is_explained_in_a_line():
     assert explain_unknown_keys(["attn=skienformer", "sed=1"]) == ""  # Hydra names the choices first
 
 
+def test_a_key_is_explained_where_a_mechanism_comes_from_another_folder(tmp_path):
+    (tmp_path / "attn").mkdir()
+    (tmp_path / "attn" / "mine.yaml").write_text("_target_: mine.Mine\n_partial_: true\nsharpness: 2.0\n")
+    words = [f"hydra.searchpath=[file://{tmp_path}]", "attn=mine", "attn.sharpnes=3"]
+    assert explain_unknown_keys(words).startswith("attn.sharpnes is no key. Did you mean sharpness?")
+
+
 def test_the_options_of_a_group_are_its_files():
     assert options_of("scale") == ["full", "mini", "smoke"]
