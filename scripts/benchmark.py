@@ -30,6 +30,7 @@ from lra.arguments import help_if_asked, parse_several
 from lra.benchmarks import report
 from lra.benchmarks.targets import TARGETS
 from lra.errors import InputError
+from lra.files import writing
 from lra.machine.environment import current_commit, describe_environment, now
 from lra.records.benchmark_rows import BenchmarkRow, Origin, format_row
 
@@ -79,11 +80,9 @@ def run(name: str, rows: Iterator[BenchmarkRow], device: str, folder: Path | Non
 
 
 def _open(path: Path) -> TextIO:
-    try:
+    with writing(f"out={path.parent}", "Choose another folder."):
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"out={path.parent} cannot be written: {error.strerror or error}.") from error
 
 
 def _options(targets: Sequence[str]) -> str:

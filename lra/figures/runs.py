@@ -13,6 +13,7 @@ import pandas as pd
 from lra.cards import EXACT, family_of
 from lra.errors import InputError
 from lra.figures.style import COLOURS, GREY, LOOK, End, name_ends, save
+from lra.files import writing
 from lra.records.collection import load_packed
 from lra.records.record import RunRecord, accuracy_of, tested
 from lra.reports.costs import COSTS as LETTERS
@@ -38,7 +39,7 @@ def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]
         raise InputError("No records to draw. Train something first, for example with `make run`.")
     folder = results_dir / "figures"
     files = []
-    try:
+    with writing(folder, "Make it writable."):
         for setting, runs in comparable(records).items():
             figures = {
                 "board": board(runs),
@@ -49,8 +50,6 @@ def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]
             }
             for name, figure in figures.items():
                 files += save(figure, folder / f"{'-'.join(setting)}-{name}")
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}. Make it writable.") from error
     return files
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -49,42 +50,37 @@ def evaluate(
     Raises:
         StoppedError: a stop was requested.
     """
-    was_training = model.training
-    model.eval()
-    try:
-        device = surroundings.device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            return _pass(model, batches, num_examples, precision, seed, surroundings)
-    finally:
-        model.train(was_training)
-
-
-def _pass(
-    model: nn.Module,
-    batches: Iterable[tuple[NDArray[np.int64], Batch]],
-    num_examples: int,
-    precision: str,
-    seed: int,
-    surroundings: Surroundings,
-) -> Evaluation:
     device, world = surroundings.device, surroundings.world
     totals = torch.zeros(3, device=device, dtype=torch.float64)
     loss, hits, count = totals  # views, so that one message adds them up over processes
     predictions = torch.zeros(num_examples, device=device, dtype=torch.uint8)
-    for number, (index, batch) in enumerate(batches):
-        if number % world.size != world.rank:
-            continue
-        if world.size == 1:  # several would have to stop together
-            surroundings.stop.check()
-        torch.manual_seed((seed << 32) + number)
-        scored = score(_logits_in_parts(model, batch, device, precision), batch.labels)
-        loss += scored.loss
-        hits += scored.hits
-        count += scored.num_predictions
-        predictions[torch.from_numpy(index).to(device)] = scored.predictions.to(torch.uint8)
+    with _undisturbed(model, device):
+        for number, (index, batch) in enumerate(batches):
+            if number % world.size != world.rank:
+                continue
+            if world.size == 1:  # several would have to stop together
+                surroundings.stop.check()
+            torch.manual_seed((seed << 32) + number)
+            scored = score(_logits_in_parts(model, batch, device, precision), batch.labels)
+            loss += scored.loss
+            hits += scored.hits
+            count += scored.num_predictions
+            predictions[torch.from_numpy(index).to(device)] = scored.predictions.to(torch.uint8)
     summed_loss, num_hits, num_predictions = world.sum(totals).tolist()
     classes = world.sum(predictions).cpu().numpy()
     return Evaluation(summed_loss / num_predictions, num_hits / num_predictions, classes)
+
+
+@contextmanager
+def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluate, and leave the model's mode and the random state as they were."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            yield
+    finally:
+        model.train(was_training)
 
 
 def _logits_in_parts(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Tensor:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lra.errors import InputError
 from lra.figures.runs import board
 from lra.figures.style import save
-from lra.files import write_atomically
+from lra.files import write_atomically, writing
 from lra.papers.published import load_tables
 from lra.records.collection import load_measured, load_retests
 from lra.records.record import RunRecord
@@ -30,7 +29,7 @@ def act(request: Request) -> int:
     records = load_measured(request.results_dir)
     folder = request.results_dir / "tables"
     count = 0
-    try:
+    with writing(folder, "Make it writable."):
         for name, report in _reports(request, records):
             write_atomically(folder / f"{name}.md", write(report, "markdown") + "\n")
             if name != "coverage" and any(report.frame.get("key", report.frame.get("keys", []))):
@@ -40,8 +39,6 @@ def act(request: Request) -> int:
         for setting, runs in comparable(records).items():
             if len({run.attn for run in runs}) > 1:
                 save(board(runs), folder / f"board-{'-'.join(setting)}")
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {error.strerror or error}. Make it writable.") from error
     print(f"{count} tables in {folder} are rebuilt from {len(records)} records.")
     return 0
 

@@ -22,7 +22,7 @@ from lra.cards import families_of, family_of
 from lra.errors import InputError
 from lra.figures.benchmarks import REFERENCES
 from lra.figures.page.rows import Line, measured_lines, published_lines
-from lra.files import write_atomically
+from lra.files import write_atomically, writing
 from lra.records.benchmark_rows import LengthRow, load_rows, measured
 from lra.records.collection import load_packed
 from lra.records.record import RunRecord, accuracy_of, tested
@@ -44,14 +44,10 @@ def write_page(results_dir: Path, records: Sequence[RunRecord]) -> Path:
     Raises:
         InputError: the libraries are not installed, or the file cannot be written.
     """
-    text = page(results_dir, records)
-    try:
-        write_atomically(results_dir / NAME, text)
-    except OSError as error:
-        raise InputError(
-            f"{results_dir / NAME} cannot be written: {error.strerror or error}. Make it writable."
-        ) from error
-    return results_dir / NAME
+    path, text = results_dir / NAME, page(results_dir, records)
+    with writing(path, "Make it writable."):
+        write_atomically(path, text)
+    return path
 
 
 def page(results_dir: Path, records: Sequence[RunRecord]) -> str:
