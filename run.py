@@ -27,7 +27,7 @@ from lra.machine.stopping import StoppedError
 from lra.records.missing_data import forget_missing, note_missing, noted_since
 from lra.runs.factory import make_model, make_task, mechanism_of
 from lra.runs.run import run_configured
-from lra.runs.schema import resolve
+from lra.runs.schema import check_names, resolve
 from lra.runs.summary import describe_sweep, summarize
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ def main(cfg: DictConfig) -> float | None:
     job = HydraConfig.get()
     choices, in_sweep = job.runtime.choices, job.mode == RunMode.MULTIRUN
     resolved = resolve(cfg)
+    check_names(resolved, choices)
     setting = (Path(resolved["results_dir"]), choices["task"], resolved["protocol"]["name"], resolved["scale"])
     if in_sweep and noted_since(BEGAN, *setting):  # an earlier job of this sweep has tried to get the same data
         return None

@@ -109,7 +109,7 @@ def check_choices(words: Sequence[str]) -> None:
 
 
 def _is_name(choice: Any) -> bool:
-    return isinstance(choice, str | int | QuotedString) and choice != "" and not isinstance(choice, bool)
+    return isinstance(choice, str | QuotedString) and choice != ""
 
 
 def options_of(group: str) -> list[str]:

@@ -5,6 +5,7 @@ The keys of a task and of a mechanism are the arguments of their classes, whose 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -148,6 +149,26 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     check_node(Configuration, resolved)
     folders = {key: str(Path(resolved[key]).expanduser()) for key in ("results_dir", "cache_dir") if resolved[key]}
     return {**resolved, **folders}
+
+
+def check_names(resolved: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
+    """Hold the names that a configuration gives to itself, and that records have, to the files that were chosen.
+
+    Args:
+        resolved: the configuration.
+        chosen: the choice of each group.
+
+    Raises:
+        InputError: a name is not that of the file.
+    """
+    named = {"task_name": "task", "protocol.name": "protocol", "scale": "scale"}
+    names = [resolved["task_name"], resolved["protocol"]["name"], resolved["scale"]]
+    for (key, group), name in zip(named.items(), names, strict=True):
+        if name != chosen[group]:
+            raise InputError(
+                f"{key} must be {chosen[group]}, as in {group}={chosen[group]}. Got {name!r}. Choose another {group}, "
+                "or correct its file."
+            )
 
 
 def _check_table(cfg: DictConfig, name: str) -> None:

@@ -9,7 +9,7 @@ from lra.configuration import compose_config
 from lra.errors import InputError
 from lra.runs.factory import make_model, make_task, make_trainer, mechanism_of
 from lra.runs.run import check_model
-from lra.runs.schema import Configuration, Data, Model, Optimizer, Trainer, resolve
+from lra.runs.schema import Configuration, Data, Model, Optimizer, Trainer, check_names, resolve
 from tests.helpers.configurations import choices, composed, stacked
 
 
@@ -143,3 +143,20 @@ def test_a_fault_of_the_models_own_is_left_to_the_run():
 def test_the_checked_configuration_is_the_composed_one():
     cfg = stacked(scale="mini")
     assert {**resolve(cfg), "results_dir": cfg.results_dir} == OmegaConf.to_container(cfg, resolve=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task_name": "text"}, "task_name must be listops, as in task=listops. Got 'text'."),
+        ({"protocol": {"name": "lra"}}, "protocol.name must be skeinformer, as in protocol=skeinformer. Got 'lra'."),
+        ({"scale": "mini"}, "scale must be smoke, as in scale=smoke. Got 'mini'."),
+    ],
+)
+def test_a_record_never_has_the_name_of_another_choice(change, message):
+    resolved = resolve(stacked(scale="smoke"))
+    chosen = {"task": "listops", "protocol": "skeinformer", "scale": "smoke", "attn": "softmax"}
+    check_names(resolved, chosen)
+    with pytest.raises(InputError) as error:
+        check_names({**resolved, **change}, chosen)
+    assert str(error.value).startswith(message)
