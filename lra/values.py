@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -26,12 +27,12 @@ STRICT = ConfigDict(
     protected_namespaces=(),
 )
 
-Count = typing.Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
-Whole = typing.Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
-Rate = typing.Annotated[float, Field(ge=0, le=1)]
-NotNegative = typing.Annotated[float, Field(ge=0)]
-Positive = typing.Annotated[float, Field(gt=0)]
-Text = typing.Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
+Whole = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
+Rate = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Node(BaseModel):
@@ -90,6 +91,10 @@ def _arguments_of(function: Callable[..., Any]) -> type[BaseModel]:
 
 def _checkable(annotation: Any) -> Any:
     """Return a type that plain values can be held to: `Any` for what pydantic has no description of."""
+    if annotation is int:
+        return Annotated[int, Field(le=LARGEST_INTEGER)]
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.Union[tuple(_checkable(kind) for kind in typing.get_args(annotation))]  # noqa: UP007
     try:
         TypeAdapter(annotation, config=ConfigDict(strict=True)).json_schema()
     except (PydanticUserError, TypeError, NameError):
@@ -142,7 +147,7 @@ def unknown_key(key: str, node: str, name: str, names: Sequence[str]) -> str:
 
 def takes(field: FieldInfo, value: Any = None) -> str:
     """Say in words what a field takes; a bound that is only reached by mistake is named where `value` is beyond."""
-    annotation: Any = typing.Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    annotation: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     schema = TypeAdapter(annotation).json_schema()
     return _in_words(schema, schema.get("$defs", {}), value)
 
