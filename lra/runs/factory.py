@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any, cast
 
+import torch
 import torch.distributed as dist
 from hydra.utils import instantiate
 
@@ -90,6 +92,24 @@ def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
         )
     except (ValueError, TypeError) as error:
         raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
+
+
+def check_model(resolved: Mapping[str, Any], task: Task) -> None:
+    """Make the model and throw it away, so that an impossible value is told before data are prepared.
+
+    Raises:
+        InputError: a value is not possible.
+    """
+    with suppress(Exception), torch.device("meta"):  # without memory, and without its time
+        make_model(resolved, task)
+        return
+    try:
+        with torch.random.fork_rng(devices=()):
+            make_model(resolved, task)
+    except InputError:
+        raise
+    except Exception:  # a lack of memory, or a fault of the mechanism's own: the run leaves a record of it
+        return
 
 
 def _check_batch_norm(resolved: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,6 @@ def run(job: Job) -> tuple[RunRecord, RunFolder]:
         InputError: the data or the run's folder cannot be used.
         Exception: whatever made the run fail, once its record is written.
     """
-    check_model(job.build_model)
     job.task.prepare()
     with stoppable() as stop, joined(job.device) as world:
         record, folder = job.begin(world)
@@ -160,24 +159,6 @@ def run(job: Job) -> tuple[RunRecord, RunFolder]:
             log.info("%s · %s · %s · %s · seed %d · %s", *names, record.seed, record.device)
             Attempt(job, record, folder, world).run(stop)
     return record, folder
-
-
-def check_model(build: Callable[[], nn.Module]) -> None:
-    """Build a model and throw it away, so that an impossible value is told before the data are prepared.
-
-    Raises:
-        InputError: the model cannot be built.
-    """
-    with suppress(Exception), torch.device("meta"):  # without memory, and without its time
-        build()
-        return
-    try:
-        with torch.random.fork_rng(devices=()):
-            build()
-    except InputError:
-        raise
-    except Exception:  # a lack of memory, or a fault of the mechanism's own: the run leaves a record of it
-        return
 
 
 class Attempt:

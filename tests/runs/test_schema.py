@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Unpack
+
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from lra.configuration import compose_config
 from lra.errors import InputError
-from lra.runs.factory import make_model, make_task, make_trainer, mechanism_of
-from lra.runs.run import check_model
+from lra.runs.factory import check_model, make_task, make_trainer, mechanism_of
 from lra.runs.schema import Configuration, Data, Model, Optimizer, Trainer, check_names, resolve
+from models.attention import Sizes
+from models.attention.softmax import SoftmaxAttention
 from tests.helpers.configurations import choices, composed, stacked
 
 
@@ -108,7 +113,7 @@ def test_what_a_class_does_not_take_is_refused_before_anything_is_prepared(words
         mechanism_of(resolved["attn"])
         task = make_task(resolved)
         make_trainer(resolved)
-        check_model(lambda: make_model(resolved, task))
+        check_model(resolved, task)
 
     with pytest.raises(InputError) as error:
         begin()
@@ -122,22 +127,31 @@ def test_folders_are_those_of_the_user():
     assert resolve(compose_config())["cache_dir"] is None
 
 
-def test_a_model_that_needs_real_numbers_to_be_built_is_checked_as_well():
-    def counts() -> None:
-        import torch
+class Counting(SoftmaxAttention):
+    """Reads a number back while it is made, as is not possible without memory."""
 
-        if int(torch.ones(1)) == 1:  # not possible without memory
-            raise InputError("one")
+    def __init__(self, *, wrong: bool = False, faulty: bool = False, **sizes: Unpack[Sizes]) -> None:
+        super().__init__(**sizes)
+        ones = int(torch.ones(3).sum())
+        if wrong:
+            raise ValueError(f"wrong must be false for {ones}.")
+        if faulty:
+            raise KeyError("mine")
 
-    with pytest.raises(InputError, match="one"):
-        check_model(counts)
+
+@pytest.mark.parametrize(("words", "expected"), [("+attn.wrong=true", "wrong must be false for 3."), ("seed=1", None)])
+def test_a_model_that_needs_memory_to_be_made_is_checked_as_well(words, expected):
+    resolved = resolve(compose_config("scale=smoke", f"attn._target_={__name__}.Counting", words))
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    with pytest.raises(InputError, match=expected) if expected else nullcontext():
+        check_model(resolved, make_task(resolved))
+    assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_fault_of_the_models_own_is_left_to_the_run():
-    def fails() -> None:
-        raise KeyError("mine")
-
-    check_model(fails)
+def test_a_fault_of_a_mechanisms_own_is_left_to_the_run():
+    resolved = resolve(compose_config("scale=smoke", f"attn._target_={__name__}.Counting", "+attn.faulty=true"))
+    check_model(resolved, make_task(resolved))
 
 
 def test_the_checked_configuration_is_the_composed_one():
