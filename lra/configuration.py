@@ -4,34 +4,112 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from lra.errors import InputError
 from lra.files import ROOT
+from lra.values import unknown_key
 
 CONFIGS = ROOT / "configs"
+# The groups of which a run has one choice each.
+CHOICES = ("task", "attn", "protocol", "scale")
+
+# Hydra makes the folder of a sweep itself, from the configuration.
+OmegaConf.register_new_resolver("expanduser", lambda path: str(Path(str(path)).expanduser()), replace=True)
 
 
 def compose_config(*overrides: str) -> DictConfig:
-    """Compose the shipped configuration."""
+    """Compose the shipped configuration.
+
+    Raises:
+        InputError: a word cannot be read, or names a choice or a key that does not exist.
+    """
+    check_choices(overrides)
+    try:
+        return _compose(*overrides)
+    except Exception as error:
+        if not (mistake := told(error)):
+            raise
+        raise InputError(explain_unknown_keys(overrides) or mistake) from error
+
+
+def _compose(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("config", overrides=list(overrides))
+
+
+def told(error: BaseException) -> str:
+    """Say what a mistake of the user's is, without a traceback; "" for an error that is none.
+
+    Hydra and OmegaConf raise their own errors for most mistakes in a configuration, and Python's for some.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    if not isinstance(error, HydraException | OmegaConfBaseException) and _raised_in(error) not in (
+        "hydra",
+        "omegaconf",
+    ):
+        return ""
+    reason = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(reason, OmegaConfBaseException):
+        key = f"{reason.full_key} cannot be read: " if reason.full_key else ""
+        return key + str(reason).partition("\n")[0]
+    return str(error).strip()
+
+
+def _raised_in(error: BaseException) -> str:
+    """Name the top-level package of the innermost function that an error came from."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] if frames else ""
 
 
 def to_plain(node: DictConfig) -> dict[str, Any]:
     """Turn a node of the configuration into plain values.
 
     Raises:
-        OmegaConfBaseException: a value is missing, or refers to another that does not exist.
+        InputError: a value is missing, or refers to another that does not exist.
     """
-    return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise InputError(told(error)) from error
+
+
+def check_choices(words: Sequence[str]) -> None:
+    """Refuse what a command line makes of the groups of which a run has one choice each.
+
+    Raises:
+        InputError: such a group is removed, or is given a list or nothing; or there are several experiments.
+    """
+    for override in parse(words):
+        group, value = override.key_or_group, override.value()
+        if group == "experiment" and (override.is_sweep_override() or isinstance(value, list)):
+            raise InputError(
+                f"experiment takes one choice, since each is a sweep of its own. Got {override.input_line}. Run one "
+                f"after the other. There are: {', '.join(options_of(group))}."
+            )
+        if group not in CHOICES or override.package is not None:
+            continue
+        chosen = value.list if isinstance(value, ChoiceSweep) else [value]
+        is_choice = override.is_sweep_override() and not isinstance(value, ChoiceSweep)  # a glob, of what there is
+        if override.type == OverrideType.DEL or not (is_choice or all(map(_is_name, chosen))):
+            raise InputError(
+                f"{group} takes one choice, and every run has one. Got {override.input_line}. For a run of each of "
+                f"several, sweep: -m {group}=first,second. There are: {', '.join(options_of(group))}."
+            )
+
+
+def _is_name(choice: Any) -> bool:
+    return isinstance(choice, str | QuotedString) and choice != ""
 
 
 def options_of(group: str) -> list[str]:
@@ -50,14 +128,12 @@ def is_sweep(words: Sequence[str]) -> bool:
     return has_experiment or bool({"-m", "--multirun"} & {*words})
 
 
-def results_dir_of(words: Sequence[str]) -> Path:
-    """Return the results folder of run.py with these words."""
-    changes = [
-        str(override.input_line)
-        for override in parse(words)
-        if override.key_or_group == "results_dir" and override.type == OverrideType.CHANGE
-    ]
-    return Path(compose_config(*changes).results_dir)
+def results_dirs_of(words: Sequence[str]) -> list[Path]:
+    """Return the results folders of run.py with these words: one, but where they are swept over."""
+    changes = [override for override in parse(words) if override.key_or_group == "results_dir"]
+    value = changes[-1].value() if changes else _compose().results_dir
+    folders = value.list if isinstance(value, ChoiceSweep) else [value]
+    return [Path(str(folder.text if isinstance(folder, QuotedString) else folder)).expanduser() for folder in folders]
 
 
 def parse(words: Sequence[str]) -> list[Override]:
@@ -86,8 +162,10 @@ def explain_unknown_keys(words: Sequence[str]) -> str:
         if change.key_or_group == "hydra.searchpath" or (_is_group(change) and not change.is_sweep_override())
     ]
     try:
-        cfg = compose_config(*groups)
-    except HydraException:  # an unknown choice, for which Hydra itself names the others
+        cfg = _compose(*groups)
+    except Exception as error:  # an unknown choice, for example, for which Hydra itself names the others
+        if not told(error):
+            raise
         return ""
     keys = [change.key_or_group for change in changes if not _is_group(change)]
     explanations = (_explain_unknown_key(cfg, key) for key in keys if not key.startswith("hydra"))
@@ -105,8 +183,4 @@ def _explain_unknown_key(cfg: DictConfig, key: str) -> str:
         path, _, name = path.rpartition(".")
     node = OmegaConf.select(cfg, path) if path else cfg
     names = [str(child) for child in node if not str(child).startswith("_")]
-    if name in names:
-        return ""
-    close = get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
-    return f"{key} is no key.{hint} Keys of {path or 'the top level'}: {', '.join(names) or 'none'}."
+    return "" if name in names else unknown_key(key, path, name, names)

@@ -10,16 +10,15 @@ from __future__ import annotations
 import logging
 import sys
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from lra.arguments import help_if_asked, repeating
-from lra.configuration import compose_config, to_plain
+from lra.configuration import compose_config
 from lra.errors import InputError
 from lra.records.record import BASELINE
 from lra.runs.factory import make_task
 from lra.runs.run import run_configured
+from lra.runs.schema import resolve
 from lra.runs.summary import summarize
 from models.baselines.cnn import SmallCNN
 from models.baselines.ngrams import NgramClassifier
@@ -32,7 +31,7 @@ def main(arguments: list[str]) -> None:
     """Train one baseline and leave its record."""
     if wrong := [word for word in arguments if "=" not in word]:
         raise InputError(f"Unknown argument {wrong[0]!r}: expected key=value, for example task=image.")
-    resolved = to_plain(compose_config(*SETTINGS, *arguments))
+    resolved = resolve(compose_config(*SETTINGS, *arguments))
     task = make_task(resolved)
     kind, version = ("ngrams", NgramClassifier.version) if task.image_side is None else ("cnn", SmallCNN.version)
 
@@ -52,5 +51,5 @@ if __name__ == "__main__":
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         main(sys.argv[1:])
-    except (InputError, HydraException, OmegaConfBaseException) as error:
+    except InputError as error:
         sys.exit(str(error))

@@ -11,14 +11,12 @@ import logging
 import sys
 from pathlib import Path
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from lra.arguments import help_if_asked
-from lra.configuration import compose_config, options_of, to_plain
+from lra.configuration import compose_config, options_of
 from lra.errors import InputError
 from lra.reports.report import markdown
 from lra.runs.factory import make_task
+from lra.runs.schema import resolve
 from lra.tasks import Task
 from lra.tasks.preview import HEAD, plot, rows
 
@@ -40,7 +38,7 @@ def main(arguments: list[str]) -> int:
     for name in names:
         cfg = compose_config(f"task={name}", *(f"{key}={value}" for key, value in values.items()))
         try:
-            task = make_task(to_plain(cfg))
+            task = make_task(resolve(cfg))
             task.prepare()
             prepared[name] = task
         except InputError as error:
@@ -60,5 +58,5 @@ if __name__ == "__main__":
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
     try:
         sys.exit(1 if main(sys.argv[1:]) else 0)
-    except (InputError, HydraException, OmegaConfBaseException) as error:
+    except InputError as error:
         sys.exit(str(error))

@@ -152,11 +152,11 @@ def test_a_killed_run_leaves_no_half_record_and_the_same_command_finishes(comman
         (["modle.dim=3"], "modle.dim is no key. Did you mean model? Keys of the top level: seed, device"),
         (["attn.num_samples=3"], "Keys of attn: none"),
         (["scale=smoke", "seed=abc"], "seed must be an integer, at least 0. Got 'abc'."),
-        (["scale=smoke", "attn=skeinformer", "budget=abc"], "The model cannot be built from model.* and attn.*"),
+        (["scale=smoke", "attn=skeinformer", "budget=abc"], "budget must be an integer, at least 1. Got 'abc'."),
         (["attn._target_=nowhere.Mine"], "attn._target_=nowhere.Mine cannot be imported: ModuleNotFoundError"),
         (["~attn._partial_"], "attn needs `_target_: package.module.Class` and `_partial_: true`"),
         (["sed=3"], "Did you mean seed?"),
-        (["scale=smoke", "device=gpu"], "device must be auto, cpu or cuda. Got 'gpu'"),
+        (["scale=smoke", "device=gpu"], "device must be one of auto, cpu, cuda. Got 'gpu'."),
         (["scale=smoke", "trainer.micro_batch=99"], "from 1 to trainer.batch_size=16. Got 99"),
         (
             ["scale=smoke", "task.data_dir=/nonexistent"],

@@ -5,8 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from lra.configuration import explain_unknown_keys, is_sweep, options_of, results_dir_of
+from lra.configuration import (
+    CONFIGS,
+    check_choices,
+    compose_config,
+    explain_unknown_keys,
+    is_sweep,
+    options_of,
+    results_dirs_of,
+    told,
+)
+from lra.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -21,15 +32,53 @@ def test_a_sweep_is_told_from_a_single_job(words, sweep):
 
 
 @pytest.mark.parametrize(
-    ("words", "folder"),
+    ("words", "folders"),
     [
-        (["-m", "seed=1,2"], "results"), (["results_dir=/tmp/x", "-m"], "/tmp/x"),
-        (["results_dir=a", "results_dir=b"], "b"), (["results_dir='with space'"], "with space"),
-        (["results_dir=", "attn=("], "."),
+        (["-m", "seed=1,2"], ["results"]), (["results_dir=/tmp/x", "-m"], ["/tmp/x"]),
+        (["results_dir=a", "results_dir=b"], ["b"]), (["results_dir='with space'"], ["with space"]),
+        (["results_dir=with space"], ["with space"]), (["results_dir='~/x'"], [str(Path.home() / "x")]),
+        (["-m", "results_dir=a,'b c'"], ["a", "b c"]), (["results_dir=", "attn=("], ["."]),
     ],
 )  # fmt: skip
-def test_the_results_folder_of_a_command_is_the_one_that_hydra_gives_it(words, folder):
-    assert results_dir_of(words) == Path(folder)
+def test_the_results_folders_of_a_command_are_those_that_hydra_gives_it(words, folders):
+    assert results_dirs_of(words) == [Path(folder) for folder in folders]
+
+
+def test_a_sweep_keeps_its_own_file_in_the_results_folder():
+    """Hydra makes this folder, before any code of ours runs."""
+    sweep = OmegaConf.load(CONFIGS / "config.yaml").hydra.sweep
+    del sweep["subdir"]
+    assert OmegaConf.create({"results_dir": "~/x", "sweep": sweep}).sweep.dir == str(Path.home() / "x/runs/.multirun")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "scale=[smoke,mini]", "task=[listops,text]", "attn=[softmax,vmean]", "~attn", "~task", "attn=null", "task=null",
+        "protocol=null", "scale=null", "attn=", "attn=softmax,null", "attn={a:1}", "scale=true",
+        "experiment=controlled,lra_table1", "experiment=[controlled,lra_table1]",
+    ],
+)  # fmt: skip
+def test_a_choice_that_is_no_choice_is_refused_with_the_choices(word):
+    group = word.strip("~").partition("=")[0]
+    with pytest.raises(InputError, match=f"^{group} takes one choice") as error:
+        check_choices(["seed=1", word])
+    assert f"Got {word}." in str(error.value)
+    assert ", ".join(options_of(group)) in str(error.value)
+
+
+def test_a_choice_is_none_of_these():
+    check_choices(["-m", "task=a,'b'", "attn=glob(*)", "scale=choice(a,b)", "experiment=controlled", "~hydra/launcher"])
+
+
+def test_a_mistake_in_the_configuration_is_told_in_a_sentence():
+    with pytest.raises(InputError, match=r"Could not find 'attn/skienformer'(.|\n)*skeinformer_uniform"):
+        compose_config("attn=skienformer")
+    with pytest.raises(InputError, match=r"(?m)^sed is no key. Did you mean seed\?"):
+        compose_config("sed=1")
+    with pytest.raises(InputError, match="Config group override must be"):  # a ValueError of Hydra's
+        compose_config("hydra=3")
+    assert told(ValueError("of our own")) == ""
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ machine.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
 
 aten = torch.ops.aten
+
+# It logs, with a traceback, whatever it raises; the caller says what became of it.
+logging.getLogger(FakeTensorMode.__module__).setLevel(logging.CRITICAL)
 
 
 def count_flops(model: nn.Module, num_inputs: int, length: int) -> tuple[int, int]:

@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from lra.errors import check_integer
 from lra.tasks import Task
 
 # Keys of a node that change no number: where files are, and how often they are written.
@@ -38,11 +37,7 @@ def identify(resolved: Mapping[str, Any], task_name: str, task: Task, attn: Mapp
         task_name: the name of its choice of task.
         task: the task that this choice makes.
         attn: the mechanism's `name`, `version` and own settings.
-
-    Raises:
-        InputError: the seed is no integer from 0.
     """
-    check_integer("seed", resolved["seed"], 0)
     nodes = ("protocol", "scale", "seed", "model", "data", "optimizer", "trainer")
     return {
         **{name: material(name, resolved[name]) for name in nodes},

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from typing import Any, cast
 
+import torch
 import torch.distributed as dist
 from hydra.utils import instantiate
 
 from lra.errors import InputError
-from lra.records.identity import ADDED, material
+from lra.records.identity import ADDED, TARGET_KEYS, material
 from lra.tasks import Task
 from lra.training.batching import Batching
 from lra.training.optimizer import Optimization
 from lra.training.trainer import Trainer
+from lra.values import check_arguments
 from models.attention import Attention, Sizes
 from models.classifier import Classifier
 from models.encoder import BlockShape, Encoder
@@ -34,6 +37,10 @@ def make_task(resolved: Mapping[str, Any]) -> Task:
     Raises:
         InputError: a value is not possible.
     """
+    kind = _class_named("task", resolved["task"])
+    if not (isinstance(kind, type) and issubclass(kind, Task)):
+        raise InputError(f"task._target_ must be a subclass of lra.tasks.Task. Got {kind!r}. See docs/task.md.")
+    check_arguments(kind, _settings(resolved["task"]), "task")
     return instantiate(resolved["task"])(cache_dir=resolved["cache_dir"])
 
 
@@ -64,6 +71,15 @@ def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
     """
     attn = {key: value for key, value in resolved["attn"].items() if key not in ADDED}
     _check_batch_norm(resolved)
+    num_positions, padded_length = (
+        resolved["model"].get("num_positions") or task.max_len,
+        resolved["data"]["padded_length"],
+    )
+    if resolved["data"]["padding"] == "max" and (padded_length or 0) > num_positions:
+        raise InputError(
+            f"data.padding=max pads to data.padded_length={padded_length}, so model.num_positions must be at least as "
+            f"many. Got {num_positions}."
+        )
     try:
         return make_classifier(
             instantiate(attn),
@@ -76,6 +92,24 @@ def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
         )
     except (ValueError, TypeError) as error:
         raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
+
+
+def check_model(resolved: Mapping[str, Any], task: Task) -> None:
+    """Make the model and throw it away, so that an impossible value is told before data are prepared.
+
+    Raises:
+        InputError: a value is not possible.
+    """
+    with suppress(Exception), torch.device("meta"):  # without memory, and without its time
+        make_model(resolved, task)
+        return
+    try:
+        with torch.random.fork_rng(devices=()):
+            make_model(resolved, task)
+    except InputError:
+        raise
+    except Exception:  # a lack of memory, or a fault of the mechanism's own: the run leaves a record of it
+        return
 
 
 def _check_batch_norm(resolved: Mapping[str, Any]) -> None:
@@ -165,25 +199,41 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
 
 
 def mechanism_of(attn: Mapping[str, Any]) -> type[Mechanism]:
-    """Import the class that the node `attn` names.
+    """Import the class that the node `attn` names, and hold the node's settings to its arguments.
 
     Raises:
-        InputError: the node names none, it cannot be imported, or it is neither an attention nor a mixer.
+        InputError: the node names none, it cannot be imported, it is neither an attention nor a mixer, or a setting is
+            none of its arguments or has another type.
     """
-    target = attn.get("_target_")
-    if not isinstance(target, str) or attn.get("_partial_") is not True:
+    kind = check_mechanism(_class_named("attn", attn))
+    check_arguments(kind, _settings(attn), "attn")
+    return kind
+
+
+def _class_named(name: str, node: Mapping[str, Any]) -> Any:
+    """Import what `_target_` of a node names."""
+    target = node.get("_target_")
+    if not isinstance(target, str) or node.get("_partial_") is not True:
         raise InputError(
-            "attn needs `_target_: package.module.Class` and `_partial_: true`. "
-            f"Got _target_={target!r} and _partial_={attn.get('_partial_')!r}."
+            f"{name} needs `_target_: package.module.Class` and `_partial_: true`. "
+            f"Got _target_={target!r} and _partial_={node.get('_partial_')!r}."
         )
     try:
-        kind = _import(target)
+        return _import(target)
     except Exception as error:  # importing runs what the module says, which may raise anything
         raise InputError(
-            f"attn._target_={target} cannot be imported: {error!r}. It must be the path of a class that Python finds: "
-            "put the folder that its package is in on PYTHONPATH, or install the package with pip install -e."
+            f"{name}._target_={target} cannot be imported: {error!r}. It must be the path of a class that Python "
+            "finds: put the folder that its package is in on PYTHONPATH, or install the package with pip install -e."
         ) from error
-    return check_mechanism(kind)
+
+
+def _settings(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a node hands to its class; what Hydra makes of a node of its own is left out."""
+    return {
+        key: value
+        for key, value in node.items()
+        if key not in (*TARGET_KEYS, *ADDED) and not (isinstance(value, Mapping) and "_target_" in value)
+    }
 
 
 def _import(target: str) -> Any:

@@ -15,9 +15,9 @@ from lra.statistics import sampling_half_width
 
 def summarize(record: RunRecord, folder: RunFolder) -> str:
     """Describe a finished run in a few aligned lines."""
-    lines = [
-        (f"{record.task} · {record.attn}", f"{record.status}, {record.steps:,} steps, {record.num_params:,} parameters")
-    ]
+    # A model for which there was no memory has none.
+    parameters = "" if record.num_params is None else f", {record.num_params:,} parameters"
+    lines = [(f"{record.task} · {record.attn}", f"{record.status}, {record.steps:,} steps{parameters}")]
     if record.test_accuracy is not None and record.last_test_accuracy is not None:
         half = sampling_half_width(record.test_accuracy, record.data["sizes"]["test"])
         lines += [

@@ -17,7 +17,6 @@ from lra.tasks import Split
 
 # Lengths are rounded up to this, so that kernels see few shapes and aligned rows.
 LENGTH_MULTIPLE = 8
-PADDINGS = ("batch", "max")
 
 
 class Batch(NamedTuple):
@@ -56,12 +55,6 @@ class Batching:
     mask_zero: bool
     padded_length: int | None = None
     length_multiple: int = LENGTH_MULTIPLE
-
-    def __post_init__(self) -> None:
-        if self.padding not in PADDINGS:
-            raise InputError(f"data.padding must be one of {', '.join(PADDINGS)}. Got {self.padding!r}.")
-        if self.bucket_batches < 1:
-            raise InputError(f"data.bucket_batches must be at least 1. Got {self.bucket_batches}.")
 
     def gather(self, split: Split, index: NDArray[np.int64], max_len: int) -> Batch:
         """Gather the examples `index`, (B,), of a task whose sequences are at most `max_len` long."""

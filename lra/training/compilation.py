@@ -15,7 +15,6 @@ from lra.tasks import Split
 from lra.training.batching import LENGTH_MULTIPLE, Batching, lengths
 from lra.training.objectives import classify
 
-MODES = (False, True, "auto")
 # How many lengths batches are padded to: with fewer there is more padding, with more, minutes more of compilation.
 NUM_LENGTHS = 6
 

@@ -14,17 +14,15 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from lra.errors import InputError, check_integer
+from lra.errors import InputError
 from lra.machine.environment import current_commit, now
 from lra.machine.meter import Meter
 from lra.machine.profiling import WHOLE, Mark, profiled
 from lra.machine.stopping import StoppedError
 from lra.tasks import PARTS, Part, Split, Task
-from lra.training import compilation
 from lra.training.batching import Batching
 from lra.training.checkpoint import random_state, set_random_state
 from lra.training.evaluation import Evaluation, evaluate
-from lra.training.objectives import PRECISIONS
 from lra.training.optimizer import Optimization
 from lra.training.outcome import Outcome
 from lra.training.progress import Choice, Window
@@ -44,6 +42,8 @@ STATEFUL = ("outcome", "stepper", "window", "choice", "meter")  # attributes of 
 @dataclass(frozen=True)
 class Trainer:
     """How to train; the fields, except the last two, are the `trainer` node of the configuration.
+
+    What a single field takes is said, and checked, in `lra.runs.schema`; here is only how they go together.
 
     Attributes:
         steps: optimiser steps.
@@ -72,18 +72,11 @@ class Trainer:
     batching: Batching
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "eval_every", "eval_batch_size"):
-            check_integer(f"trainer.{name}", getattr(self, name), 1)
-        if self.precision not in PRECISIONS:
-            raise InputError(f"trainer.precision must be one of {', '.join(PRECISIONS)}. Got {self.precision!r}.")
-        if self.compile not in compilation.MODES:
-            raise InputError(f"trainer.compile must be true, false or auto. Got {self.compile!r}.")
         self.optimization.check(self.steps)
-        size = self.micro_batch
-        if not (size is None or size == "auto" or (isinstance(size, int) and 1 <= size <= self.batch_size)):
+        if isinstance(self.micro_batch, int) and self.micro_batch > self.batch_size:
             raise InputError(
                 f"trainer.micro_batch must be auto, null, or a number from 1 to trainer.batch_size={self.batch_size}. "
-                f"Got {size!r}."
+                f"Got {self.micro_batch}."
             )
 
     def fit(self, model: nn.Module, task: Task, outcome: Outcome, *, seed: int, surroundings: Surroundings) -> None:

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from lra.errors import InputError
 from lra.files import ROOT
 from lra.runs.factory import make_classifier, make_mixer, make_model
+from lra.runs.schema import resolve
 from models.attention.softmax import SoftmaxAttention
 from models.mechanism import Mechanism
 from models.mixers import Mixer
@@ -260,7 +261,7 @@ def test_what_is_neither_is_refused_by_name(target, tmp_path):
     with pytest.raises(InputError, match=message):
         make_model(resolved(cfg), task)
     with pytest.raises(InputError, match=message):
-        train(cfg, "listops", "softmax", [])
+        train(resolve(cfg), "listops", "softmax", [])
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,7 @@ def test_two_files_add_a_mixer(package):
         "model.block.place=post", "trainer.steps=30", "trainer.eval_every=10", "device=cpu", "wandb.mode=disabled",
         f"results_dir={package}", f"cache_dir={package}",
     ]  # fmt: skip
-    train(composed(*words), "listops", "fourier", words)
+    train(resolve(composed(*words)), "listops", "fourier", words)
     [path] = package.rglob("record.json")
     record = json.loads(path.read_text())
     assert (record["status"], record["attn"], record["steps"]) == ("ok", "fourier", 30)

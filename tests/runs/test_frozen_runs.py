@@ -9,6 +9,7 @@ import json
 
 import pytest
 
+from lra.runs.schema import resolve
 from run import train
 from tests.helpers.configurations import composed
 
@@ -38,7 +39,7 @@ def test_the_losses_of_a_short_run_are_those_written_down(protocol, attn, cache,
         f"attn={attn}", f"protocol={protocol}", "scale=smoke", "model.dim=64", "model.depth=2", "trainer.steps=5",
         "trainer.eval_every=5", "device=cpu", "wandb.mode=disabled",
     ]  # fmt: skip
-    train(composed(*words, f"results_dir={tmp_path}", f"cache_dir={cache}"), "listops", attn, words)
+    train(resolve(composed(*words, f"results_dir={tmp_path}", f"cache_dir={cache}")), "listops", attn, words)
     [metrics] = tmp_path.rglob("metrics.jsonl")
     [point] = map(json.loads, metrics.read_text().splitlines())
     assert (point["train_loss"], point["val_loss"]) == pytest.approx(LOSSES[protocol, attn], rel=TOLERANCE)

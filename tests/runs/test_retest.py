@@ -20,6 +20,7 @@ from lra.records.collection import collect, import_records, load_records, load_r
 from lra.records.folder import RunFolder
 from lra.records.retest_record import RETESTS_NAME, Retest, read_retests, write_retests
 from lra.runs.retest import Tasks, count_common, load_model, retest
+from lra.runs.schema import resolve
 from lra.tasks import Split
 from lra.training.trainer import Trainer
 from run import train
@@ -39,7 +40,7 @@ def trained(tmp_path_factory):
     for attn in ("vmean", "skeinformer"):
         words = [f"attn={attn}", "scale=smoke", "wandb.mode=disabled", "device=cpu", "data.padding=max"]
         cfg = composed(*words, "model.padding_in_mean=rows", *places(folder))
-        train(cfg, "listops", attn, words)
+        train(resolve(cfg), "listops", attn, words)
     return folder
 
 
@@ -190,7 +191,7 @@ def test_a_run_on_released_files_is_not_tested_on_generated_ones(trained, tmp_pa
     for part in ("train", "val", "test"):
         (released / f"basic_{part}.tsv").write_text(f"Source\tTarget\n{lines}")
     words = ["attn=vmean", "scale=smoke", "wandb.mode=disabled", "device=cpu", *places(tmp_path)]
-    train(composed(*words, f"task.data_dir={released}"), "listops", "vmean", words)
+    train(resolve(composed(*words, f"task.data_dir={released}")), "listops", "vmean", words)
     record, folder = run_of(tmp_path / "results", "vmean")
     cache = str(tmp_path / "cache")
     with pytest.raises(InputError, match=r"had other data than are at hand: released.*Name the folder"):

@@ -127,21 +127,9 @@ def test_a_restored_pair_goes_on_bit_for_bit(schedule, cycle):
         assert torch.equal(mine, other)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"schedule": "linear"}, "optimizer.schedule must be one of one_cycle, inverse_sqrt, cosine. Got 'linear'"),
-        ({"learning_rate": "fast"}, "optimizer.learning_rate must be a number, at least 0. Got 'fast'"),
-        ({"weight_decay": -0.1}, "optimizer.weight_decay must be a number, at least 0. Got -0.1"),
-        ({"adam_betas": [0.9]}, "optimizer.adam_betas must be two numbers from 0 to below 1. Got [0.9]"),
-        ({"adam_betas": [0.9, 1.0]}, "Got [0.9, 1.0]"),
-        ({"schedule": "cosine", "cycle_momentum": True}, "cycle_momentum belongs to optimizer.schedule=one_cycle"),
-    ],
-)
-def test_wrong_values_are_named(changes, message):
-    with pytest.raises(InputError) as error:
-        Optimization(**{**PLAIN, **changes})
-    assert message in str(error.value)
+def test_only_one_cycle_cycles_the_momentum():
+    with pytest.raises(InputError, match="cycle_momentum belongs to optimizer.schedule=one_cycle"):
+        Optimization(**{**PLAIN, "schedule": "cosine", "cycle_momentum": True})
 
 
 def test_only_inverse_sqrt_may_warm_up_beyond_the_end():
