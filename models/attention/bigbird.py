@@ -24,7 +24,7 @@ from torch import Tensor
 from models.attention import Attention, Sizes
 from models.checks import at_least
 from models.mechanism import Card
-from models.ops.block_attention import as_bias, attend_blocks, fused, in_proportion, mask_to_blocks, window_table
+from models.ops.block_attention import attend_blocks, fused, in_proportion, mask_to_blocks, window_table
 from models.ops.rows import take_rows
 
 
@@ -71,7 +71,7 @@ class BigBirdAttention(Attention):
         # The rows of the first and the last block see everything.
         offsets = torch.arange(b, device=q.device)
         ends = torch.cat([offsets.expand(len(last), -1), last[:, None] * b + offsets], 1).clamp(max=L - 1)  # (B, 2 b)
-        dense = fused(take_rows(q, ends[:, None]), k, v, as_bias(mask[:, None, None], q.dtype))
+        dense = fused(take_rows(q, ends[:, None]), k, v, mask[:, None, None])
         position = torch.arange(L, device=q.device)
         from_last = position - last[:, None] * b  # (B, L)
         slot = torch.where(position < b, position, b + from_last.clamp(0, b - 1))

@@ -39,10 +39,10 @@ from models.checks import one_of
 from models.mechanism import Card
 from models.ops.block_attention import in_proportion
 from models.ops.exact_weights import captured_mass, heaviest_keys, largest_mass
-from models.ops.fourier_cross import FourierCross, linear
+from models.ops.fourier_cross import FourierCross
 from models.ops.fourier_cross import Kind as Cross
 from models.ops.gathered_attention import attend_sets
-from models.ops.precision import accumulation_dtype, without_autocast
+from models.ops.precision import accumulation_dtype, linear, without_autocast
 from models.ops.rows import take_tokens
 
 Estimator = Literal["learned", "oracle", "random", "local", "strided"]

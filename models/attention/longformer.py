@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from models.attention import Attention, Sizes
 from models.checks import at_least
 from models.mechanism import Card
-from models.ops.block_attention import Shared, as_bias, attend_band, fused, in_proportion
+from models.ops.block_attention import Shared, attend_band, fused, in_proportion
+from models.ops.precision import linear
 
 
 class LongformerAttention(Attention):
@@ -75,10 +76,10 @@ class LongformerAttention(Attention):
         out = attend_band(q, k, v, ordinary, self.window // 2, shared)
         global_q = self._project(self.global_q, q[:, :, :g])
         global_k, global_v = self._project(self.global_k, k), self._project(self.global_v, v)
-        rows = fused(global_q, global_k, global_v, as_bias(mask[:, None, None], global_q.dtype))
+        rows = fused(global_q, global_k, global_v, mask[:, None, None])
         return torch.cat([rows.to(out.dtype), out[:, :, g:]], 2)
 
     def _project(self, layer: nn.Linear, x: Tensor) -> Tensor:
         """Apply a map of the joined heads."""
         joined = x.transpose(1, 2).flatten(2)  # (B, L, H D)
-        return layer(joined).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return linear(layer, joined).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)

@@ -116,9 +116,12 @@ class ReformerAttention(Attention):
             ranks = torch.arange(L, device=q.device).expand_as(order)
             rank = torch.empty_like(order).scatter_(-1, order, ranks)
             # Query i reaches key j in a round if chunk_i - chunk_j is 0 (own chunk) or 1 (the one before). The
-            # numbers of two buckets are so far apart that no chunk of one reaches a chunk of the other.
+            # numbers of two buckets are so far apart that no chunk of one reaches a chunk of the other. Half steps
+            # between them are exact in float32 below 2^23, and beyond in float64.
+            most = (chunks + 2) * (1 + (2 * chunks if self.num_buckets is None else self.num_buckets))
+            number = q.dtype if most < 2**23 else torch.float64
             group = buckets if self.same_bucket else ~mask[:, None, None].expand_as(buckets)
-            chunk_of = (rank // C + group * (chunks + 2)).to(q.dtype)
+            chunk_of = (rank // C + group * (chunks + 2)).to(number)
             first = torch.arange(B * H, device=q.device).view(B, H, 1) * L
 
         rows = torch.cat([q, F.normalize(q, dim=-1), v], -1).flatten(0, 2)  # (B H L, 3 D)
@@ -127,8 +130,9 @@ class ReformerAttention(Attention):
             permutation, inverse = ((index[:, :, r] + first).flatten() for index in (order, rank))
             Q, K, V = _Permute.apply(rows, permutation, inverse).view(B * H, chunks, C, -1).split(D, -1)
             rounds = [r] + ([s for s in range(R) if s != r] if self.count_once else [])
-            query_chunks = chunk_of[:, :, rounds].movedim(2, -1).flatten(0, 2)[permutation].view(B * H, chunks, C, -1)
-            key_chunks = query_chunks
+            # Stacked, since an index of a Python list would be uploaded to the device at every call.
+            numbers = torch.stack([chunk_of[:, :, s] for s in rounds], -1).flatten(0, 2)  # (B H L, P)
+            query_chunks = key_chunks = numbers[permutation].view(B * H, chunks, C, -1)
             if chunks > 1:
                 K, V, key_chunks = (torch.cat([x, x.roll(1, 1)], 2) for x in (K, V, query_chunks))
             out, normaliser = _ChunkAttention.apply(*(x.flatten(0, 1) for x in (Q, K, V, query_chunks, key_chunks)))
@@ -168,7 +172,7 @@ class _ChunkAttention(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         out, normaliser = torch.empty_like(q), q.new_empty(q.shape[:2])
         for block in _blocks(q, k):
-            scores = _bias(query_chunks[block], key_chunks[block]).baddbmm_(q[block], k[block].mT)
+            scores = _scores(q[block], k[block], query_chunks[block], key_chunks[block])
             P = scores.softmax(-1)
             normaliser[block] = scores.amax(-1) - P.amax(-1).log()
             torch.bmm(P, v[block], out=out[block])
@@ -182,7 +186,7 @@ class _ChunkAttention(torch.autograd.Function):
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         shift = grad_normaliser - (grad * out).sum(-1)
         for block in _blocks(q, k):
-            P = _bias(query_chunks[block], key_chunks[block]).baddbmm_(q[block], k[block].mT).softmax(-1)
+            P = _scores(q[block], k[block], query_chunks[block], key_chunks[block]).softmax(-1)
             torch.bmm(P.mT, grad[block], out=dv[block])
             dS = P.mul_((grad[block] @ v[block].mT).add_(shift[block, :, None]))
             torch.bmm(dS, k[block], out=dq[block])
@@ -195,8 +199,8 @@ def _blocks(q: Tensor, k: Tensor) -> Iterator[slice]:
     return (slice(begin, begin + step) for begin in range(0, len(q), step))
 
 
-def _bias(query_chunks: Tensor, key_chunks: Tensor) -> Tensor:
-    """Return what is added to the scores (N, C, S): the exclusions, the self penalty, and minus log N."""
+def _scores(q: Tensor, k: Tensor, query_chunks: Tensor, key_chunks: Tensor) -> Tensor:
+    """Return the scores (N, C, S) with what is added to them: the exclusions, the self penalty, and minus log N."""
     # Chunk numbers differ by 0 or 1 exactly if |difference - 1/2| - 1/2 is 0; otherwise it is at least 1.
     pairs = zip(query_chunks.sub(0.5).unbind(-1), key_chunks.unbind(-1), strict=True)
     distances = [(a[..., None] - b[:, None]).abs_().sub_(0.5) for a, b in pairs]
@@ -205,4 +209,4 @@ def _bias(query_chunks: Tensor, key_chunks: Tensor) -> Tensor:
         misses = sum((x.clamp_(max=1) for x in distances[2:]), distances[1].clamp_(max=1))
         bias -= misses.neg_().add_(len(distances)).log_()
     bias[..., : query_chunks.shape[1]].diagonal(dim1=1, dim2=2).add_(SELF_PENALTY)
-    return bias
+    return bias.to(q.dtype).baddbmm_(q, k.mT)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from models.attention import Attention, Sizes
 from models.checks import at_least, one_of
 from models.mechanism import Card
-from models.ops.block_attention import as_bias, from_blocks, fused, in_proportion, mask_to_blocks, to_blocks
+from models.ops.block_attention import from_blocks, fused, in_proportion, mask_to_blocks, to_blocks
 from models.ops.precision import accumulation_dtype, without_autocast
 
 Activation = Literal["sinkhorn", "softmax"]
@@ -95,7 +95,7 @@ class SinkhornAttention(Attention):
         seen = torch.cat([real[:, :, None].expand_as(sorted_real), sorted_real], -1)[..., None, :]
         keys, values = torch.cat([keys, sorted_keys], 2), torch.cat([values, sorted_values], 2)
         queries, keys, values = (x.flatten(0, 1).transpose(1, 2) for x in (queries, keys, values))
-        out = fused(queries, keys, values, as_bias(seen.flatten(0, 1), q.dtype))
+        out = fused(queries, keys, values, seen.flatten(0, 1))
         return from_blocks(out.transpose(1, 2).unflatten(0, real.shape[:2]), L)
 
     def _balance(self, R: Tensor, real: Tensor) -> Tensor:

@@ -48,19 +48,14 @@ def from_blocks(x: Tensor, length: int) -> Tensor:
     return x.flatten(1, 2)[:, :length].transpose(1, 2)
 
 
-def as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn a boolean mask into 0 and a large negative number, which stands for minus infinity.
+def fused(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+    """Attend to the keys that are seen, bool, in the inputs' precision, autocast or not.
 
-    A key with it has weight exactly 0 beside any key that is seen, and a row that sees no key does not become nan. Two
-    such biases may be added.
+    A key that is not seen has weight exactly 0 beside any that is, however large the logits; a row that sees none sees
+    all, which is finite and means nothing.
     """
-    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min / 4)
-
-
-def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Attend in the inputs' precision, autocast or not."""
     with torch.autocast(q.device.type, enabled=False):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen | ~seen.any(-1, keepdim=True))
 
 
 def window_table(num_blocks: int, reach: int, device: torch.device) -> Tensor:
@@ -118,11 +113,10 @@ def attend_blocks(
             torch.cat([x, y.expand(-1, nb, -1, -1, -1, -1)], 3) for x, y in zip((keys, values), common, strict=True)
         )
         seen = torch.cat([seen, shared.mask[:, None, None, None].expand(*seen.shape[:4], -1)], -1)
-    bias = as_bias(seen, q.dtype)
     if pattern is not None:
-        bias = bias + as_bias(pattern, q.dtype)
+        seen = seen & pattern
     queries, keys, values = (x.flatten(0, 2).transpose(1, 2) for x in (queries, keys, values))
-    out = fused(queries, keys, values, bias.flatten(0, 2)[:, None])
+    out = fused(queries, keys, values, seen.flatten(0, 2)[:, None])
     return from_blocks(out.transpose(1, 2).unflatten(0, (B, nb, G)).movedim(2, 3).flatten(3, 4), L)
 
 

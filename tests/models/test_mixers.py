@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from models.mixers import Mixer
 from models.mixers.multi_head import MultiHead
 from run import train
 from tests.helpers.configurations import composed, resolved
-from tests.helpers.contract import MAX_LEN, B, D, H, L, configured, files, holey_mask, noisy, run
+from tests.helpers.contract import MAX_LEN, B, D, H, L, Uploads, configured, files, holey_mask, noisy, run
 from tests.helpers.frozen import freeze_draws
 
 C = 12
@@ -199,6 +200,37 @@ def test_no_value_is_read_back_from_the_device(name):
     with FakeTensorMode():  # tensors without values: code that waits for one fails
         out = build(name)(torch.empty(B, L, C), torch.empty(B, L, dtype=torch.bool))
     assert out.shape == (B, L, C)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_uploaded_to_the_device(name, training, monkeypatch):
+    """Forward and backward on a device that is not the host's and needs no hardware; only autocast does not know it."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    module = build(name).train(training).to("meta")
+    x = torch.empty(B, L, C, device="meta", requires_grad=True)
+    mask = torch.empty(B, L, dtype=torch.bool, device="meta")
+    with Uploads("meta", [x, mask, *module.parameters(), *module.buffers()]) as uploads:
+        out = module(x, mask)
+        torch.autograd.grad(out.sum(), x)
+    assert uploads.found == []
+    assert out.shape == (B, L, C)
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [
+        lambda x: x[:, [0, 2]],
+        lambda x: x * x.new_tensor([2.0]),
+        lambda x: x * torch.tensor(2.0, device=x.device),
+        lambda x: x + torch.arange(3).to(x.device),
+    ],
+)
+def test_an_upload_is_seen(upload):
+    x = torch.empty(3, 3, device="meta")
+    with Uploads("meta", [x]) as uploads:
+        upload(x)
+    assert uploads.found
 
 
 @pytest.mark.parametrize("name", NAMES)
