@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.checks import at_least, one_of
 from models.dropout import Dropout
+from models.mechanism import Mechanism
 from models.mixers import Mixer
 from models.norms import NORMS
 from models.positions.added import LEARNED_STD, positions_of
@@ -136,6 +137,7 @@ class Encoder(nn.Module):
             )
             for _ in range(depth)
         )
+        _share(self.blocks)
         self.norm = NORMS[block.norm](dim) if block.place == "pre" else None
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -174,3 +176,11 @@ class Encoder(nn.Module):
             return tokens.int()
         numbers = tokens[..., None].to(self.token.weight.dtype)
         return (numbers - self.real_valued["mean"]) / self.real_valued["std"]
+
+
+def _share(blocks: nn.ModuleList) -> None:
+    """Give all blocks those parameters of the first one that its mechanism shares between layers."""
+    for name, part in blocks[0].named_modules():
+        for parameter in part.shared if isinstance(part, Mechanism) else ():
+            for block in blocks[1:]:
+                setattr(block.get_submodule(name), parameter, getattr(part, parameter))

@@ -12,7 +12,8 @@ Departures from the authors' code (trax) and from the transformers class that Ch
 - buckets are 2 (m // C) for a sequence of m real tokens, not a number for the batch's padded length, and padding is
   sorted behind all of them; a sequence that fits one chunk is one bucket, as transformers has it for short inputs;
 - the first chunk of a round does not look back at the last one of another round, where nothing shares its bucket;
-- transformers neither checks the bucket nor corrects for N: `same_bucket: false`, `count_once: false`.
+- transformers neither checks the bucket nor corrects for N, and its queries and values have no bias:
+  `same_bucket: false`, `count_once: false`, `projection_bias: false`.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class ReformerAttention(Attention):
         num_buckets: of every sequence longer than a chunk, even; None for 2 (m // C).
         same_bucket: attend only to tokens of the same bucket; otherwise to both chunks whole.
         count_once: count a key found in several rounds once.
+        projection_bias: queries and values are projections with a bias.
     """
 
     card: ClassVar[Card] = Card(
@@ -68,6 +70,7 @@ class ReformerAttention(Attention):
         num_buckets: int | None = None,
         same_bucket: bool = True,
         count_once: bool = True,
+        projection_bias: bool = True,
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
@@ -79,6 +82,7 @@ class ReformerAttention(Attention):
         self.num_buckets = num_buckets
         self.same_bucket = same_bucket
         self.count_once = count_once
+        self.projection_bias = projection_bias
 
     @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

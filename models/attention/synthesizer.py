@@ -9,7 +9,7 @@ reads the keys, and only the dense form reads the queries.
 
 Departures from the code of Long Range Arena (github.com/google-research/long-range-arena): padding is masked, which it
 is not there without dot products; the dense form's second layer is of each head, as in the paper, without a bias and
-without the reshape that mixes heads with positions. Initial scales are those of that code.
+without the reshape that mixes heads with positions; no dropout on the weights. Initial scales are those of that code.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ authors' code).
 Departures from the authors' code (github.com/mlpen/YOSO): cosines are clamped to [-1, 1], so that equal vectors give
 no nan; queries and keys are normalised at evaluation too; a row that nothing collides with is 0 and passes no
 gradient, whereas their division by eps would multiply it by 1e12; hashes are Gaussian by default, since the bits of
-fast Hadamard rotations depend on one another and collide too rarely.
+fast Hadamard rotations depend on one another and collide too rarely. Those pad heads narrower than 32 to a power of
+two, theirs to 32.
 """
 
 from __future__ import annotations

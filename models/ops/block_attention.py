@@ -43,6 +43,16 @@ def mask_to_blocks(mask: Tensor, block_size: int) -> Tensor:
     return F.pad(mask, (0, -mask.shape[1] % block_size)).unflatten(1, (-1, block_size))
 
 
+def with_fill(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, block_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Append zeros that count as real tokens: up to the next multiple of b, a whole block where the length is one.
+
+    So does the LRA code (arXiv 2011.04006) by mistake. Results then depend on how much padding follows a sequence.
+    """
+    extra = block_size - mask.shape[1] % block_size
+    q, k, v = (F.pad(x, (0, 0, 0, extra)) for x in (q, k, v))
+    return q, k, v, F.pad(mask, (0, extra), value=True)
+
+
 def from_blocks(x: Tensor, length: int) -> Tensor:
     """Undo `to_blocks`."""
     return x.flatten(1, 2)[:, :length].transpose(1, 2)
@@ -120,15 +130,17 @@ def attend_blocks(
     return from_blocks(out.transpose(1, 2).unflatten(0, (B, nb, G)).movedim(2, 3).flatten(3, 4), L)
 
 
-def attend_band(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, window: int, shared: Shared | None = None) -> Tensor:
-    """Attend to the keys at most `window` positions away, and to the shared ones."""
+def attend_band(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, left: int, right: int, shared: Shared | None = None
+) -> Tensor:
+    """Attend to the keys at most `left` positions before and `right` behind a query, and to the shared ones."""
     L = q.shape[2]
-    block_size = min(max(window, 32), L)  # small windows share a block, since small groups are slow
+    block_size = min(max(left, right, 32), L)  # small windows share a block, since small groups are slow
     nb = -(-L // block_size)
     reach = min(1, nb - 1)
     rows = torch.arange(block_size, device=q.device)[:, None]
     columns = torch.arange(-reach * block_size, (reach + 1) * block_size, device=q.device)
-    pattern = (rows - columns).abs() <= window
+    pattern = (rows - columns <= left) & (columns - rows <= right)
     if shared is not None:
         pattern = F.pad(pattern, (0, shared.mask.shape[1]), value=True)
     return attend_blocks(q, k, v, mask, window_table(nb, reach, q.device), block_size, pattern, shared)

@@ -26,6 +26,10 @@ SAMPLE = list({(run.task, run.attn, run.protocol): run for run in RECORDS}.value
 SAMPLE += list({run.attn: run for run in RECORDS}.values()) + list({run.task: run for run in RECORDS}.values())
 
 
+# What a command would say today to make the same run, where its protocol has come nearer to its source since.
+ADDED_SINCE = {"93429cdde0": {"attn.share_layers": "false"}}
+
+
 def leaves(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The path of every value that is no mapping and no list."""
     if isinstance(node, dict | list):
@@ -61,7 +65,11 @@ def configured(run: Any) -> dict[str, Any]:
     words = dict(word.split("=", 1) for word in run.command.split()[2:] if not word.startswith("wandb."))
     baseline = run.attn.startswith("baseline_")
     cfg = stacked(**{name: words.pop(name) for name in GROUPS if name in words})
-    for name, value in [*(word.split("=") for word in SETTINGS if baseline), *words.items()]:
+    for name, value in [
+        *(word.split("=") for word in SETTINGS if baseline),
+        *words.items(),
+        *ADDED_SINCE.get(run.key, {}).items(),
+    ]:
         OmegaConf.update(cfg, name, OmegaConf.create(f"value: {value}").value)
     version = None if baseline else get_class(cfg.attn._target_).version
     settings = resolved(cfg)
