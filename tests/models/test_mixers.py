@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import nullcontext
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from lra.errors import InputError
 from lra.files import ROOT
 from lra.runs.factory import make_classifier, make_mixer, make_model
+from models.attention.reformer import ReformerAttention
 from models.attention.softmax import SoftmaxAttention
 from models.mechanism import Mechanism
 from models.mixers import Mixer
@@ -281,6 +282,15 @@ def test_multi_head_attention_is_torchs_own():
     x, mask = torch.randn(B, L, H * D, dtype=torch.float64), holey_mask()
     expected, _ = theirs(x, x, x, key_padding_mask=~mask)
     torch.testing.assert_close(mixer(x, mask)[mask], expected[mask])
+
+
+def test_projections_have_a_bias_unless_the_attention_has_none():
+    attention = partial(ReformerAttention, projection_bias=False)
+    mixer = MultiHead(attention, num_heads=H, head_dim=D, dim=C, max_len=L, dropout=0.0)
+    assert {name for name, _ in mixer.named_parameters()} == {"query.weight", "value.weight", "out.weight", "out.bias"}
+    assert mixer.key is mixer.query
+    torch.testing.assert_close(mixer(torch.zeros(B, L, C), holey_mask())[2], mixer.out.bias.expand(L, -1))
+    assert build("reformer").query.bias is not None
 
 
 @pytest.mark.parametrize("target", ["torch.nn.Linear", "models.ops.exact_weights.weights_of", "models.encoder.Encoder"])
