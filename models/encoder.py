@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.checks import at_least, one_of
+from models.checks import MOST_ROUNDS, at_least, finite, not_negative, one_of, positive, rate
 from models.dropout import Dropout
 from models.mechanism import Mechanism
 from models.mixers import Mixer
@@ -115,7 +115,12 @@ class Encoder(nn.Module):
         block: BlockShape = BlockShape(),
     ) -> None:
         super().__init__()
-        at_least(1, **{"model.dim": dim, "model.depth": depth, "model.mlp_dim": mlp_dim})
+        at_least(1, **{"model.dim": dim, "model.mlp_dim": mlp_dim})
+        at_least(1, MOST_ROUNDS, **{"model.depth": depth})
+        rate(**{"model.dropout": dropout, "model.attention_dropout": mixer_dropout})
+        not_negative(**{"model.embedding_std": embedding_std})
+        if real_valued is not None:
+            _check_real_valued(real_valued)
         self.dim = dim
         self.max_len = max_len
         self.real_valued = real_valued
@@ -176,6 +181,14 @@ class Encoder(nn.Module):
             return tokens.int()
         numbers = tokens[..., None].to(self.token.weight.dtype)
         return (numbers - self.real_valued["mean"]) / self.real_valued["std"]
+
+
+def _check_real_valued(statistics: Mapping[str, float]) -> None:
+    """Check that there are a finite mean and a positive standard deviation, and nothing else."""
+    if set(statistics) != {"mean", "std"}:
+        raise ValueError(f"model.real_valued must have mean and std, and nothing else. Got {dict(statistics)}.")
+    finite(**{"model.real_valued.mean": statistics["mean"]})
+    positive(**{"model.real_valued.std": statistics["std"]})
 
 
 def _share(blocks: nn.ModuleList) -> None:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from models.attention import Attention, Sizes
-from models.checks import at_least
+from models.checks import MOST_ROUNDS, at_least
 from models.mechanism import Card
 from models.ops.block_attention import attend_blocks, fused, in_proportion, mask_to_blocks, window_table, with_fill
 from models.ops.rows import take_rows
@@ -61,11 +61,12 @@ class BigBirdAttention(Attention):
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
-        at_least(0, num_random_blocks=num_random_blocks)
-        self.block_size = in_proportion(block_size, budget)
+        at_least(0, MOST_ROUNDS, num_random_blocks=num_random_blocks)
+        self.block_size = in_proportion(budget, block_size=block_size)
         self.num_random_blocks = num_random_blocks
         self.seen_fill = seen_fill
         if seen_fill:
+            at_least(1, self.max_len, block_size=self.block_size)
             self.identity_on_one = False  # type: ignore[misc]  # a lone token sees zeros besides
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

@@ -79,10 +79,11 @@ class LocalBlockAttention(Attention):
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
-        self.block_size = in_proportion(block_size, budget)
+        self.block_size = in_proportion(budget, block_size=block_size)
         self.strided_groups = strided_groups
         self.seen_fill = seen_fill
         if seen_fill:
+            at_least(1, self.max_len, block_size=self.block_size)
             self.identity_on_one = False  # type: ignore[misc]  # a lone token sees zeros besides
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

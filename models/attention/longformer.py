@@ -57,7 +57,7 @@ class LongformerAttention(Attention):
     ) -> None:
         super().__init__(**sizes)
         at_least(0, num_global=num_global)
-        window = in_proportion(window, budget)
+        window = in_proportion(budget, window=window)
         self.right = window // 2
         self.left = window - 1 - self.right if self_in_window else self.right
         self.num_global = num_global

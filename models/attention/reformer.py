@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.attention import Attention, Sizes
-from models.checks import at_least
+from models.checks import MOST_ROUNDS, at_least
 from models.mechanism import Card
 from models.ops.precision import accumulation_dtype, without_autocast
 
@@ -74,11 +74,14 @@ class ReformerAttention(Attention):
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
-        at_least(1, num_hashes=num_hashes, chunk_size=chunk_size)
-        if num_buckets is not None and (num_buckets < 2 or num_buckets % 2):
-            raise ValueError(f"num_buckets must be even and at least 2. Got {num_buckets}.")
+        at_least(1, MOST_ROUNDS, num_hashes=num_hashes)
+        at_least(1, chunk_size=chunk_size)
+        if num_buckets is not None:
+            at_least(2, num_buckets=num_buckets)
+            if num_buckets % 2:
+                raise ValueError(f"num_buckets must be even. Got {num_buckets}.")
         self.num_hashes = num_hashes
-        self.chunk_size = chunk_size
+        self.chunk_size = min(chunk_size, self.max_len)
         self.num_buckets = num_buckets
         self.same_bucket = same_bucket
         self.count_once = count_once

@@ -26,9 +26,18 @@ class Shared(NamedTuple):
     mask: Tensor
 
 
-def in_proportion(size: int, budget: int) -> int:
-    """Scale a size published for a budget of 256 keys to another budget, rounded up."""
-    at_least(1, size=size, budget=budget)
+def in_proportion(budget: int, **published: int) -> int:
+    """Scale a size that was published for a budget of 256 keys to another budget, rounded up.
+
+    Args:
+        budget: the budget.
+        published: the one size, by the name of its option.
+
+    Raises:
+        ValueError: one of them is no integer from 1.
+    """
+    at_least(1, **published, budget=budget)
+    [size] = published.values()
     return -(-size * budget // PUBLISHED_BUDGET)
 
 

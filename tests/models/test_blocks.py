@@ -349,10 +349,10 @@ def test_longformer_projects_the_rows_of_global_tokens_alone():
 
 
 def test_sizes_follow_the_budget():
-    assert [in_proportion(64, budget) for budget in (8, 64, 256)] == [2, 16, 64]
-    assert [in_proportion(50, budget) for budget in (1, 8, 64, 256)] == [1, 2, 13, 50]
-    with pytest.raises(ValueError, match=r"size must be at least 1\. Got 0\."):
-        in_proportion(0, 256)
+    assert [in_proportion(budget, window=64) for budget in (8, 64, 256)] == [2, 16, 64]
+    assert [in_proportion(budget, window=50) for budget in (1, 8, 64, 256)] == [1, 2, 13, 50]
+    with pytest.raises(ValueError, match=r"window must be at least 1\. Got 0\."):
+        in_proportion(256, window=0)
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_sizes_follow_the_budget():
         (lambda: BigBirdAttention(**COMMON, **FULL, block_size=4, num_random_blocks=-1), "num_random_blocks must"),
         (
             lambda: SinkhornAttention(**COMMON, **FULL, block_size=4, temperature=0.0),
-            r"temperature must be positive\. Got 0\.0\.",
+            r"temperature must be positive and finite\. Got 0\.0\.",
         ),
         (
             lambda: SinkhornAttention(**COMMON, **FULL, block_size=4, num_iterations=0),

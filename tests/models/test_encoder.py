@@ -218,6 +218,21 @@ def test_more_positions_than_the_task_has(made):
         ({"block": {"norm": "group"}}, "model.block.norm must be one of layer, batch. Got 'group'"),
         ({"block": {"place": "both"}}, "model.block.place must be one of pre, post. Got 'both'"),
         ({"block": {"mlp": "no"}}, "model.block.mlp must be true or false. Got 'no'"),
+        ({"depth": 1001}, "model.depth must be at most 1000. Got 1001"),
+        ({"head_depth": 8}, "model.mlp_dim must be at least 64. Got 32"),
+        ({"dropout": 1.0}, "model.dropout must be at least 0 and below 1. Got 1.0"),
+        ({"attention_dropout": float("nan")}, "model.attention_dropout must be at least 0 and below 1. Got nan"),
+        ({"attention_dropout": "abc"}, "model.attention_dropout must be at least 0 and below 1. Got 'abc'"),
+        ({"embedding_std": -1}, "model.embedding_std must be at least 0 and finite. Got -1"),
+        (
+            {"real_valued": {"mean": 1.0}},
+            "model.real_valued must have mean and std, and nothing else. Got {'mean': 1.0}",
+        ),
+        (
+            {"real_valued": {"mean": float("inf"), "std": 1.0}},
+            "model.real_valued.mean must be a finite number. Got inf",
+        ),
+        ({"real_valued": {"mean": 1.0, "std": 0.0}}, "model.real_valued.std must be positive and finite. Got 0.0"),
         ({"num_positions": 19}, "model.num_positions must be at least 20, the task's longest sequence. Got 19"),
     ],
 )

@@ -337,7 +337,7 @@ def test_zero_logits_give_the_mean_of_the_values(method):
             {"num_landmarks": 4, "pinv_iterations": 0},
             r"pinv_iterations must be at least 1\. Got 0\.",
         ),
-        (NystromformerAttention, {"num_landmarks": 4, "conv_size": 4}, r"conv_size must be odd and positive\. Got 4\."),
+        (NystromformerAttention, {"num_landmarks": 4, "conv_size": 4}, r"conv_size must be odd\. Got 4\."),
         (PerformerAttention, {"num_features": 0}, r"num_features must be at least 1\. Got 0\."),
         (
             PerformerAttention,
