@@ -323,6 +323,9 @@ def test_what_depends_on_the_padding_has_always_as_much(task):
         made = run(task=task, protocol=protocol)
         assert made["model.padding_in_mean"] != "rows" or made["data.padding"] == "max"
         Batching(**made["data"])
+        for attn in ("local_block", "bigbird"):
+            seen_fill = stacked(task=task, attn=attn, protocol=protocol).attn.get("seen_fill")
+            assert not seen_fill or made["data.padding"] == "max"
         assert (made["data.padded_length"] or made.task.max_len) <= made.max_len
 
 
