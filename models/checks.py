@@ -2,21 +2,83 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
+MOST = 2**20  # of whatever is counted: far above every sensible value, and no product of two overflows
+MOST_ROUNDS = 1000  # of what is done again and again, so that no value means hours of silence
 
-def at_least(least: int, **values: Any) -> None:
-    """Check that options are integers of a least size. A name with a dot is given as `**{"model.depth": depth}`.
+
+def at_least(least: int, most: int = MOST, **values: Any) -> None:
+    """Check that options are integers in a range. A name with a dot is given as `**{"model.depth": depth}`.
 
     Raises:
-        ValueError: one of them is no integer, or is smaller.
+        ValueError: one of them is no integer, or beyond the range.
     """
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise ValueError(f"{name} must be an integer, at least {least}. Got {value!r}.")
         if value < least:
             raise ValueError(f"{name} must be at least {least}. Got {value}.")
+        if value > most:
+            raise ValueError(f"{name} must be at most {most}. Got {value}.")
+
+
+def odd(**values: Any) -> None:
+    """Check that options are odd and positive, such as the widths of centred windows.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    at_least(1, **values)
+    for name, value in values.items():
+        if value % 2 == 0:
+            raise ValueError(f"{name} must be odd. Got {value}.")
+
+
+def positive(**values: Any) -> None:
+    """Check that options are finite numbers above 0.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    for name, value in values.items():
+        if not _is_number(value) or not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive and finite. Got {value!r}.")
+
+
+def finite(**values: Any) -> None:
+    """Check that options are finite numbers.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    for name, value in values.items():
+        if not _is_number(value) or not math.isfinite(value):
+            raise ValueError(f"{name} must be a finite number. Got {value!r}.")
+
+
+def not_negative(**values: Any) -> None:
+    """Check that options are finite numbers, at least 0.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    for name, value in values.items():
+        if not _is_number(value) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be at least 0 and finite. Got {value!r}.")
+
+
+def rate(**values: Any) -> None:
+    """Check that options are at least 0 and below 1. A name with a dot is given as `**{"model.dropout": dropout}`.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    for name, value in values.items():
+        if not _is_number(value) or not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1. Got {value!r}.")
 
 
 def one_of(choices: Collection[Any], **values: Any) -> None:
@@ -28,3 +90,7 @@ def one_of(choices: Collection[Any], **values: Any) -> None:
     for name, value in values.items():
         if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(map(str, choices))}. Got {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.checks import at_least, one_of
+from models.checks import MOST_ROUNDS, at_least, one_of
 from models.encoder import Encoder
 
 POOLINGS = ("mean", "cls")
@@ -71,7 +71,9 @@ class Classifier(nn.Module):
         one_of(POOLINGS, **{"model.pooling": pooling})
         one_of(PADDINGS_IN_MEAN, **{"model.padding_in_mean": padding_in_mean})
         one_of(PAIR_FEATURES, **{"model.pair_features": pair_features})
-        at_least(1, **{"model.head_depth": head_depth})
+        at_least(1, MOST_ROUNDS, **{"model.head_depth": head_depth})
+        if head_depth > 1:  # the last hidden layer is one wide at least
+            at_least(2 ** (head_depth - 2), **{"model.mlp_dim": mlp_dim})
         if (pooling == "cls") != (encoder.cls is not None):
             with_cls = pooling == "cls"
             raise ValueError(f"model.pooling={pooling} needs an encoder with with_cls={with_cls}. Got {not with_cls}.")

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models import checks
+
 
 class Dropout(nn.Module):
     """Set a share `rate` of the entries to 0 in training, and scale the others so that the mean stays.
@@ -16,8 +18,7 @@ class Dropout(nn.Module):
 
     def __init__(self, rate: float) -> None:
         super().__init__()
-        if not 0 <= rate < 1:
-            raise ValueError(f"rate must be at least 0 and below 1. Got {rate}.")
+        checks.rate(rate=rate)
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.checks import at_least, one_of
+from models.checks import MOST_ROUNDS, at_least, finite, not_negative, one_of, positive, rate
 from models.dropout import Dropout
+from models.mechanism import Mechanism
 from models.mixers import Mixer
 from models.norms import NORMS
 from models.positions.added import LEARNED_STD, positions_of
@@ -114,7 +115,12 @@ class Encoder(nn.Module):
         block: BlockShape = BlockShape(),
     ) -> None:
         super().__init__()
-        at_least(1, **{"model.dim": dim, "model.depth": depth, "model.mlp_dim": mlp_dim})
+        at_least(1, **{"model.dim": dim, "model.mlp_dim": mlp_dim})
+        at_least(1, MOST_ROUNDS, **{"model.depth": depth})
+        rate(**{"model.dropout": dropout, "model.attention_dropout": mixer_dropout})
+        not_negative(**{"model.embedding_std": embedding_std})
+        if real_valued is not None:
+            _check_real_valued(real_valued)
         self.dim = dim
         self.max_len = max_len
         self.real_valued = real_valued
@@ -136,6 +142,7 @@ class Encoder(nn.Module):
             )
             for _ in range(depth)
         )
+        _share(self.blocks)
         self.norm = NORMS[block.norm](dim) if block.place == "pre" else None
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
@@ -174,3 +181,19 @@ class Encoder(nn.Module):
             return tokens.int()
         numbers = tokens[..., None].to(self.token.weight.dtype)
         return (numbers - self.real_valued["mean"]) / self.real_valued["std"]
+
+
+def _check_real_valued(statistics: Mapping[str, float]) -> None:
+    """Check that there are a finite mean and a positive standard deviation, and nothing else."""
+    if set(statistics) != {"mean", "std"}:
+        raise ValueError(f"model.real_valued must have mean and std, and nothing else. Got {dict(statistics)}.")
+    finite(**{"model.real_valued.mean": statistics["mean"]})
+    positive(**{"model.real_valued.std": statistics["std"]})
+
+
+def _share(blocks: nn.ModuleList) -> None:
+    """Give all blocks those parameters of the first one that its mechanism shares between layers."""
+    for name, part in blocks[0].named_modules():
+        for parameter in part.shared if isinstance(part, Mechanism) else ():
+            for block in blocks[1:]:
+                setattr(block.get_submodule(name), parameter, getattr(part, parameter))

@@ -42,11 +42,13 @@ class Mechanism(nn.Module):
         version: raised by hand when a change of code changes the numbers; part of every run's key.
         card: what tables say of it.
         surrogate_gradient: True if the backward pass is not the derivative of the forward one, on purpose.
+        shared: names of its parameters that all layers of an encoder have in common: those of the first layer.
     """
 
     version: ClassVar[int] = 1
     card: ClassVar[Card]
     surrogate_gradient: ClassVar[bool] = False
+    shared: tuple[str, ...] = ()
 
     def draw(self, distribution: Distribution, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Draw float32 numbers from torch's default generator: the only source of randomness, overridable in tests.

@@ -22,8 +22,11 @@ AttentionFactory = Callable[..., Attention]
 
 
 def factory(name: str, budget: int, *overrides: str) -> Any:
-    """Return what makes a mechanism: an attention from heads, a mixer from its width."""
-    return instantiate(compose_config(f"attn={name}", f"budget={budget}", *overrides).attn)
+    """Return what makes a mechanism: an attention from heads, a mixer from its width.
+
+    It is the mechanism itself, under the protocol that changes none.
+    """
+    return instantiate(compose_config(f"attn={name}", f"budget={budget}", "protocol=controlled", *overrides).attn)
 
 
 def makes_attention(make: Factory) -> bool:

@@ -24,6 +24,16 @@ TARGET_KEYS = ("_target_", "_partial_")
 # counts as a whole; an option that is added to it later needs a line of its own.
 NEUTRAL: dict[str, Any] = {
     "model.block": {"norm": "layer", "place": "pre", "mlp": True},
+    # What protocols set for a mechanism at scale=full alone.
+    "attn.count_once": True,
+    "attn.projection_bias": True,
+    "attn.redraw": True,
+    "attn.redraw_at_evaluation": False,
+    "attn.same_bucket": True,
+    "attn.scale_twice": False,
+    "attn.seen_fill": False,
+    "attn.self_in_window": False,
+    "attn.share_layers": False,
 }
 
 

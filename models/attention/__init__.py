@@ -38,12 +38,14 @@ class Attention(Mechanism):
         identity_on_one: True if a sequence's only real token receives its own value.
         shared_qk: True if queries and keys come from one projection (Reformer).
         unread: which of "query" and "key" it never reads.
+        projection_bias: False if queries, keys and values are projections without a bias.
     """
 
     exact: ClassVar[bool] = False
     identity_on_one: ClassVar[bool] = True
     shared_qk: ClassVar[bool] = False
     unread: ClassVar[tuple[str, ...]] = ()
+    projection_bias: bool = True
 
     def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float) -> None:
         super().__init__()

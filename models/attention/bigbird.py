@@ -12,6 +12,8 @@ Departures from the authors' code and from Hugging Face's, which Skeinformer's (
 - they are drawn afresh at every call, at evaluation too, as in Skeinformer's code; the authors draw them once for a
   model, and at evaluation Hugging Face counts the first block r more times instead;
 - no change to full attention on short sequences, and no dropout on the attention weights.
+The LRA code (arXiv 2011.04006) appends zeros that it sees, a whole block of them where the length is a multiple of b,
+so that they are the last block, or in it: `seen_fill`.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ import torch
 from torch import Tensor
 
 from models.attention import Attention, Sizes
-from models.checks import at_least
+from models.checks import MOST_ROUNDS, at_least
 from models.mechanism import Card
-from models.ops.block_attention import as_bias, attend_blocks, fused, in_proportion, mask_to_blocks, window_table
+from models.ops.block_attention import attend_blocks, fused, in_proportion, mask_to_blocks, window_table, with_fill
 from models.ops.rows import take_rows
 
 
@@ -35,6 +37,8 @@ class BigBirdAttention(Attention):
         block_size: b at a budget of 256, changed in proportion to the budget.
         budget: the budget.
         num_random_blocks: r.
+        seen_fill: append zeros that count as real tokens up to the next multiple of b, as the LRA code does. Results
+            then depend on the padded length.
     """
 
     card: ClassVar[Card] = Card(
@@ -53,15 +57,25 @@ class BigBirdAttention(Attention):
         block_size: int,
         budget: int,
         num_random_blocks: int = 3,
+        seen_fill: bool = False,
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
-        at_least(0, num_random_blocks=num_random_blocks)
-        self.block_size = in_proportion(block_size, budget)
+        at_least(0, MOST_ROUNDS, num_random_blocks=num_random_blocks)
+        self.block_size = in_proportion(budget, block_size=block_size)
         self.num_random_blocks = num_random_blocks
+        self.seen_fill = seen_fill
+        if seen_fill:
+            at_least(1, self.max_len, block_size=self.block_size)
+            self.identity_on_one = False  # type: ignore[misc]  # a lone token sees zeros besides
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
+        if not self.seen_fill:
+            return self._attend(q, k, v, mask)
+        return self._attend(*with_fill(q, k, v, mask, self.block_size))[:, :, : q.shape[2]]
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         L = q.shape[2]
         b = min(self.block_size, L)
         real = mask_to_blocks(mask, b).any(-1)  # (B, blocks)
@@ -71,7 +85,7 @@ class BigBirdAttention(Attention):
         # The rows of the first and the last block see everything.
         offsets = torch.arange(b, device=q.device)
         ends = torch.cat([offsets.expand(len(last), -1), last[:, None] * b + offsets], 1).clamp(max=L - 1)  # (B, 2 b)
-        dense = fused(take_rows(q, ends[:, None]), k, v, as_bias(mask[:, None, None], q.dtype))
+        dense = fused(take_rows(q, ends[:, None]), k, v, mask[:, None, None])
         position = torch.arange(L, device=q.device)
         from_last = position - last[:, None] * b  # (B, L)
         slot = torch.where(position < b, position, b + from_last.clamp(0, b - 1))

@@ -35,14 +35,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Attention, Sizes
-from models.checks import one_of
+from models.checks import MOST_ROUNDS, at_least, one_of, positive
 from models.mechanism import Card
 from models.ops.block_attention import in_proportion
 from models.ops.exact_weights import captured_mass, heaviest_keys, largest_mass
-from models.ops.fourier_cross import FourierCross, linear
+from models.ops.fourier_cross import FourierCross
 from models.ops.fourier_cross import Kind as Cross
 from models.ops.gathered_attention import attend_sets
-from models.ops.precision import accumulation_dtype, without_autocast
+from models.ops.precision import accumulation_dtype, linear, without_autocast
 from models.ops.rows import take_tokens
 
 Estimator = Literal["learned", "oracle", "random", "local", "strided"]
@@ -135,8 +135,16 @@ class FSATReconstructedAttention(Attention):
         octaves = max(1, math.ceil(math.log2(self.max_len)))
         self.estimator = estimator
         self.clip_norm = clip_norm
-        self.window = in_proportion(window, budget)
-        self.num_slots = 2 * math.ceil(in_proportion(slots_per_octave * octaves, budget) / 2)
+        at_least(1, MOST_ROUNDS, slots_per_octave=slots_per_octave)
+        if clip_norm is not None:
+            positive(clip_norm=clip_norm)
+        self.window = min(in_proportion(budget, window=window), self.max_len)
+        self.num_slots = 2 * math.ceil(in_proportion(budget, slots_per_octave=slots_per_octave * octaves) / 2)
+        if self.num_slots > 2 * self.max_len + 2:
+            raise ValueError(
+                f"slots_per_octave must give a query no more than 2 max_len + 2 = {2 * self.max_len + 2} slots. "
+                f"Got {self.num_slots}."
+            )
         if estimator == "local":
             self.window, self.num_slots = self.window + self.num_slots // 2, 0
         if estimator == "learned":

@@ -2,10 +2,12 @@
 
 Wang et al. 2020, "Linformer: Self-Attention with Linear Complexity", arXiv 2006.04768.
 
-Departures from the code that ran Skeinformer's tables (github.com/pkuzengqi/Skeinformer): E is registered, so it is
-trained and saved on every device, and each layer has its own. As there, keys and values share E, each head has its own,
-and the projected keys are not masked: padding is removed before the projection, and shorter inputs use the first
-columns.
+Departures from the code that ran Nystromformer's and Skeinformer's tables (github.com/mlpen/Nystromformer,
+github.com/pkuzengqi/Skeinformer): each layer has its own E, where theirs have one for all (`share_layers`), and E is
+registered, so it is trained and saved on every device. As there, keys and values share E, each head has its own, and
+the projected keys are not masked: padding is removed before the projection, and shorter inputs use the first columns.
+Departure from the LRA code (arXiv 2011.04006) besides: no dropout on the attention weights. The projected keys and
+values have the inputs' precision.
 
 The "unreduced JLT" of Chen et al. 2022 (arXiv 2112.05359) applies a Gaussian sketch S to the whole softmax matrix B:
 B S S^T V. It shows what the sketch alone costs in accuracy, not a way to save time. S S^T V comes first, so B is never
@@ -35,6 +37,7 @@ class LinformerAttention(Attention):
 
     Args:
         proj_len: k, the number of projected keys.
+        share_layers: all layers of an encoder have one E.
     """
 
     card: ClassVar[Card] = Card(
@@ -49,9 +52,10 @@ class LinformerAttention(Attention):
 
     identity_on_one: ClassVar[bool] = False  # a lone value comes out as a mixture of E v
 
-    def __init__(self, *, proj_len: int, **sizes: Unpack[Sizes]) -> None:
+    def __init__(self, *, proj_len: int, share_layers: bool = False, **sizes: Unpack[Sizes]) -> None:
         super().__init__(**sizes)
         at_least(1, proj_len=proj_len)
+        self.shared = ("E",) if share_layers else ()
         self.E = nn.Parameter(torch.empty(self.num_heads, proj_len, self.max_len))
         nn.init.normal_(self.E, std=INIT_STD)
 

@@ -2,8 +2,9 @@
 
 The baseline of Tay et al. 2020, "Long Range Arena" (arXiv 2011.04006), after Parmar et al. 2018 (arXiv 1802.05751).
 
-Departures from the LRA code: no dropout on the attention weights; padded keys are masked out where they stand; and its
-groups of tokens i mod (number of blocks), the result of a reshape, are the option `strided_groups`.
+Departures from the LRA code: no dropout on the attention weights; padded keys are masked out where they stand; its
+groups of tokens i mod (number of blocks), the result of a reshape, are the option `strided_groups`; and the zeros that
+it appends and sees, a whole block of them where the length is a multiple of b, are the option `seen_fill`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 from models.attention import Attention, Sizes
 from models.checks import at_least
 from models.mechanism import Card
-from models.ops.block_attention import attend_band, attend_blocks, in_proportion, window_table
+from models.ops.block_attention import attend_band, attend_blocks, in_proportion, window_table, with_fill
 
 
 class LocalAttention(Attention):
@@ -43,7 +44,7 @@ class LocalAttention(Attention):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        return attend_band(q, k, v, mask, self.window)
+        return attend_band(q, k, v, mask, self.window, self.window)
 
 
 class LocalBlockAttention(Attention):
@@ -54,6 +55,8 @@ class LocalBlockAttention(Attention):
         budget: the budget.
         strided_groups: attend within groups of tokens i mod (number of blocks), as the LRA code does. The groups
             then depend on the padded length.
+        seen_fill: append zeros that every group sees up to the next multiple of b, as the LRA code does: L // b + 1
+            blocks. Results then depend on the padded length.
     """
 
     card: ClassVar[Card] = Card(
@@ -72,14 +75,24 @@ class LocalBlockAttention(Attention):
         block_size: int,
         budget: int,
         strided_groups: bool = False,
+        seen_fill: bool = False,
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
-        self.block_size = in_proportion(block_size, budget)
+        self.block_size = in_proportion(budget, block_size=block_size)
         self.strided_groups = strided_groups
+        self.seen_fill = seen_fill
+        if seen_fill:
+            at_least(1, self.max_len, block_size=self.block_size)
+            self.identity_on_one = False  # type: ignore[misc]  # a lone token sees zeros besides
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
+        if not self.seen_fill:
+            return self._attend(q, k, v, mask)
+        return self._attend(*with_fill(q, k, v, mask, self.block_size))[:, :, : q.shape[2]]
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         L = q.shape[2]
         b = min(self.block_size, L)
         nb = -(-L // b)

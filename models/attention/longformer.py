@@ -8,7 +8,7 @@ The rows of the global tokens attend to everything with projections of their own
 Departures from the authors' code: a global token's own projections act on the joined heads of q, k and v, which are
 linear in the layer's input, and start as the identity (the paper starts them as copies of the ordinary ones); the
 global keys have no bias, since it would cancel in the softmax; no dropout on the attention weights. The LRA code (arXiv
-2011.04006) has no global token at all.
+2011.04006) has no global token at all, and a window of w tokens in all: `self_in_window`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from models.attention import Attention, Sizes
 from models.checks import at_least
 from models.mechanism import Card
-from models.ops.block_attention import Shared, as_bias, attend_band, fused, in_proportion
+from models.ops.block_attention import Shared, attend_band, fused, in_proportion
+from models.ops.precision import linear
 
 
 class LongformerAttention(Attention):
@@ -31,6 +32,8 @@ class LongformerAttention(Attention):
         window: w at a budget of 256, changed in proportion to the budget: a token sees w / 2 tokens on either side.
         budget: the budget.
         num_global: g, the number of tokens at the beginning that are global.
+        self_in_window: a token is one of the w itself: if w is even, it sees w / 2 - 1 tokens before it, and w / 2
+            behind.
     """
 
     card: ClassVar[Card] = Card(
@@ -49,11 +52,14 @@ class LongformerAttention(Attention):
         window: int,
         budget: int,
         num_global: int = 0,
+        self_in_window: bool = False,
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
         at_least(0, num_global=num_global)
-        self.window = in_proportion(window, budget)
+        window = in_proportion(budget, window=window)
+        self.right = window // 2
+        self.left = window - 1 - self.right if self_in_window else self.right
         self.num_global = num_global
         if num_global:
             dim = self.num_heads * self.head_dim
@@ -68,17 +74,17 @@ class LongformerAttention(Attention):
         """See the contract."""
         g = min(self.num_global, q.shape[2])
         if g == 0:
-            return attend_band(q, k, v, mask, self.window // 2)
+            return attend_band(q, k, v, mask, self.left, self.right)
         # The window leaves the global tokens out, so that no key is counted twice.
         ordinary = mask & (torch.arange(mask.shape[1], device=mask.device) >= g)
         shared = Shared(k[:, :, :g], v[:, :, :g], mask[:, :g])
-        out = attend_band(q, k, v, ordinary, self.window // 2, shared)
+        out = attend_band(q, k, v, ordinary, self.left, self.right, shared)
         global_q = self._project(self.global_q, q[:, :, :g])
         global_k, global_v = self._project(self.global_k, k), self._project(self.global_v, v)
-        rows = fused(global_q, global_k, global_v, as_bias(mask[:, None, None], global_q.dtype))
+        rows = fused(global_q, global_k, global_v, mask[:, None, None])
         return torch.cat([rows.to(out.dtype), out[:, :, g:]], 2)
 
     def _project(self, layer: nn.Linear, x: Tensor) -> Tensor:
         """Apply a map of the joined heads."""
         joined = x.transpose(1, 2).flatten(2)  # (B, L, H D)
-        return layer(joined).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return linear(layer, joined).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.attention import Attention, Sizes
-from models.checks import at_least
+from models.checks import MOST_ROUNDS, at_least, odd
 from models.mechanism import Card
 from models.ops.masks import real_keys
 from models.ops.precision import accumulation_dtype, without_autocast
@@ -65,9 +65,9 @@ class NystromformerAttention(Attention):
     ) -> None:
         super().__init__(**sizes)
         at_least(1, num_landmarks=num_landmarks)
-        at_least(1, pinv_iterations=pinv_iterations)
-        if conv_size is not None and (conv_size < 1 or conv_size % 2 == 0):
-            raise ValueError(f"conv_size must be odd and positive. Got {conv_size}.")
+        at_least(1, MOST_ROUNDS, pinv_iterations=pinv_iterations)
+        if conv_size is not None:
+            odd(conv_size=conv_size)
         self.num_landmarks = num_landmarks
         self.pinv_iterations = pinv_iterations
         self.filters: nn.Parameter | None = None

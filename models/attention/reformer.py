@@ -12,7 +12,8 @@ Departures from the authors' code (trax) and from the transformers class that Ch
 - buckets are 2 (m // C) for a sequence of m real tokens, not a number for the batch's padded length, and padding is
   sorted behind all of them; a sequence that fits one chunk is one bucket, as transformers has it for short inputs;
 - the first chunk of a round does not look back at the last one of another round, where nothing shares its bucket;
-- transformers neither checks the bucket nor corrects for N: `same_bucket: false`, `count_once: false`.
+- transformers neither checks the bucket nor corrects for N, and its queries and values have no bias:
+  `same_bucket: false`, `count_once: false`, `projection_bias: false`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from models.attention import Attention, Sizes
-from models.checks import at_least
+from models.checks import MOST_ROUNDS, at_least
 from models.mechanism import Card
 from models.ops.precision import accumulation_dtype, without_autocast
 
@@ -43,6 +44,7 @@ class ReformerAttention(Attention):
         num_buckets: of every sequence longer than a chunk, even; None for 2 (m // C).
         same_bucket: attend only to tokens of the same bucket; otherwise to both chunks whole.
         count_once: count a key found in several rounds once.
+        projection_bias: queries and values are projections with a bias.
     """
 
     card: ClassVar[Card] = Card(
@@ -68,17 +70,22 @@ class ReformerAttention(Attention):
         num_buckets: int | None = None,
         same_bucket: bool = True,
         count_once: bool = True,
+        projection_bias: bool = True,
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
-        at_least(1, num_hashes=num_hashes, chunk_size=chunk_size)
-        if num_buckets is not None and (num_buckets < 2 or num_buckets % 2):
-            raise ValueError(f"num_buckets must be even and at least 2. Got {num_buckets}.")
+        at_least(1, MOST_ROUNDS, num_hashes=num_hashes)
+        at_least(1, chunk_size=chunk_size)
+        if num_buckets is not None:
+            at_least(2, num_buckets=num_buckets)
+            if num_buckets % 2:
+                raise ValueError(f"num_buckets must be even. Got {num_buckets}.")
         self.num_hashes = num_hashes
-        self.chunk_size = chunk_size
+        self.chunk_size = min(chunk_size, self.max_len)
         self.num_buckets = num_buckets
         self.same_bucket = same_bucket
         self.count_once = count_once
+        self.projection_bias = projection_bias
 
     @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -116,9 +123,12 @@ class ReformerAttention(Attention):
             ranks = torch.arange(L, device=q.device).expand_as(order)
             rank = torch.empty_like(order).scatter_(-1, order, ranks)
             # Query i reaches key j in a round if chunk_i - chunk_j is 0 (own chunk) or 1 (the one before). The
-            # numbers of two buckets are so far apart that no chunk of one reaches a chunk of the other.
+            # numbers of two buckets are so far apart that no chunk of one reaches a chunk of the other. Half steps
+            # between them are exact in float32 below 2^23, and beyond in float64.
+            most = (chunks + 2) * (1 + (2 * chunks if self.num_buckets is None else self.num_buckets))
+            number = q.dtype if most < 2**23 else torch.float64
             group = buckets if self.same_bucket else ~mask[:, None, None].expand_as(buckets)
-            chunk_of = (rank // C + group * (chunks + 2)).to(q.dtype)
+            chunk_of = (rank // C + group * (chunks + 2)).to(number)
             first = torch.arange(B * H, device=q.device).view(B, H, 1) * L
 
         rows = torch.cat([q, F.normalize(q, dim=-1), v], -1).flatten(0, 2)  # (B H L, 3 D)
@@ -127,8 +137,9 @@ class ReformerAttention(Attention):
             permutation, inverse = ((index[:, :, r] + first).flatten() for index in (order, rank))
             Q, K, V = _Permute.apply(rows, permutation, inverse).view(B * H, chunks, C, -1).split(D, -1)
             rounds = [r] + ([s for s in range(R) if s != r] if self.count_once else [])
-            query_chunks = chunk_of[:, :, rounds].movedim(2, -1).flatten(0, 2)[permutation].view(B * H, chunks, C, -1)
-            key_chunks = query_chunks
+            # Stacked, since an index of a Python list would be uploaded to the device at every call.
+            numbers = torch.stack([chunk_of[:, :, s] for s in rounds], -1).flatten(0, 2)  # (B H L, P)
+            query_chunks = key_chunks = numbers[permutation].view(B * H, chunks, C, -1)
             if chunks > 1:
                 K, V, key_chunks = (torch.cat([x, x.roll(1, 1)], 2) for x in (K, V, query_chunks))
             out, normaliser = _ChunkAttention.apply(*(x.flatten(0, 1) for x in (Q, K, V, query_chunks, key_chunks)))
@@ -168,7 +179,7 @@ class _ChunkAttention(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         out, normaliser = torch.empty_like(q), q.new_empty(q.shape[:2])
         for block in _blocks(q, k):
-            scores = _bias(query_chunks[block], key_chunks[block]).baddbmm_(q[block], k[block].mT)
+            scores = _scores(q[block], k[block], query_chunks[block], key_chunks[block])
             P = scores.softmax(-1)
             normaliser[block] = scores.amax(-1) - P.amax(-1).log()
             torch.bmm(P, v[block], out=out[block])
@@ -182,7 +193,7 @@ class _ChunkAttention(torch.autograd.Function):
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         shift = grad_normaliser - (grad * out).sum(-1)
         for block in _blocks(q, k):
-            P = _bias(query_chunks[block], key_chunks[block]).baddbmm_(q[block], k[block].mT).softmax(-1)
+            P = _scores(q[block], k[block], query_chunks[block], key_chunks[block]).softmax(-1)
             torch.bmm(P.mT, grad[block], out=dv[block])
             dS = P.mul_((grad[block] @ v[block].mT).add_(shift[block, :, None]))
             torch.bmm(dS, k[block], out=dq[block])
@@ -195,8 +206,8 @@ def _blocks(q: Tensor, k: Tensor) -> Iterator[slice]:
     return (slice(begin, begin + step) for begin in range(0, len(q), step))
 
 
-def _bias(query_chunks: Tensor, key_chunks: Tensor) -> Tensor:
-    """Return what is added to the scores (N, C, S): the exclusions, the self penalty, and minus log N."""
+def _scores(q: Tensor, k: Tensor, query_chunks: Tensor, key_chunks: Tensor) -> Tensor:
+    """Return the scores (N, C, S) with what is added to them: the exclusions, the self penalty, and minus log N."""
     # Chunk numbers differ by 0 or 1 exactly if |difference - 1/2| - 1/2 is 0; otherwise it is at least 1.
     pairs = zip(query_chunks.sub(0.5).unbind(-1), key_chunks.unbind(-1), strict=True)
     distances = [(a[..., None] - b[:, None]).abs_().sub_(0.5) for a, b in pairs]
@@ -205,4 +216,4 @@ def _bias(query_chunks: Tensor, key_chunks: Tensor) -> Tensor:
         misses = sum((x.clamp_(max=1) for x in distances[2:]), distances[1].clamp_(max=1))
         bias -= misses.neg_().add_(len(distances)).log_()
     bias[..., : query_chunks.shape[1]].diagonal(dim1=1, dim2=2).add_(SELF_PENALTY)
-    return bias
+    return bias.to(q.dtype).baddbmm_(q, k.mT)

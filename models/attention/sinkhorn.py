@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from models.attention import Attention, Sizes
-from models.checks import at_least, one_of
+from models.checks import MOST_ROUNDS, at_least, one_of, positive
 from models.mechanism import Card
-from models.ops.block_attention import as_bias, from_blocks, fused, in_proportion, mask_to_blocks, to_blocks
+from models.ops.block_attention import from_blocks, fused, in_proportion, mask_to_blocks, to_blocks
 from models.ops.precision import accumulation_dtype, without_autocast
 
 Activation = Literal["sinkhorn", "softmax"]
@@ -66,10 +66,9 @@ class SinkhornAttention(Attention):
     ) -> None:
         super().__init__(**sizes)
         one_of(get_args(Activation), activation=activation)
-        at_least(1, num_iterations=num_iterations)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive. Got {temperature}.")
-        self.block_size = in_proportion(block_size, budget)
+        at_least(1, MOST_ROUNDS, num_iterations=num_iterations)
+        positive(temperature=temperature)
+        self.block_size = min(in_proportion(budget, block_size=block_size), self.max_len)
         self.num_iterations = num_iterations
         self.temperature = temperature
         self.activation = activation
@@ -95,7 +94,7 @@ class SinkhornAttention(Attention):
         seen = torch.cat([real[:, :, None].expand_as(sorted_real), sorted_real], -1)[..., None, :]
         keys, values = torch.cat([keys, sorted_keys], 2), torch.cat([values, sorted_values], 2)
         queries, keys, values = (x.flatten(0, 1).transpose(1, 2) for x in (queries, keys, values))
-        out = fused(queries, keys, values, as_bias(seen.flatten(0, 1), q.dtype))
+        out = fused(queries, keys, values, seen.flatten(0, 1))
         return from_blocks(out.transpose(1, 2).unflatten(0, real.shape[:2]), L)
 
     def _balance(self, R: Tensor, real: Tensor) -> Tensor:

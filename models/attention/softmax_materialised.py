@@ -1,7 +1,8 @@
 """Exact softmax attention with the whole score matrix stored, and dropout on the attention weights.
 
 Vaswani et al. 2017, arXiv 1706.03762, Eq. 1, as written before fused kernels: the memory baseline, and the "Standard"
-row of most tables.
+row of most tables. All of it is in float32 at least, as in the published code even where that trains in fp16; before
+2026-11-28 a run in bf16 or fp16 made its scores in that precision. In fp32 no number has changed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from models.attention import Attention
 from models.mechanism import Card
 from models.ops.masks import real_keys
-from models.ops.precision import accumulation_dtype
+from models.ops.precision import accumulation_dtype, without_autocast
 
 
 class SoftmaxMaterialisedAttention(Attention):
@@ -33,9 +34,10 @@ class SoftmaxMaterialisedAttention(Attention):
 
     exact: ClassVar[bool] = True
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        scores = (q * self.head_dim**-0.5) @ k.mT  # (B, H, L, L)
-        scores = scores.masked_fill(~real_keys(mask), -torch.inf)
-        weights = scores.softmax(-1, dtype=accumulation_dtype(scores)).to(v.dtype)
-        return F.dropout(weights, self.dropout, self.training) @ v
+        dtype = accumulation_dtype(q)
+        scores = (q.to(dtype) * self.head_dim**-0.5) @ k.to(dtype).mT  # (B, H, L, L)
+        weights = scores.masked_fill(~real_keys(mask), -torch.inf).softmax(-1)
+        return (F.dropout(weights, self.dropout, self.training) @ v.to(dtype)).to(q.dtype)

@@ -64,7 +64,7 @@ class SparseStridedAttention(Attention):
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
-        self.stride = in_proportion(stride, budget)
+        self.stride = in_proportion(budget, stride=stride)
         self.causal = causal
 
     @without_autocast
@@ -132,8 +132,8 @@ class SparseFixedAttention(Attention):
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
-        self.block_size = in_proportion(block_size, budget)
-        self.summary_size = in_proportion(summary_size, budget)
+        self.block_size = min(in_proportion(budget, block_size=block_size), self.max_len)
+        self.summary_size = in_proportion(budget, summary_size=summary_size)
         self.causal = causal
         self.first_column = first_column
 

@@ -9,7 +9,7 @@ reads the keys, and only the dense form reads the queries.
 
 Departures from the code of Long Range Arena (github.com/google-research/long-range-arena): padding is masked, which it
 is not there without dot products; the dense form's second layer is of each head, as in the paper, without a bias and
-without the reshape that mixes heads with positions. Initial scales are those of that code.
+without the reshape that mixes heads with positions; no dropout on the weights. Initial scales are those of that code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from models.attention import Attention, Sizes
 from models.checks import at_least
 from models.mechanism import Card
 from models.ops.masks import real_keys
-from models.ops.precision import accumulation_dtype, without_autocast
+from models.ops.precision import accumulation_dtype, linear, without_autocast
 
 
 class DenseSynthesizerAttention(Attention):
@@ -48,10 +48,11 @@ class DenseSynthesizerAttention(Attention):
         self.logits = nn.Parameter(torch.empty(self.num_heads, self.max_len, self.head_dim))
         nn.init.normal_(self.logits, std=self.head_dim**-0.5)
 
+    @without_autocast
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""
-        joined = q.transpose(1, 2).flatten(2)  # (B, L, H D)
-        hidden = self.hidden(joined).relu().unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+        joined = q.transpose(1, 2).flatten(2).to(accumulation_dtype(q))  # (B, L, H D)
+        hidden = linear(self.hidden, joined).relu().unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
         return _attend(hidden, self.logits[None, :, : q.shape[2]], v, mask)
 
 

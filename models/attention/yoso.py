@@ -13,7 +13,8 @@ authors' code).
 Departures from the authors' code (github.com/mlpen/YOSO): cosines are clamped to [-1, 1], so that equal vectors give
 no nan; queries and keys are normalised at evaluation too; a row that nothing collides with is 0 and passes no
 gradient, whereas their division by eps would multiply it by 1e12; hashes are Gaussian by default, since the bits of
-fast Hadamard rotations depend on one another and collide too rarely.
+fast Hadamard rotations depend on one another and collide too rarely. Those pad heads narrower than 32 to a power of
+two, theirs to 32.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from models.attention import Attention, Sizes
-from models.checks import at_least, one_of
+from models.checks import MOST_ROUNDS, at_least, odd, one_of
 from models.mechanism import Card
 from models.ops.hash_sums import (
     expected_gradients,
@@ -88,11 +89,11 @@ class YosoAttention(Attention):
         one_of(get_args(Hashing), hashing=hashing)
         if estimator == "expectation" and backward == "sampled":
             raise ValueError("backward='sampled' needs estimator='sampled': otherwise there are no codes to reuse.")
-        at_least(1, num_hashes=num_hashes)
-        if num_bits is not None and not 0 <= num_bits <= 20:
-            raise ValueError(f"num_bits must be between 0 and 20. Got {num_bits}.")
-        if conv_window is not None and conv_window % 2 == 0:
-            raise ValueError(f"conv_window must be odd. Got {conv_window}.")
+        at_least(1, MOST_ROUNDS, num_hashes=num_hashes)
+        if num_bits is not None:
+            at_least(0, 20, num_bits=num_bits)
+        if conv_window is not None:
+            odd(conv_window=conv_window)
         self.estimator = estimator
         self.backward_form = backward
         self.num_hashes = num_hashes

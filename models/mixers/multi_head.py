@@ -36,12 +36,13 @@ class MultiHead(Mixer):
         self.num_heads = num_heads
         # First, since the order in which parameters are drawn decides what a seed gives.
         mechanism = attention(num_heads=num_heads, head_dim=head_dim, max_len=max_len, dropout=dropout)
-        self.query = nn.Linear(dim, num_heads * head_dim)
+        width, bias = num_heads * head_dim, mechanism.projection_bias
+        self.query = nn.Linear(dim, width, bias)
         # One projection for both where the attention asks for it, so that query i and key i are the same vector.
-        self.key = self.query if mechanism.shared_qk else nn.Linear(dim, num_heads * head_dim)
-        self.value = nn.Linear(dim, num_heads * head_dim)
+        self.key = self.query if mechanism.shared_qk else nn.Linear(dim, width, bias)
+        self.value = nn.Linear(dim, width, bias)
         self.attention = mechanism
-        self.out = nn.Linear(num_heads * head_dim, dim)
+        self.out = nn.Linear(width, dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """See the contract."""

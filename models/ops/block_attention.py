@@ -26,9 +26,18 @@ class Shared(NamedTuple):
     mask: Tensor
 
 
-def in_proportion(size: int, budget: int) -> int:
-    """Scale a size published for a budget of 256 keys to another budget, rounded up."""
-    at_least(1, size=size, budget=budget)
+def in_proportion(budget: int, **published: int) -> int:
+    """Scale a size that was published for a budget of 256 keys to another budget, rounded up.
+
+    Args:
+        budget: the budget.
+        published: the one size, by the name of its option.
+
+    Raises:
+        ValueError: one of them is no integer from 1.
+    """
+    at_least(1, **published, budget=budget)
+    [size] = published.values()
     return -(-size * budget // PUBLISHED_BUDGET)
 
 
@@ -43,24 +52,29 @@ def mask_to_blocks(mask: Tensor, block_size: int) -> Tensor:
     return F.pad(mask, (0, -mask.shape[1] % block_size)).unflatten(1, (-1, block_size))
 
 
+def with_fill(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, block_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Append zeros that count as real tokens: up to the next multiple of b, a whole block where the length is one.
+
+    So does the LRA code (arXiv 2011.04006) by mistake. Results then depend on how much padding follows a sequence.
+    """
+    extra = block_size - mask.shape[1] % block_size
+    q, k, v = (F.pad(x, (0, 0, 0, extra)) for x in (q, k, v))
+    return q, k, v, F.pad(mask, (0, extra), value=True)
+
+
 def from_blocks(x: Tensor, length: int) -> Tensor:
     """Undo `to_blocks`."""
     return x.flatten(1, 2)[:, :length].transpose(1, 2)
 
 
-def as_bias(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn a boolean mask into 0 and a large negative number, which stands for minus infinity.
+def fused(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+    """Attend to the keys that are seen, bool, in the inputs' precision, autocast or not.
 
-    A key with it has weight exactly 0 beside any key that is seen, and a row that sees no key does not become nan. Two
-    such biases may be added.
+    A key that is not seen has weight exactly 0 beside any that is, however large the logits; a row that sees none sees
+    all, which is finite and means nothing.
     """
-    return torch.zeros_like(seen, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min / 4)
-
-
-def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Attend in the inputs' precision, autocast or not."""
     with torch.autocast(q.device.type, enabled=False):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen | ~seen.any(-1, keepdim=True))
 
 
 def window_table(num_blocks: int, reach: int, device: torch.device) -> Tensor:
@@ -118,23 +132,24 @@ def attend_blocks(
             torch.cat([x, y.expand(-1, nb, -1, -1, -1, -1)], 3) for x, y in zip((keys, values), common, strict=True)
         )
         seen = torch.cat([seen, shared.mask[:, None, None, None].expand(*seen.shape[:4], -1)], -1)
-    bias = as_bias(seen, q.dtype)
     if pattern is not None:
-        bias = bias + as_bias(pattern, q.dtype)
+        seen = seen & pattern
     queries, keys, values = (x.flatten(0, 2).transpose(1, 2) for x in (queries, keys, values))
-    out = fused(queries, keys, values, bias.flatten(0, 2)[:, None])
+    out = fused(queries, keys, values, seen.flatten(0, 2)[:, None])
     return from_blocks(out.transpose(1, 2).unflatten(0, (B, nb, G)).movedim(2, 3).flatten(3, 4), L)
 
 
-def attend_band(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, window: int, shared: Shared | None = None) -> Tensor:
-    """Attend to the keys at most `window` positions away, and to the shared ones."""
+def attend_band(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, left: int, right: int, shared: Shared | None = None
+) -> Tensor:
+    """Attend to the keys at most `left` positions before and `right` behind a query, and to the shared ones."""
     L = q.shape[2]
-    block_size = min(max(window, 32), L)  # small windows share a block, since small groups are slow
+    block_size = min(max(left, right, 32), L)  # small windows share a block, since small groups are slow
     nb = -(-L // block_size)
     reach = min(1, nb - 1)
     rows = torch.arange(block_size, device=q.device)[:, None]
     columns = torch.arange(-reach * block_size, (reach + 1) * block_size, device=q.device)
-    pattern = (rows - columns).abs() <= window
+    pattern = (rows - columns <= left) & (columns - rows <= right)
     if shared is not None:
         pattern = F.pad(pattern, (0, shared.mask.shape[1]), value=True)
     return attend_blocks(q, k, v, mask, window_table(nb, reach, q.device), block_size, pattern, shared)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.ops.precision import linear
+
 Kind = Literal["convolution", "correlation"]
 
 
@@ -60,8 +62,3 @@ class FourierCross(nn.Module):
         scale = m.clamp(min=1).to(x.dtype).rsqrt()[:, None, None]
         pooled = cross(linear(self.a, x * scale), linear(self.b, y), self.kind)
         return linear(self.update, F.gelu(linear(self.fold, pooled)))
-
-
-def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Apply a layer in the precision of x."""
-    return F.linear(x, layer.weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))

@@ -7,7 +7,8 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -15,6 +16,11 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 def accumulation_dtype(x: Tensor) -> torch.dtype:
     """Return the precision for sums over x: its own, but float32 at least."""
     return torch.promote_types(x.dtype, torch.float32)
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Apply a layer in the precision of x."""
+    return F.linear(x, layer.weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
 
 
 def without_autocast(method: Method) -> Method:

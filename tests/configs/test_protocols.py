@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from lra.errors import InputError
 from lra.files import ROOT
+from lra.records.identity import NEUTRAL
 from lra.runs.factory import make_trainer
 from lra.tasks import Task
 from lra.training.batching import Batching
@@ -273,6 +274,35 @@ def test_the_small_scales_have_no_quirk_of_the_data(task, protocol, scale):
     assert made["task"].get("validation", "split") == "split"
 
 
+# What published code does in one mechanism, by design or by mistake.
+PUBLISHED_OPTIONS = {
+    ("nystromformer", "linformer"): {"share_layers": True},
+    ("nystromformer", "performer"): {"scale_twice": True},
+    ("nystromformer", "reformer"): {"projection_bias": False},
+    ("skeinformer", "performer"): {"scale_twice": True, "redraw": False},
+    ("skeinformer", "reformer"): {"same_bucket": False, "count_once": False, "projection_bias": False},
+    ("lra", "performer"): {"redraw": True, "redraw_at_evaluation": True},
+    ("lra", "local_block"): {"seen_fill": True},
+    ("lra", "bigbird"): {"seen_fill": True},
+    ("lra", "longformer"): {"self_in_window": True},
+}
+
+
+@pytest.mark.parametrize(("protocol", "attn"), PUBLISHED_OPTIONS)
+def test_what_published_code_does_in_a_mechanism_is_on_at_the_full_scale_alone(protocol, attn):
+    options = PUBLISHED_OPTIONS[protocol, attn]
+    for task in TASKS:
+        full, *small = (
+            run(task=task, attn=attn, protocol=protocol, scale=scale) for scale in ("full", "mini", "smoke")
+        )
+        assert {name: full["attn"][name] for name in options} == options
+        for made in small:
+            own = {name: made["attn"][name] for name in options}
+            neutral = {name: NEUTRAL[f"attn.{name}"] for name in options}
+            # Records of scale=mini have had it so since before there was the option to redraw at evaluation.
+            assert own == ({**neutral, "redraw": False} if (protocol, attn) == ("lra", "performer") else neutral)
+
+
 def test_the_default_at_mini_is_what_it_was_before_there_were_options():
     made = run(task="listops", attn="skeinformer", scale="mini")
     assert made["optimizer"] == {
@@ -293,6 +323,9 @@ def test_what_depends_on_the_padding_has_always_as_much(task):
         made = run(task=task, protocol=protocol)
         assert made["model.padding_in_mean"] != "rows" or made["data.padding"] == "max"
         Batching(**made["data"])
+        for attn in ("local_block", "bigbird"):
+            seen_fill = stacked(task=task, attn=attn, protocol=protocol).attn.get("seen_fill")
+            assert not seen_fill or made["data.padding"] == "max"
         assert (made["data.padded_length"] or made.task.max_len) <= made.max_len
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +10,8 @@ import hydra
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lra.errors import InputError
 from lra.files import ROOT
@@ -111,3 +114,29 @@ def run(module: nn.Module, inputs: list[Tensor], mask: Tensor) -> tuple[Tensor, 
         return out.detach(), [torch.zeros_like(x) for x in inputs]
     grads = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
     return out.detach(), list(grads)
+
+
+class Uploads(TorchDispatchMode):
+    """Finds what makes a GPU wait for the host: tensors made elsewhere than on a device, or from values of Python.
+
+    An operation shows the latter only in what it takes: a tensor that is neither given nor the result of another.
+
+    Attributes:
+        found: the operations that have such a tensor.
+    """
+
+    def __init__(self, device: str, given: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.device = device
+        self.known = list(given)  # kept alive, so that no two have the same id
+        self.ids = set(map(id, self.known))
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        taken, made = ([x for x in tree_leaves(xs) if isinstance(x, Tensor)] for xs in ((args, kwargs), out))
+        if any(x.device.type != self.device for x in taken + made) or any(id(x) not in self.ids for x in taken):
+            self.found.append(str(func))
+        self.known += made
+        self.ids.update(map(id, made))
+        return out

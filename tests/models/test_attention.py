@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -9,6 +11,8 @@ from tests.helpers.contract import B, D, H, L, attention, attentions, heads, hol
 from tests.helpers.frozen import freeze_draws
 
 NAMES = attentions()
+# Their logits are products of operands that they make, and round to the inputs' precision as a projection does.
+ROUNDED = ("linformer", "sinkhorn", "synthesizer_dense")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -18,6 +22,15 @@ def test_shape_and_dtype_are_those_of_the_queries(name, dtype):
     assert out.shape == (B, H, L, D)
     assert out.dtype == dtype
     assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", NAMES)
+def test_inputs_may_have_another_precision_than_the_weights(name, dtype):
+    out, grads = run(attention(name), heads(dtype=dtype), holey_mask())
+    for x in (out, *grads):
+        assert x.dtype == dtype
+        assert x.isfinite().all()
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -40,17 +53,42 @@ def test_empty_and_single_token_sequences(name, training):
         assert grad.isfinite().all()
 
 
+@pytest.mark.parametrize("autocast", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", NAMES)
-def test_bfloat16_is_close_to_float32(name):
-    # Inputs are bfloat16 numbers in both runs, so that only the arithmetic differs; the budget covers every token.
-    module, mask = freeze_draws(attention(name, budget=64)), holey_mask()
-    rough = [x.detach().bfloat16() for x in heads()]
-    with torch.autocast("cpu", torch.bfloat16):
-        out = module(*rough, mask)
-    assert out.dtype == torch.bfloat16
-    reference = module(*(x.float() for x in rough), mask)
+def test_half_precision_is_close_to_float64(name, dtype, autocast):
+    """Inputs are the same numbers in both runs, so that only the arithmetic differs; the budget covers every token."""
+    module, mask = attention(name, budget=64, head_dim=32), holey_mask()
+    module = freeze_draws(module if autocast else module.to(dtype))
+    reference = freeze_draws(copy.deepcopy(module)).double()
+    # Values are of order 1: an output and the weights that it is made of are rounded, each by half a step of 4 at most.
+    tolerance = (64 if name in ROUNDED else 4) * torch.finfo(dtype).eps
+    for scale in (1, 4, 8, 30):
+        *qk, v = (x.detach() for x in heads(head_dim=32))
+        rough = [x.to(dtype) for x in (*(scale * x for x in qk), v)]
+        with torch.autocast("cpu", dtype, enabled=autocast):
+            out = module(*rough, mask)
+        assert out.dtype == dtype
+        valid = mask[:, None, :, None]
+        expected = torch.where(valid, reference(*(x.double() for x in rough), mask), 0)
+        torch.testing.assert_close(torch.where(valid, out, 0).double(), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_hides_padding_that_scores_far_above_all_else(name, dtype):
+    module, mask = freeze_draws(attention(name, head_dim=64).to(dtype)), holey_mask()
+    # Keys of padding point where the queries do, real ones the other way: logits of 12,800 and of -12,800.
+    real = [(offset + x.detach()).to(dtype) for offset, x in zip((40, -40, 0), heads(head_dim=64), strict=True)]
     valid = mask[:, None, :, None]
-    torch.testing.assert_close(out.float() * valid, reference * valid, rtol=0.03, atol=0.03)
+    quiet, loud = ([torch.where(valid, x, padding).requires_grad_() for x in real] for padding in (0, 40))
+    out, grads = run(module, quiet, mask)
+    loud_out, loud_grads = run(module, loud, mask)
+    assert torch.equal(out, loud_out)
+    assert out.isfinite().all()
+    for grad, loud_grad in zip(grads, loud_grads, strict=True):
+        assert torch.equal(grad, loud_grad)
+        assert grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -36,6 +36,14 @@ METHODS = {
         lambda n: twin.same_residue(math.ceil(n / min(n, 7))),
     ),
     "longformer": (lambda: LongformerAttention(**COMMON, **FULL, window=12), lambda n: twin.band(6)),
+    "longformer_self_in_window": (
+        lambda: LongformerAttention(**COMMON, **FULL, window=12, self_in_window=True),
+        lambda n: twin.band_of(12),
+    ),
+    "longformer_odd_self_in_window": (
+        lambda: LongformerAttention(**COMMON, **FULL, window=13, self_in_window=True),
+        lambda n: twin.band_of(13),
+    ),
     "longformer_global": (
         lambda: LongformerAttention(**COMMON, **FULL, window=12, num_global=3),
         lambda n: twin.global_band(6, 3),
@@ -194,6 +202,60 @@ def test_bigbird_sees_what_it_drew(length):
     compare(module, length, sees)
 
 
+def compare_with_fill(module: Attention, length: int, rule: twin.Rule, block_size: int) -> None:
+    """Values and gradients equal those of attention to the real tokens and to the zeros behind them."""
+    qkv, mask = inputs(length), masks(length)
+    rows = mask[:, None, :, None]
+    out = torch.where(rows, module.double()(*qkv, mask), 0)
+    expected = torch.where(rows, twin.with_fill(*qkv, mask, rule, block_size), 0)
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
+    for grad, right in zip(*(torch.autograd.grad((x * weights).sum(), qkv) for x in (out, expected)), strict=True):
+        torch.testing.assert_close(grad, right, rtol=1e-10, atol=1e-10)
+
+
+# Where the length is a multiple of the block (8 and 32), a whole block of zeros follows.
+@pytest.mark.parametrize("length", [1, 8, 20, 32])
+@pytest.mark.parametrize("strided", [True, False])
+def test_local_groups_see_the_zeros_that_lra_appends(length, strided):
+    module = LocalBlockAttention(**COMMON, **FULL, block_size=8, strided_groups=strided, seen_fill=True)
+    rule = twin.same_residue(length // 8 + 1) if strided else twin.same_block(8)
+    compare_with_fill(module, length, rule, 8)
+
+
+@pytest.mark.parametrize("length", [1, 8, 37, 64])
+def test_bigbird_sees_the_zeros_that_lra_appends(length):
+    """The last block, which sees and is seen by all, is theirs, whatever the sequence."""
+    module = freeze_draws(BigBirdAttention(**COMMON, **FULL, block_size=8, num_random_blocks=2, seen_fill=True))
+    tables: list[Tensor] = []
+    make = module._table
+    module._table = lambda *a: tables.append(make(*a)) or tables[-1]
+    module(*inputs(length), masks(length))
+    [table] = tables
+    # One table for all sequences, since all end with the zeros; of one head, since the rule is for one.
+    assert torch.equal(table, table[:1].expand_as(table))
+    module._table = lambda *_: table[:, :, :1].expand_as(table)
+    compare_with_fill(module, length, twin.bigbird(8, length // 8, table[0, :, 0, 5:].tolist()), 8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: LocalBlockAttention(**COMMON, **FULL, block_size=8, strided_groups=True, seen_fill=True),
+        lambda: BigBirdAttention(**COMMON, **FULL, block_size=8, seen_fill=True),
+        lambda: LongformerAttention(**COMMON, **FULL, window=6, self_in_window=True),
+    ],
+)
+def test_what_the_lra_code_does_stays_finite_for_any_mask(build, dtype):
+    q, k, v = (x.detach().to(dtype).requires_grad_() for x in inputs(32))
+    for mask in (masks(32), torch.zeros(B, 32, dtype=torch.bool)):
+        out = build()(q, k, v, mask)
+        assert out.shape == q.shape
+        for x in (out, *torch.autograd.grad(out.sum(), (q, k, v), materialize_grads=True, allow_unused=True)):
+            assert x.isfinite().all()
+
+
 def test_bigbird_draws_uniformly_without_repetition_from_what_is_not_seen():
     r, blocks, heads = 3, 12, 4000
     module = BigBirdAttention(**{**COMMON, "num_heads": heads}, **FULL, block_size=1, num_random_blocks=r)
@@ -287,10 +349,10 @@ def test_longformer_projects_the_rows_of_global_tokens_alone():
 
 
 def test_sizes_follow_the_budget():
-    assert [in_proportion(64, budget) for budget in (8, 64, 256)] == [2, 16, 64]
-    assert [in_proportion(50, budget) for budget in (1, 8, 64, 256)] == [1, 2, 13, 50]
-    with pytest.raises(ValueError, match=r"size must be at least 1\. Got 0\."):
-        in_proportion(0, 256)
+    assert [in_proportion(budget, window=64) for budget in (8, 64, 256)] == [2, 16, 64]
+    assert [in_proportion(budget, window=50) for budget in (1, 8, 64, 256)] == [1, 2, 13, 50]
+    with pytest.raises(ValueError, match=r"window must be at least 1\. Got 0\."):
+        in_proportion(256, window=0)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +363,7 @@ def test_sizes_follow_the_budget():
         (lambda: BigBirdAttention(**COMMON, **FULL, block_size=4, num_random_blocks=-1), "num_random_blocks must"),
         (
             lambda: SinkhornAttention(**COMMON, **FULL, block_size=4, temperature=0.0),
-            r"temperature must be positive\. Got 0\.0\.",
+            r"temperature must be positive and finite\. Got 0\.0\.",
         ),
         (
             lambda: SinkhornAttention(**COMMON, **FULL, block_size=4, num_iterations=0),

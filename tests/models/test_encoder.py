@@ -1,6 +1,8 @@
 """The encoder around the mechanisms: padding, pooling, two inputs."""
 
+import copy
 import math
+import pickle
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,6 +12,7 @@ from torch import nn
 
 from lra.runs.factory import make_classifier
 from models.attention import Attention
+from models.attention.linformer import LinformerAttention
 from models.attention.softmax import SoftmaxAttention
 from models.classifier import Classifier, masked_mean
 from models.encoder import Block, BlockShape
@@ -215,6 +218,21 @@ def test_more_positions_than_the_task_has(made):
         ({"block": {"norm": "group"}}, "model.block.norm must be one of layer, batch. Got 'group'"),
         ({"block": {"place": "both"}}, "model.block.place must be one of pre, post. Got 'both'"),
         ({"block": {"mlp": "no"}}, "model.block.mlp must be true or false. Got 'no'"),
+        ({"depth": 1001}, "model.depth must be at most 1000. Got 1001"),
+        ({"head_depth": 8}, "model.mlp_dim must be at least 64. Got 32"),
+        ({"dropout": 1.0}, "model.dropout must be at least 0 and below 1. Got 1.0"),
+        ({"attention_dropout": float("nan")}, "model.attention_dropout must be at least 0 and below 1. Got nan"),
+        ({"attention_dropout": "abc"}, "model.attention_dropout must be at least 0 and below 1. Got 'abc'"),
+        ({"embedding_std": -1}, "model.embedding_std must be at least 0 and finite. Got -1"),
+        (
+            {"real_valued": {"mean": 1.0}},
+            "model.real_valued must have mean and std, and nothing else. Got {'mean': 1.0}",
+        ),
+        (
+            {"real_valued": {"mean": float("inf"), "std": 1.0}},
+            "model.real_valued.mean must be a finite number. Got inf",
+        ),
+        ({"real_valued": {"mean": 1.0, "std": 0.0}}, "model.real_valued.std must be positive and finite. Got 0.0"),
         ({"num_positions": 19}, "model.num_positions must be at least 20, the task's longest sequence. Got 19"),
     ],
 )
@@ -253,6 +271,59 @@ EXPECTED_PARAMETERS = (
     + (16 * 32 + 32)
     + (32 * 5 + 5)
 )
+
+
+def layers_of(model: Classifier) -> list[LinformerAttention]:
+    return [block.mixer.attention for block in model.encoder.blocks]
+
+
+def linformer(share_layers: bool) -> Classifier:
+    return classifier(attention=partial(LinformerAttention, proj_len=4, share_layers=share_layers), depth=3).double()
+
+
+def test_layers_that_share_a_parameter_compute_and_learn_as_if_each_had_a_copy():
+    """Its gradient is the sum of the copies', and it is one parameter wherever parameters are counted or trained."""
+    shared, copies = linformer(share_layers=True).eval(), linformer(share_layers=False).eval()
+    copies.load_state_dict(shared.state_dict())
+    E, *own = layers_of(shared)[0].E, *(layer.E for layer in layers_of(copies))
+    assert all(layer.E is E for layer in layers_of(shared))
+    assert len({id(x) for x in own}) == 3
+    numbers = [sum(p.numel() for p in model.parameters()) for model in (shared, copies)]
+    assert numbers[1] - numbers[0] == 2 * E.numel()
+    assert len(torch.optim.AdamW(shared.parameters()).param_groups[0]["params"]) == len([*copies.parameters()]) - 2
+
+    tokens = torch.randint(1, 11, (3, 1, 20))
+    mask = torch.arange(20) < torch.tensor([20, 7, 1])[:, None, None]
+    logits = [model(tokens, mask) for model in (shared, copies)]
+    assert torch.equal(*logits)
+    for x in logits:
+        x.logsumexp(-1).sum().backward()
+    torch.testing.assert_close(E.grad, sum(x.grad for x in own))
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        copy.deepcopy,
+        lambda model: pickle.loads(pickle.dumps(model)),
+        lambda model: model.float().double(),
+        lambda model: linformer(share_layers=True),
+    ],
+)
+def test_layers_still_share_after_a_copy_a_conversion_and_a_step(again, tmp_path):
+    model = linformer(share_layers=True)
+    made = again(model)
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    made.load_state_dict(torch.load(tmp_path / "weights.pt"))
+    first, *others = (layer.E for layer in layers_of(made))
+    assert all(other is first for other in others)
+    assert all(torch.equal(x, y) for x, y in zip(model.parameters(), made.parameters(), strict=True))
+    optimizer = torch.optim.AdamW(made.parameters(), lr=0.1)
+    tokens = torch.randint(1, 11, (2, 1, 20))
+    made(tokens, torch.ones_like(tokens, dtype=torch.bool)).logsumexp(-1).sum().backward()
+    optimizer.step()
+    assert not torch.equal(first, layers_of(model)[0].E) or made is model
+    assert all(torch.equal(layer.E, first) for layer in layers_of(made))
 
 
 def test_dropout_is_silent_at_evaluation():

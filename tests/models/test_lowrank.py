@@ -262,6 +262,34 @@ def test_exponential_features_neither_vanish_nor_overflow(method):
     torch.testing.assert_close(ones, real(torch.ones_like(v), mask))
 
 
+@pytest.mark.parametrize("kernel", ["softmax", "relu"])
+def test_performer_scaled_twice_has_the_features_of_what_was_scaled_before(kernel):
+    """Logits q . k / D: queries and keys that were divided by D^(1/4) are divided by it once more."""
+    (q, k, v), mask = inputs(), unequal_mask()
+    module = PerformerAttention(**SIZES, num_features=11, kernel=kernel, scale_twice=True).double().eval()
+    transform = softmax_features if kernel == "softmax" else relu_features
+    phi_q, phi_k = (transform(x / D**0.25, module.projection) for x in (q, k))
+    expected = feature_map_attention(phi_q, phi_k, v, mask)
+    assert_same(real(module(q, k, v, mask), mask), expected, [q, k, v])
+
+
+def test_performer_may_redraw_at_evaluation_too_and_keeps_nothing_of_it():
+    (q, k, v), mask = inputs(), unequal_mask()
+    module = PerformerAttention(**SIZES, num_features=16, redraw_at_evaluation=True).double().eval()
+    first, draw, drawn = module.projection.clone(), module._draw_projection, []
+    module._draw_projection = lambda device: drawn.append(draw(device)) or drawn[-1]
+    outs = [module(q, k, v, mask) for _ in range(2)]
+    assert not torch.equal(*outs)
+    for out, W in zip(outs, drawn, strict=True):
+        phi_q, phi_k = (softmax_features(x, W.double()) for x in (q, k))
+        torch.testing.assert_close(real(out, mask), feature_map_attention(phi_q, phi_k, v, mask))
+    assert torch.equal(module.projection, first)
+    module.train()(q, k, v, mask)
+    assert torch.equal(module.projection, drawn[-1].double())
+    with pytest.raises(ValueError, match=r"^redraw_at_evaluation must be false with redraw=false\. Got true\.$"):
+        PerformerAttention(**SIZES, num_features=16, redraw=False, redraw_at_evaluation=True)
+
+
 # Synthesizer
 
 
@@ -309,7 +337,7 @@ def test_zero_logits_give_the_mean_of_the_values(method):
             {"num_landmarks": 4, "pinv_iterations": 0},
             r"pinv_iterations must be at least 1\. Got 0\.",
         ),
-        (NystromformerAttention, {"num_landmarks": 4, "conv_size": 4}, r"conv_size must be odd and positive\. Got 4\."),
+        (NystromformerAttention, {"num_landmarks": 4, "conv_size": 4}, r"conv_size must be odd\. Got 4\."),
         (PerformerAttention, {"num_features": 0}, r"num_features must be at least 1\. Got 0\."),
         (
             PerformerAttention,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
+from contextlib import nullcontext
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,14 @@ from lra.errors import InputError
 from lra.files import ROOT
 from lra.runs.factory import make_classifier, make_mixer, make_model
 from lra.runs.schema import resolve
+from models.attention.reformer import ReformerAttention
 from models.attention.softmax import SoftmaxAttention
 from models.mechanism import Mechanism
 from models.mixers import Mixer
 from models.mixers.multi_head import MultiHead
 from run import train
 from tests.helpers.configurations import composed, resolved
-from tests.helpers.contract import MAX_LEN, B, D, H, L, configured, files, holey_mask, noisy, run
+from tests.helpers.contract import MAX_LEN, B, D, H, L, Uploads, configured, files, holey_mask, noisy, run
 from tests.helpers.frozen import freeze_draws
 
 C = 12
@@ -202,6 +204,37 @@ def test_no_value_is_read_back_from_the_device(name):
     assert out.shape == (B, L, C)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_uploaded_to_the_device(name, training, monkeypatch):
+    """Forward and backward on a device that is not the host's and needs no hardware; only autocast does not know it."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    module = build(name).train(training).to("meta")
+    x = torch.empty(B, L, C, device="meta", requires_grad=True)
+    mask = torch.empty(B, L, dtype=torch.bool, device="meta")
+    with Uploads("meta", [x, mask, *module.parameters(), *module.buffers()]) as uploads:
+        out = module(x, mask)
+        torch.autograd.grad(out.sum(), x)
+    assert uploads.found == []
+    assert out.shape == (B, L, C)
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [
+        lambda x: x[:, [0, 2]],
+        lambda x: x * x.new_tensor([2.0]),
+        lambda x: x * torch.tensor(2.0, device=x.device),
+        lambda x: x + torch.arange(3).to(x.device),
+    ],
+)
+def test_an_upload_is_seen(upload):
+    x = torch.empty(3, 3, device="meta")
+    with Uploads("meta", [x]) as uploads:
+        upload(x)
+    assert uploads.found
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_dropout_is_off_at_evaluation(name):
     with_dropout, without = (freeze_draws(build(name, dropout=rate)).eval() for rate in (0.5, 0.0))
@@ -250,6 +283,15 @@ def test_multi_head_attention_is_torchs_own():
     x, mask = torch.randn(B, L, H * D, dtype=torch.float64), holey_mask()
     expected, _ = theirs(x, x, x, key_padding_mask=~mask)
     torch.testing.assert_close(mixer(x, mask)[mask], expected[mask])
+
+
+def test_projections_have_a_bias_unless_the_attention_has_none():
+    attention = partial(ReformerAttention, projection_bias=False)
+    mixer = MultiHead(attention, num_heads=H, head_dim=D, dim=C, max_len=L, dropout=0.0)
+    assert {name for name, _ in mixer.named_parameters()} == {"query.weight", "value.weight", "out.weight", "out.bias"}
+    assert mixer.key is mixer.query
+    torch.testing.assert_close(mixer(torch.zeros(B, L, C), holey_mask())[2], mixer.out.bias.expand(L, -1))
+    assert build("reformer").query.bias is not None
 
 
 @pytest.mark.parametrize("target", ["torch.nn.Linear", "models.ops.exact_weights.weights_of", "models.encoder.Encoder"])

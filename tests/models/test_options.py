@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
+import math
+from inspect import signature
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
+from models.attention import Attention, Sizes
 from models.attention.skeinformer import SkeinformerAttention
 from models.attention.softmax import SoftmaxAttention
-from models.checks import at_least, one_of
+from models.checks import at_least, finite, not_negative, odd, one_of, positive, rate
+from tests.helpers.contract import D, H, attentions, configured, files, heads, holey_mask, mechanism_in, run
 
 SIZES = {"num_heads": 2, "head_dim": 8, "max_len": 64, "dropout": 0.0}
 
@@ -22,6 +28,74 @@ def test_an_option_that_a_mechanism_does_not_have_is_named_with_those_that_it_ha
         SoftmaxAttention(**SIZES, num_samples=3)
     with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'num_samples'"):
         SkeinformerAttention(**SIZES)
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """The annotations of a mechanism's own options."""
+    hints = get_type_hints(mechanism_in(files()[name]).__init__)
+    return {option: hint for option, hint in hints.items() if option not in (*Sizes.__annotations__, "sizes", "return")}
+
+
+def kinds_in(annotation: Any) -> list[Any]:
+    """The types in a union, or the one that it is."""
+    return [kind for part in get_args(annotation) for kind in kinds_in(part)] if is_union(annotation) else [annotation]
+
+
+def is_union(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, UnionType)
+
+
+@pytest.mark.parametrize("name", attentions())
+def test_every_option_has_a_type_that_a_value_can_be_held_to(name):
+    parameters = signature(mechanism_in(files()[name]).__init__).parameters
+    assert set(parameters) - {"self", "sizes", *Sizes.__annotations__} == set(options_of(name))
+    for option, annotation in options_of(name).items():
+        for kind in kinds_in(annotation):
+            assert kind in (int, float, bool, NoneType) or get_origin(kind) is Literal, (option, kind)
+
+
+def tried(annotation: Any) -> list[Any]:
+    """Values of the types of an annotation, sensible ones and others."""
+    values: list[Any] = []
+    for kind in kinds_in(annotation):
+        values += {
+            int: [-(10**30), -1, 0, 1, 2, 3, 50, 2**20, 2**20 + 1, 2**31, 10**30],
+            float: [math.nan, math.inf, -math.inf, -1.0, 0.0, 1e-3, 1.0],
+            bool: [True, False],
+            NoneType: [None],
+        }.get(kind, [*get_args(kind), "another"])
+    return values
+
+
+# An honest wish for a great deal of memory is no wrong value.
+GREEDY = {"proj_len", "num_features", "rank", "num_landmarks", "num_samples", "conv_size", "conv_window", "num_buckets"}
+IMPOSSIBLE = ("nan", "inf", "-inf", "-1.0", str(10**30), str(-(10**30)), "another")
+
+
+@pytest.mark.parametrize("name", attentions())
+def test_a_mechanism_that_can_be_built_works_and_another_is_refused_by_the_name_of_an_option(name):
+    make, qkv, mask = configured(name), heads(9), holey_mask(9)
+    for option, annotation in options_of(name).items():
+        for value in tried(annotation):
+            if option in GREEDY and value == 2**20:
+                continue
+            made, refusal = built(make, option, value)
+            if made is None:
+                assert any(own in refusal for own in options_of(name)), (option, value)
+                assert "\n" not in refusal
+                continue
+            assert str(value) not in IMPOSSIBLE, (option, value)
+            out, grads = run(made, qkv, mask)
+            for x in (out, *grads):
+                assert x.isfinite().all(), (option, value)
+
+
+def built(make: Any, option: str, value: Any) -> tuple[Attention | None, str]:
+    """A mechanism with one option of another value, or None and what its constructor says."""
+    try:
+        return make(num_heads=H, head_dim=D, max_len=16, dropout=0.0, **{option: value}), ""
+    except ValueError as error:
+        return None, str(error)
 
 
 def test_a_mechanism_can_be_copied():
@@ -52,3 +126,29 @@ def test_values_that_are_no_choice_are_named():
     one_of(("soft", "hard"), kernel="soft")
     with pytest.raises(ValueError, match=r"^kernel must be one of soft, hard\. Got 'sfot'\.$"):
         one_of(("soft", "hard"), kernel="sfot")
+
+
+@pytest.mark.parametrize(
+    ("check", "right", "wrong"),
+    [
+        (odd, [1, 35], [0, 2, -1, 1.0, True]),
+        (finite, [-1.5, 0, 3], [math.nan, math.inf, "1", True, None]),
+        (positive, [1e-30, 2], [0, -1.0, math.nan, math.inf, "1", True]),
+        (not_negative, [0, 0.5], [-1e-9, math.nan, math.inf, False]),
+        (rate, [0, 0.0, 0.999], [1, 1.0, -0.1, math.nan, "0.1", True, None]),
+    ],
+)
+def test_numbers_out_of_range_are_named(check, right, wrong):
+    for value in right:
+        check(width=value)
+    for value in wrong:
+        with pytest.raises(ValueError, match=r"^width must be .*\. Got .*\.$"):
+            check(width=value)
+
+
+def test_numbers_beyond_every_sensible_one_are_named():
+    at_least(1, rank=2**20)
+    with pytest.raises(ValueError, match=r"^rank must be at most 1048576\. Got 1048577\.$"):
+        at_least(1, rank=2**20 + 1)
+    with pytest.raises(ValueError, match=r"^bits must be at most 20\. Got 21\.$"):
+        at_least(0, 20, bits=21)

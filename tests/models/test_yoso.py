@@ -209,7 +209,7 @@ def test_number_of_bits_is_that_of_the_published_configurations():
         ({"estimator": "guess"}, "estimator must be one of expectation, sampled. Got 'guess'."),
         ({"estimator": "expectation"}, "backward='sampled' needs estimator='sampled'"),
         ({"num_hashes": 0}, "num_hashes must be at least 1. Got 0."),
-        ({"num_bits": 21}, "num_bits must be between 0 and 20. Got 21."),
+        ({"num_bits": 21}, "num_bits must be at most 20. Got 21."),
         ({"conv_window": 4}, "conv_window must be odd. Got 4."),
     ],
 )

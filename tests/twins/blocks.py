@@ -19,6 +19,12 @@ def band(window: int) -> Rule:
     return lambda i, j: abs(i - j) <= window
 
 
+def band_of(width: int) -> Rule:
+    """The band of the LRA code, which counts the token itself: `width` tokens, one more behind it than before it."""
+    right = width // 2
+    return lambda i, j: i - j < width - right and j - i <= right
+
+
 def same_block(block_size: int) -> Rule:
     return lambda i, j: i // block_size == j // block_size
 
@@ -63,6 +69,21 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, sees: Tensor) -> Te
     scores = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~seen, -torch.inf)
     weights = torch.where(seen.any(-1, keepdim=True), scores, 0).softmax(-1)
     return torch.where(seen.any(-1, keepdim=True), weights @ v, 0)
+
+
+def with_fill(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, sees: Rule, block_size: int) -> Tensor:
+    """Softmax attention where zeros that count as tokens follow, as many as the LRA code appends: at least one."""
+    L = q.shape[2]
+    longer = L + block_size - L % block_size
+    out = torch.zeros_like(q)
+    for b in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            for i in range(L):
+                seen = [j for j in range(longer) if sees(i, j) and (j >= L or mask[b, j])]
+                zero = torch.zeros_like(q[b, h, i])
+                keys, values = (torch.stack([x[b, h, j] if j < L else zero for j in seen or [i]]) for x in (k, v))
+                out[b, h, i] = (keys @ q[b, h, i] / q.shape[-1] ** 0.5).softmax(0) @ values
+    return out
 
 
 def sinkhorn(
