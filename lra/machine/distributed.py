@@ -58,6 +58,14 @@ class World:
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the first one's buffers: what a model keeps beside its parameters."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                shared = buffer.contiguous()
+                dist.broadcast(shared, 0)
+                buffer.copy_(shared)
+
     def agree(self, value: T) -> T:
         """Return the first process's value in all of them."""
         if self.size == 1:

@@ -22,6 +22,7 @@ from lra.machine.distributed import World, joined
 from lra.machine.flops import count_flops
 from lra.machine.memory import is_out_of_memory
 from lra.machine.meter import Meter
+from lra.machine.seeds import mixed_seed
 from lra.machine.stopping import StopRequest, stoppable
 from lra.records.folder import RunFolder
 from lra.records.identity import identify
@@ -233,7 +234,7 @@ class Attempt:
         self.model = model = job.build_model().to(job.device)
         record.num_params = sum(parameter.numel() for parameter in model.parameters())
         # The same weights everywhere, but draws of its own for each process.
-        torch.manual_seed((self.world.rank << 32) + record.seed)
+        torch.manual_seed(mixed_seed(self.world.rank, record.seed))
         surroundings = Surroundings(
             job.device,
             world=self.world,

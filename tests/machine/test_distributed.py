@@ -10,9 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lra.files import ROOT
 from lra.machine.distributed import World
+from lra.records.folder import RunFolder
+from lra.records.record import RunRecord
+from lra.runs.factory import make_trainer
+from lra.runs.retest import Tasks, load_model
+from lra.training.surroundings import Surroundings
 
 
 def test_a_batch_is_dealt_out_whole():
@@ -22,14 +28,18 @@ def test_a_batch_is_dealt_out_whole():
     assert sorted(np.concatenate(shares)) == list(index)
 
 
-def train(folder: Path, num_processes: int, *words: str) -> subprocess.CompletedProcess:
+def launch(num_processes: int, *words: str, cache: Path) -> subprocess.CompletedProcess:
     launcher = [] if num_processes == 1 else ["-m", "torch.distributed.run", f"--nproc_per_node={num_processes}"]
-    environment = {**os.environ, "LRA_CACHE": str(folder.parent / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "LRA_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *launcher, "run.py", "scale=smoke", "device=cpu", "wandb.mode=disabled", *words,
-         f"results_dir={folder}"],
+        [sys.executable, *launcher, *words],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
+
+
+def train(folder: Path, num_processes: int, *words: str) -> subprocess.CompletedProcess:
+    settings = ("scale=smoke", "device=cpu", "wandb.mode=disabled", *words, f"results_dir={folder}")
+    return launch(num_processes, "run.py", *settings, cache=folder.parent / "cache")
 
 
 def outcome(folder: Path) -> tuple[dict, list[dict]]:
@@ -68,6 +78,32 @@ def test_the_draws_of_an_evaluation_do_not_depend_on_the_number_of_processes(tmp
         assert train(tmp_path / str(n), n, *words).returncode == 0
     (_, curve), (_, other) = outcome(tmp_path / "1"), outcome(tmp_path / "2")
     assert curve[0]["val_loss"] == pytest.approx(other[0]["val_loss"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_every_process_draws_numbers_of_its_own(tmp_path):
+    done = launch(2, "-m", "tests.helpers.drawing", str(tmp_path), cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first != second
+    torch.manual_seed(0)  # the first process draws what one alone does
+    assert first == torch.rand(4).tolist()
+
+
+@pytest.mark.slow
+def test_the_weights_that_several_processes_save_are_those_that_were_evaluated(tmp_path):
+    """Performer draws its features anew in every step of every process; it is tested with those that are saved."""
+    words = ("attn=performer", "trainer.batch_size=16", "trainer.steps=30", "trainer.eval_every=30",
+             "optimizer.warmup_steps=5")  # fmt: skip
+    assert train(tmp_path / "results", 2, *words).returncode == 0
+    record, curve = outcome(tmp_path / "results")
+    [path] = (tmp_path / "results").glob("runs/*/*/*")
+    own = Tasks({}, cache_dir=str(tmp_path / "cache")).of(RunRecord.read(path / "record.json")).own
+    model = load_model(RunRecord.read(path / "record.json"), RunFolder(path), own, torch.device("cpu"))
+    trainer, surroundings = make_trainer(record["config"]), Surroundings(torch.device("cpu"))
+    val, test = (trainer.evaluate(model, own.split(part), own.max_len, 0, surroundings, part) for part in ("val", "test"))
+    assert val.loss == pytest.approx(curve[-1]["val_loss"], rel=1e-6)
+    assert (val.accuracy, test.accuracy) == (record["val_accuracy"], record["test_accuracy"])
 
 
 @pytest.mark.slow

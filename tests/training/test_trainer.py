@@ -51,11 +51,22 @@ def test_the_same_seed_repeats_bit_for_bit_and_another_does_not():
     assert runs[0] != runs[2]
 
 
-def test_how_often_it_evaluates_changes_nothing_in_training():
-    class Noisy(SoftmaxAttention):
-        def forward(self, q, k, v, mask):
-            return super().forward(q, k, v, mask) + 0.1 * self.draw("normal", tuple(v.shape), v.device)
+class Noisy(SoftmaxAttention):
+    def forward(self, q, k, v, mask):
+        return super().forward(q, k, v, mask) + 0.1 * self.draw("normal", tuple(v.shape), v.device)
 
+
+def test_two_seeds_give_two_evaluations_and_a_seed_repeats_its_own():
+    task, model = ToyTask(), model_for(ToyTask(), Noisy)
+    losses = [
+        changed(eval_batch_size=13).evaluate(model, task.split("val"), task.max_len, seed, Surroundings(CPU), "val").loss
+        for seed in (0, 1, 2, 12345, 0, 1, 2, 12345)
+    ]
+    assert len(set(losses)) == 4
+    assert losses[:4] == losses[4:]
+
+
+def test_how_often_it_evaluates_changes_nothing_in_training():
     often, seldom = (
         fit(changed(steps=12, eval_every=every), model_for(ToyTask(), Noisy, dropout=0.2))[1] for every in (3, 12)
     )
