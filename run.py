@@ -23,6 +23,7 @@ from lra.errors import InputError, MissingDataError
 from lra.machine.distributed import leads
 from lra.machine.environment import now
 from lra.machine.stopping import StoppedError
+from lra.machine.terminal import secure_output
 from lra.records.missing_data import forget_missing, note_missing, noted_since
 from lra.runs.factory import make_model, make_task, mechanism_of
 from lra.runs.run import run_configured
@@ -58,6 +59,7 @@ def train(cfg: DictConfig, task_name: str, attn_name: str, words: Sequence[str])
 @hydra.main(version_base="1.3", config_path="configs", config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """Do one job. A mistake of the user's ends in one line; a sweep goes on without a task that has no data."""
+    secure_output()  # in the processes of a sweep, too
     job = HydraConfig.get()
     choices, in_sweep = job.runtime.choices, job.mode == RunMode.MULTIRUN
     setting = (Path(cfg.results_dir), choices["task"], cfg.protocol.name, cfg.scale)
@@ -78,6 +80,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    secure_output()
     try:
         main()
     except StoppedError as stop:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lra.arguments import help_if_asked
 from lra.configuration import compose_config, options_of, to_plain
 from lra.errors import InputError
+from lra.machine.terminal import secure_output
 from lra.reports.report import markdown
 from lra.runs.factory import make_task
 from lra.tasks import Task
@@ -55,6 +56,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    secure_output()
     help_if_asked(__doc__)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from lra.errors import InputError
+from lra.machine.distributed import launched
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,13 @@ def claimed_device(name: str) -> Iterator[torch.device]:
         )
     if name == "cpu" or not torch.cuda.is_available():
         yield torch.device("cpu")
-    elif "LOCAL_RANK" in os.environ:
-        yield _use(int(os.environ["LOCAL_RANK"]))
+    elif launch := launched():
+        if launch.local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"LOCAL_RANK={launch.local_rank} has no GPU: torch sees {torch.cuda.device_count()}. Start no more "
+                "processes on a machine than it has GPUs, or use device=cpu."
+            )
+        yield _use(launch.local_rank)
     else:
         with claimed_number(torch.cuda.device_count(), Path(tempfile.gettempdir())) as number:
             yield _use(number)
@@ -46,7 +53,7 @@ def claimed_device(name: str) -> Iterator[torch.device]:
 def claimed_number(count: int, folder: Path) -> Iterator[int]:
     """Hold the first number below `count` that nobody holds; share one, with a warning, if all are held."""
     for number in range(count):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(",", "-")
+        visible = re.sub(r"\W", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))  # parts of a GPU have slashes
         lock = FileLock(folder / f"lra-{os.getuid()}-gpu-{visible}-{number}.lock")
         try:
             lock.acquire(timeout=0)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lra.errors import InputError
 from lra.files import ROOT
-from lra.machine.distributed import World
+from lra.machine import distributed
+from lra.machine.distributed import VARIABLES, Launch, World, joined, launched, leads
 from lra.records.folder import RunFolder
 from lra.records.record import RunRecord
 from lra.runs.factory import make_trainer
@@ -26,6 +30,69 @@ def test_a_batch_is_dealt_out_whole():
     shares = [World(rank, 3).share(index) for rank in range(3)]
     assert [len(share) for share in shares] == [4, 4, 3]
     assert sorted(np.concatenate(shares)) == list(index)
+
+
+GOOD = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+
+
+def surround(monkeypatch, **variables: str) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_torchrun_says_which_process_this_is(monkeypatch):
+    surround(monkeypatch, **GOOD | {"RANK": "1", "LOCAL_RANK": "1"})
+    assert launched() == Launch(rank=1, size=2, local_rank=1)
+    assert not leads()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"WORLD_SIZE": "4"}, {"RANK": "1"}, {"LOCAL_RANK": "3"}, {"WORLD_SIZE": "many"}, {"RANK": "3", "WORLD_SIZE": "4"},
+     {name: value for name, value in GOOD.items() if name != "LOCAL_RANK"}, {**GOOD, "MASTER_ADDR": ""}],
+)  # fmt: skip
+def test_what_a_scheduler_sets_without_a_launcher_makes_no_second_process(monkeypatch, caplog, variables):
+    surround(monkeypatch, **variables)
+    assert launched() is None
+    assert leads()
+    with joined(torch.device("cpu")) as world:
+        assert world == World()
+    assert ("this process trains alone" in caplog.text) == (variables.keys() != {"LOCAL_RANK"})
+
+
+def test_a_process_of_one_that_was_launched_is_alone_without_a_word(monkeypatch, caplog):
+    surround(monkeypatch, **GOOD | {"WORLD_SIZE": "1"})
+    with joined(torch.device("cpu")) as world:
+        assert world == World()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"RANK": "2"}, {"RANK": "-1"}, {"RANK": "a"}, {"WORLD_SIZE": "0"}, {"WORLD_SIZE": "2.5"}, {"LOCAL_RANK": "x"},
+     {"LOCAL_RANK": "7"}, {"MASTER_PORT": "http"}, {"MASTER_PORT": "70000"}],
+)  # fmt: skip
+def test_impossible_numbers_of_processes_are_named(monkeypatch, wrong):
+    surround(monkeypatch, **GOOD | wrong)
+    [[name, value]] = wrong.items()
+    with pytest.raises(InputError, match=f"{name}={value}.* must be numbers .* Unset them"):
+        launched()
+
+
+@pytest.mark.parametrize(("rank", "address"), [("0", "localhost"), ("1", "localhost"), ("1", "nowhere.invalid")])
+def test_processes_that_do_not_come_are_missed_in_one_sentence(monkeypatch, rank, address):
+    monkeypatch.setattr(distributed, "LONGEST_WAIT", timedelta(seconds=1))
+    with socket.socket() as listener:  # a port that nobody else has, free again once it is closed
+        listener.bind(("localhost", 0))
+        port = str(listener.getsockname()[1])
+    surround(monkeypatch, **GOOD | {"RANK": rank, "MASTER_ADDR": address, "MASTER_PORT": port})
+    with (
+        pytest.raises(InputError, match=f"Process {rank} of 2 cannot join the others at MASTER_ADDR={address} "),
+        joined(torch.device("cpu")),
+    ):
+        pass
 
 
 def launch(num_processes: int, *words: str, cache: Path) -> subprocess.CompletedProcess:
@@ -101,7 +168,9 @@ def test_the_weights_that_several_processes_save_are_those_that_were_evaluated(t
     own = Tasks({}, cache_dir=str(tmp_path / "cache")).of(RunRecord.read(path / "record.json")).own
     model = load_model(RunRecord.read(path / "record.json"), RunFolder(path), own, torch.device("cpu"))
     trainer, surroundings = make_trainer(record["config"]), Surroundings(torch.device("cpu"))
-    val, test = (trainer.evaluate(model, own.split(part), own.max_len, 0, surroundings, part) for part in ("val", "test"))
+    val, test = (
+        trainer.evaluate(model, own.split(part), own.max_len, 0, surroundings, part) for part in ("val", "test")
+    )
     assert val.loss == pytest.approx(curve[-1]["val_loss"], rel=1e-6)
     assert (val.accuracy, test.accuracy) == (record["val_accuracy"], record["test_accuracy"])
 

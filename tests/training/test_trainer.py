@@ -57,9 +57,9 @@ class Noisy(SoftmaxAttention):
 
 
 def test_two_seeds_give_two_evaluations_and_a_seed_repeats_its_own():
-    task, model = ToyTask(), model_for(ToyTask(), Noisy)
+    task, model, trainer = ToyTask(), model_for(ToyTask(), Noisy), changed(eval_batch_size=13)
     losses = [
-        changed(eval_batch_size=13).evaluate(model, task.split("val"), task.max_len, seed, Surroundings(CPU), "val").loss
+        trainer.evaluate(model, task.split("val"), task.max_len, seed, Surroundings(CPU), "val").loss
         for seed in (0, 1, 2, 12345, 0, 1, 2, 12345)
     ]
     assert len(set(losses)) == 4
