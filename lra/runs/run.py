@@ -119,12 +119,8 @@ def run_configured(
         As `run`.
 
     Raises:
-        InputError: the configuration has an impossible value, or there is no current folder; and whatever `run` raises.
+        InputError: the configuration has an impossible value; and whatever `run` raises.
     """
-    try:
-        Path.cwd()
-    except FileNotFoundError as error:  # libraries would end the process without a word of it
-        raise InputError("The folder that this was started in was removed. Go to another and start again.") from error
     with claimed_device(resolved["device"]) as device:
         return run(
             Job(

@@ -14,7 +14,9 @@ from lra.files import ROOT
 from lra.machine.terminal import Output, secure_output
 
 
-@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "a ? b ? 1"), ("latin-1", "a · b ± 1"), ("utf-8", "a · b ± 1")])
+@pytest.mark.parametrize(
+    ("encoding", "shown"), [("ascii", "a ? b ? 1"), ("latin-1", "a · b ± 1"), ("utf-8", "a · b ± 1")]
+)
 def test_characters_that_there_are_not_are_replaced(tmp_path, encoding, shown):
     with (tmp_path / "out").open("wb") as file:
         print("a · b ± 1", file=Output(file.fileno(), encoding))
