@@ -193,7 +193,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(hidden: Path) -> FileLock:
-    return FileLock(f"{hidden}.lock")
+    return FileLock(f"{hidden}.lock", mode=0o666)  # for whoever shares the cache
 
 
 @contextmanager

@@ -10,18 +10,18 @@ from typing import Any
 from numba import njit
 
 
-def kept_on_disk(*signatures: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function, for these signatures at once or for others when it is called.
+def kept_on_disk(signature: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Compile a function, at once for a signature, or without one for those that it is called with.
 
     The machine code is kept beside the source or in the home folder. Where neither can be written or read, or the disk
     is full, every process compiles it anew, in seconds.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        unkept = cache(lambda: njit(*signatures, nogil=True)(function))
+        unkept = cache(lambda: njit(signature, nogil=True)(function))
         try:
             Path.home()  # an error where there is none: numba would make a folder of the name ~
-            kept = njit(*signatures, nogil=True, cache=True)(function)
+            kept = njit(signature, nogil=True, cache=True)(function)
         except (OSError, RuntimeError):
             return unkept()
 

@@ -45,6 +45,15 @@ def test_a_part_of_a_gpu_whose_name_is_a_path_can_be_held(tmp_path, monkeypatch)
         assert [path.name for path in tmp_path.iterdir()] == [f"lra-{os.getuid()}-gpu-MIG-GPU-8a3c-1-0-0.lock"]
 
 
+def test_a_folder_that_takes_no_locks_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(InputError, match="The lock of a GPU in .*file cannot be written: .* with TMPDIR="),
+        claimed_number(1, tmp_path / "file"),
+    ):
+        pass
+
+
 def test_a_process_whose_number_has_no_gpu_is_told_so(monkeypatch):
     for name, value in {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 5, "MASTER_ADDR": "a", "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))

@@ -12,15 +12,15 @@ from numba.core import caching
 from lra.tasks.compiling import kept_on_disk
 
 LOCATORS = [caching.CacheImpl, caching.CompileResultCacheImpl]
-SIGNATURES = [(), (types.int64(types.int64),)]
+SIGNATURES = [None, types.int64(types.int64)]
 
 
-@pytest.mark.parametrize("signatures", SIGNATURES)
-def test_without_a_place_it_is_compiled_all_the_same(monkeypatch, signatures):
+@pytest.mark.parametrize("signature", SIGNATURES)
+def test_without_a_place_it_is_compiled_all_the_same(monkeypatch, signature):
     for kind in LOCATORS:
         monkeypatch.setattr(kind, "_locator_classes", [])
 
-    @kept_on_disk(*signatures)
+    @kept_on_disk(signature)
     def double(x):
         return 2 * x
 
@@ -39,15 +39,15 @@ def test_without_a_home_numba_is_asked_for_no_place(monkeypatch):
     assert double(np.int64(21)) == 42
 
 
-@pytest.mark.parametrize("signatures", SIGNATURES)
+@pytest.mark.parametrize("signature", SIGNATURES)
 @pytest.mark.parametrize("action", ["save", "load"])
-def test_a_full_disk_or_files_of_another_user_do_not_stop_it(monkeypatch, signatures, action):
+def test_a_full_disk_or_files_of_another_user_do_not_stop_it(monkeypatch, signature, action):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(caching.IndexDataCacheFile, action, fail)
 
-    @kept_on_disk(*signatures)
+    @kept_on_disk(signature)
     def double(x):
         return 2 * x
 
