@@ -151,9 +151,10 @@ def joined(device: torch.device) -> Iterator[World]:
         store, rank, size = next(dist.rendezvous("env://", timeout=LONGEST_WAIT))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=device_id)
     except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error) or type(error).__name__
         raise InputError(
             f"Process {launch.rank} of {launch.size} cannot join the others at MASTER_ADDR={os.environ['MASTER_ADDR']} "
-            f"MASTER_PORT={os.environ['MASTER_PORT']}: {str(error).splitlines()[0]}. Start them all, with torchrun, or "
+            f"MASTER_PORT={os.environ['MASTER_PORT']}: {reason.splitlines()[0]}. Start them all, with torchrun, or "
             "unset WORLD_SIZE to train in one process."
         ) from error
     if rank > 0:

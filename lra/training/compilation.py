@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lra.errors import InputError
+from lra.machine.memory import is_out_of_memory
 from lra.tasks import Split
 from lra.training.batching import LENGTH_MULTIPLE, Batching, lengths
 from lra.training.objectives import classify
@@ -55,15 +57,29 @@ def compiled(
 
     Returns:
         The compiled model, and the seconds that it took.
+
+    Raises:
+        InputError: the compiler fails, for example since the machine has none.
     """
+    from torch._dynamo.exc import BackendCompilerFailed  # takes a second, which is saved where nothing is compiled
+
     started = time.perf_counter()
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # running statistics of batch norms
     fast: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for size in sorted(set(sizes)):
-            for example in _one_of_each_length(train, batching):
-                batch = batching.gather(train, np.full(size, example), max_len)
-                classify(fast, batch, device, precision).loss.backward()
+        try:
+            for size in sorted(set(sizes)):
+                for example in _one_of_each_length(train, batching):
+                    batch = batching.gather(train, np.full(size, example), max_len)
+                    classify(fast, batch, device, precision).loss.backward()
+        except BackendCompilerFailed as error:
+            if is_out_of_memory(error.inner_exception):
+                raise error.inner_exception from error
+            reason = str(error.inner_exception) or type(error.inner_exception).__name__
+            raise InputError(
+                f"torch.compile fails here: {reason.splitlines()[0]}. It needs a C++ compiler, and "
+                "room in TMPDIR=. Without it: trainer.compile=false."
+            ) from error
     for buffer, before in buffers:
         buffer.copy_(before)
     model.zero_grad(set_to_none=True)

@@ -328,6 +328,26 @@ def test_compiling_ahead_leaves_running_statistics_as_they_were(monkeypatch):
     assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
 
 
+@pytest.mark.parametrize(
+    ("fault", "expected", "message"),
+    [
+        (OSError(28, "No space left on device"), InputError, "torch.compile fails here: .*No space left .*TMPDIR="),
+        (RuntimeError("No working C++ compiler found\nin"), InputError, "C.. compiler found. .*trainer.compile=false"),
+        (torch.OutOfMemoryError("out of memory"), torch.OutOfMemoryError, "out of memory"),
+    ],
+)
+def test_a_machine_that_cannot_compile_is_told_so(monkeypatch, fault, expected, message):
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def fail(*_):
+        raise BackendCompilerFailed(compiled, fault, None)
+
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: fail)
+    task = ToyTask()
+    with pytest.raises(expected, match=message):
+        compiled(model_for(task), task.split("train"), TRAINER.batching, [32], task.max_len, CPU, "fp32")
+
+
 def test_auto_compiles_on_a_gpu_only():
     assert [wanted("auto", torch.device(name)) for name in ("cpu", "cuda")] == [False, True]
     assert [wanted(mode, CPU) for mode in (True, False)] == [True, False]
