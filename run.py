@@ -24,6 +24,7 @@ from lra.errors import InputError, MissingDataError
 from lra.machine.distributed import leads
 from lra.machine.environment import now
 from lra.machine.stopping import StoppedError
+from lra.machine.terminal import secure_output
 from lra.records.missing_data import forget_missing, note_missing, noted_since
 from lra.runs.factory import check_model, make_model, make_task, mechanism_of
 from lra.runs.run import run_configured
@@ -60,6 +61,7 @@ def train(resolved: Mapping[str, Any], task_name: str, attn_name: str, words: Se
 @hydra.main(version_base="1.3", config_path="configs", config_name="config")
 def main(cfg: DictConfig) -> float | None:
     """Do one job; a sweep goes on without a task that has no data."""
+    secure_output()  # in the processes of a sweep, too
     job = HydraConfig.get()
     choices, in_sweep = job.runtime.choices, job.mode == RunMode.MULTIRUN
     resolved = resolve(cfg)
@@ -82,6 +84,7 @@ def main(cfg: DictConfig) -> float | None:
 def do(words: Sequence[str]) -> int:
     """Do what a command line says; return the exit code. A mistake of the user's is told without a traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands errors on, for this function to tell
+    secure_output()
     try:
         check_choices(words)
         main()

@@ -54,6 +54,8 @@ def told(error: BaseException) -> str:
     """
     if isinstance(error, InputError):
         return str(error)
+    if isinstance(error, OSError) and ".multirun" in str(error.filename):  # the folder of a sweep, which Hydra makes
+        return f"Cannot make {error.filename} ({error.strerror}). Choose another folder with results_dir=."
     if not isinstance(error, HydraException | OmegaConfBaseException) and _raised_in(error) not in (
         "hydra",
         "omegaconf",

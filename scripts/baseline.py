@@ -15,6 +15,7 @@ from torch import nn
 from lra.arguments import help_if_asked, repeating
 from lra.configuration import compose_config
 from lra.errors import InputError
+from lra.machine.terminal import secure_output
 from lra.records.record import BASELINE
 from lra.runs.factory import make_task
 from lra.runs.run import run_configured
@@ -47,6 +48,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    secure_output()
     help_if_asked(__doc__)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:

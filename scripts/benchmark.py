@@ -32,6 +32,7 @@ from lra.benchmarks.targets import TARGETS
 from lra.errors import InputError
 from lra.files import writing
 from lra.machine.environment import current_commit, describe_environment, now
+from lra.machine.terminal import secure_output
 from lra.records.benchmark_rows import BenchmarkRow, Origin, format_row
 
 OUTPUT = Path("results", "benchmarks")
@@ -90,6 +91,7 @@ def _options(targets: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
+    secure_output()
     help_if_asked(__doc__)
     try:
         main(sys.argv[1:])

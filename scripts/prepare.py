@@ -14,6 +14,7 @@ from pathlib import Path
 from lra.arguments import help_if_asked
 from lra.configuration import compose_config, options_of
 from lra.errors import InputError
+from lra.machine.terminal import secure_output
 from lra.reports.report import markdown
 from lra.runs.factory import make_task
 from lra.runs.schema import resolve
@@ -53,6 +54,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    secure_output()
     help_if_asked(__doc__)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     logging.getLogger("matplotlib").setLevel(logging.WARNING)

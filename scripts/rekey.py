@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lra.arguments import help_if_asked, parse_several
 from lra.errors import InputError
+from lra.machine.terminal import secure_output
 from lra.runs.rekeying import rekey
 
 
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    secure_output()
     help_if_asked(__doc__)
     try:
         main(sys.argv[1:])

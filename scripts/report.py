@@ -11,6 +11,7 @@ import os
 import sys
 
 from lra.errors import InputError
+from lra.machine.terminal import replace_characters
 from lra.reports.report import FORMATS, write
 from lra.verbs import explain, understand
 
@@ -32,6 +33,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    replace_characters()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:
         code = main(sys.argv[1:])

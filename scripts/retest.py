@@ -26,6 +26,7 @@ from lra.arguments import help_if_asked, parse, repeating
 from lra.errors import InputError
 from lra.machine.devices import claimed_device
 from lra.machine.stopping import stoppable
+from lra.machine.terminal import secure_output
 from lra.records.collection import FILTERS, load_records, select
 from lra.records.folder import RunFolder
 from lra.records.record import RunRecord
@@ -105,6 +106,7 @@ def choose(results_dir: Path, options: Mapping[str, str]) -> dict[RunFolder, Run
 
 
 if __name__ == "__main__":
+    secure_output()
     help_if_asked(__doc__)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import torch
 from filelock import FileLock, Timeout
 
 from lra.errors import InputError
+from lra.files import writing
+from lra.machine.distributed import launched
 
 log = logging.getLogger(__name__)
 
@@ -35,23 +38,35 @@ def claimed_device(name: str) -> Iterator[torch.device]:
         )
     if name == "cpu" or not torch.cuda.is_available():
         yield torch.device("cpu")
-    elif "LOCAL_RANK" in os.environ:
-        yield _use(int(os.environ["LOCAL_RANK"]))
+    elif launch := launched():
+        if launch.local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"LOCAL_RANK={launch.local_rank} has no GPU: torch sees {torch.cuda.device_count()}. Start no more "
+                "processes on a machine than it has GPUs, or use device=cpu."
+            )
+        yield _use(launch.local_rank)
     else:
-        with claimed_number(torch.cuda.device_count(), Path(tempfile.gettempdir())) as number:
+        with writing("A folder for temporary files", "Name one that can be with TMPDIR=."):
+            folder = Path(tempfile.gettempdir())
+        with claimed_number(torch.cuda.device_count(), folder) as number:
             yield _use(number)
 
 
 @contextmanager
 def claimed_number(count: int, folder: Path) -> Iterator[int]:
-    """Hold the first number below `count` that nobody holds; share one, with a warning, if all are held."""
+    """Hold the first number below `count` that nobody holds; share one, with a warning, if all are held.
+
+    Raises:
+        InputError: the folder, where the locks are, cannot be written.
+    """
     for number in range(count):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "all").replace(",", "-")
+        visible = re.sub(r"\W", "-", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))  # parts of a GPU have slashes
         lock = FileLock(folder / f"lra-{os.getuid()}-gpu-{visible}-{number}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            continue
+        with writing(f"The lock of a GPU in {folder}", "Name another folder with TMPDIR=."):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
         try:
             yield number
         finally:

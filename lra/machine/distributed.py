@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +20,16 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lra.errors import InputError
+
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+# Of these torchrun sets all.
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+ALONE = {"RANK": "0", "WORLD_SIZE": "1"}  # their values for a single process
+LONGEST_WAIT = timedelta(minutes=10)  # for the other processes, which may prepare their data first
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,14 @@ class World:
         for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the first one's buffers: what a model keeps beside its parameters."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                shared = buffer.contiguous()
+                dist.broadcast(shared, 0)
+                buffer.copy_(shared)
+
     def agree(self, value: T) -> T:
         """Return the first process's value in all of them."""
         if self.size == 1:
@@ -75,22 +93,86 @@ class World:
         return values  # type: ignore[return-value]
 
 
+@dataclass(frozen=True)
+class Launch:
+    """What a launcher such as torchrun told this process: one of `size`, number `rank`, on its machine `local_rank`."""
+
+    rank: int
+    size: int
+    local_rank: int
+
+
+def launched() -> Launch | None:
+    """Read what the launcher told this process.
+
+    Returns:
+        None where there is none: schedulers and containers set some of the variables too, and start one process.
+
+    Raises:
+        InputError: all variables are set, and one has an impossible value.
+    """
+    told = {name: os.environ[name] for name in VARIABLES if os.environ.get(name)}
+    if len(told) < len(VARIABLES):
+        return None
+    try:
+        rank, size, local_rank = (int(told[name]) for name in VARIABLES[:3])
+        possible = 0 <= rank < size and 0 <= local_rank < size and 0 < int(told["MASTER_PORT"]) < 2**16
+    except ValueError:
+        possible = False
+    if not possible:
+        values = " ".join(f"{name}={value}" for name, value in told.items())
+        raise InputError(
+            f"{values} must be numbers with RANK and LOCAL_RANK below WORLD_SIZE, as torchrun sets them. Unset them to "
+            "train in one process."
+        )
+    return Launch(rank, size, local_rank)
+
+
 def leads() -> bool:
     """Say whether this process is the one that writes and reports, before the others are joined and after."""
-    return os.environ.get("RANK", "0") == "0"
+    launch = launched()
+    return launch is None or launch.rank == 0
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started beside this one, if it did."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    """Join the processes that torchrun started beside this one, if it did.
+
+    Raises:
+        InputError: they cannot be reached, or do not come.
+    """
+    launch = launched()
+    if launch is None or launch.size == 1:
+        _warn_of_stray_variables(launch)
         yield World()
         return
-    if not leads():
-        logging.getLogger("lra").setLevel(logging.ERROR)
-    on_gpu = device.type == "cuda"
-    dist.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
+    backend, device_id = ("nccl", device) if device.type == "cuda" else ("gloo", None)
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
+        store, rank, size = next(dist.rendezvous("env://", timeout=LONGEST_WAIT))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=device_id)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(
+            f"Process {launch.rank} of {launch.size} cannot join the others at MASTER_ADDR={os.environ['MASTER_ADDR']} "
+            f"MASTER_PORT={os.environ['MASTER_PORT']}: {reason.splitlines()[0]}. Start them all, with torchrun, or "
+            "unset WORLD_SIZE to train in one process."
+        ) from error
+    if rank > 0:
+        logging.getLogger("lra").setLevel(logging.ERROR)
+    try:
+        yield World(rank, size)
     finally:
         dist.destroy_process_group()
+
+
+def _warn_of_stray_variables(launch: Launch | None) -> None:
+    """Say that one process trains alone though the environment speaks of several."""
+    stray = [f"{name}={os.environ[name]}" for name, alone in ALONE.items() if os.environ.get(name, alone) != alone]
+    if launch is None and stray:
+        lacking = [name for name in VARIABLES if not os.environ.get(name)]
+        log.warning(
+            "%s is set, but not %s: not by torchrun, and this process trains alone. Several are started with "
+            "torchrun --nproc_per_node=N run.py.",
+            " ".join(stray),
+            ", ".join(lacking),
+        )

@@ -105,7 +105,18 @@ class RunFolder:
 
     def lock(self) -> FileLock:
         """Return the lock of the folder; it is not acquired yet."""
-        return FileLock(self.path / ".lock")
+        return FileLock(self.path / ".lock", mode=0o666)  # for whoever shares the folder
+
+    def result_to_read(self) -> RunRecord | None:
+        """Return the result of a run whose folder this process may read and not write, such as another user's."""
+        if not self.path.is_dir() or os.access(self.path, os.W_OK):
+            return None
+        try:
+            record = RunRecord.read(self.record)
+        except ValueError:
+            return None
+        own = record.key == self.path.name and not record.contradiction
+        return record if own and record.is_final else None
 
     @contextmanager
     def claimed(self, config: Mapping[str, Any]) -> Iterator[None]:

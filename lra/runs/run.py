@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import shutil
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,13 @@ import torch
 from torch import nn
 
 from lra.errors import InputError
-from lra.files import write_atomically
+from lra.files import write_atomically, writing
 from lra.machine.devices import claimed_device
 from lra.machine.distributed import World, joined
 from lra.machine.flops import count_flops
 from lra.machine.memory import is_out_of_memory
 from lra.machine.meter import Meter
+from lra.machine.seeds import mixed_seed
 from lra.machine.stopping import StopRequest, stoppable
 from lra.records.folder import RunFolder
 from lra.records.identity import identify
@@ -37,6 +40,7 @@ from lra.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+MARGIN_BYTES = 2**21  # of a run's folder: for its predictions, its curve and its record
 EXAMINED = 8  # validation examples: mechanisms may compare themselves with exact attention, which is quadratic
 
 
@@ -150,8 +154,9 @@ def run(job: Job) -> tuple[RunRecord, RunFolder]:
     job.task.prepare()
     with stoppable() as stop, joined(job.device) as world:
         record, folder = job.begin(world)
-        with folder.claimed(record.config) if world.leads else nullcontext():
-            earlier = world.agree(folder.finished() if world.leads else None)
+        earlier = folder.result_to_read() if world.leads else None
+        with folder.claimed(record.config) if world.leads and earlier is None else nullcontext():
+            earlier = world.agree(earlier or (folder.finished() if world.leads else None))
             if earlier is not None:
                 log.info("This run is finished already; its record is read from %s.", folder.record)
                 return earlier, folder
@@ -200,10 +205,12 @@ class Attempt:
         except InputError:  # what cannot be begun has no record, and replaces none
             raise
         except BaseException:
-            self._leave_record()
+            with suppress(OSError):  # what went wrong first is told
+                self._leave_record()
             raise
         else:
-            self._leave_record()
+            with self._keeping():
+                self._leave_record()
         finally:
             self.mirror.finish()
 
@@ -211,7 +218,8 @@ class Attempt:
         record = self.record
         try:
             self._fit(stop)
-            self._save()
+            with self._keeping():
+                self._save()
             record.status = "ok"
         except BaseException as error:
             record.status = _status_of(error)
@@ -232,8 +240,9 @@ class Attempt:
         torch.manual_seed(record.seed)
         self.model = model = job.build_model().to(job.device)
         record.num_params = sum(parameter.numel() for parameter in model.parameters())
+        self._check_room(model)
         # The same weights everywhere, but draws of its own for each process.
-        torch.manual_seed((self.world.rank << 32) + record.seed)
+        torch.manual_seed(mixed_seed(self.world.rank, record.seed))
         surroundings = Surroundings(
             job.device,
             world=self.world,
@@ -251,14 +260,50 @@ class Attempt:
             return
         # The whole curve every time: what an interrupted attempt wrote after its last checkpoint is replaced.
         lines = (json.dumps(point) + "\n" for point in self.outcome.curve)
-        write_atomically(self.folder.metrics, "".join(lines))
+        try:
+            write_atomically(self.folder.metrics, "".join(lines))
+        except OSError as error:
+            log.warning("The learning curve cannot be written now (%s); it is with the next point.", error.strerror)
         self.mirror.log(point)
+
+    def _check_room(self, model: nn.Module) -> None:
+        """Refuse a disk that has no room for the weights and the predictions.
+
+        Raises:
+            InputError: it has none.
+        """
+        if not self.world.leads:
+            return
+        weights = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+        needed, free = weights + MARGIN_BYTES, shutil.disk_usage(self.folder.path).free
+        if free < needed:
+            raise InputError(
+                f"The run needs {needed / 2**20:,.0f} MiB in {self.folder}, where {free / 2**20:,.0f} are free. Make "
+                "room, or choose another folder with results_dir=."
+            )
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Write what the training produced; where that fails, the checkpoints stay, and no record.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        accuracy = self.outcome.test_accuracy
+        told = "" if accuracy is None else f", with a test accuracy of {accuracy:.1%},"
+        with writing(
+            f"The result of this run{told} in {self.folder}",
+            "Make room: the same command goes on from the last checkpoint and writes it.",
+        ):
+            yield
 
     def _save(self) -> None:
         """Write the best weights and what was predicted for the test examples."""
         if not self.world.leads:
             return
-        torch.save(self.outcome.weights, self.folder.weights)
+        weights = io.BytesIO()  # torch's own errors do not say that a disk is full
+        torch.save(self.outcome.weights, weights)
+        write_atomically(self.folder.weights, weights.getvalue())
         task = self.job.task
         classes = {
             LABELS: task.split("test").labels.astype(np.uint8),

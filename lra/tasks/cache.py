@@ -53,11 +53,20 @@ class _UnsoundError(Exception):
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """Return the cache's folder: `cache_dir`, else `LRA_CACHE`, else `lra` in the user's cache directory."""
-    chosen = cache_dir or os.environ.get("LRA_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lra"
+    """Return the cache's folder: `cache_dir`, else `LRA_CACHE`, else `lra` in the user's cache directory.
+
+    Raises:
+        InputError: its path begins with a home folder that is not known.
+    """
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lra"
+    chosen = Path(cache_dir or os.environ.get("LRA_CACHE") or usual)
+    try:
+        return chosen.expanduser()
+    except RuntimeError as error:
+        raise InputError(
+            f"Prepared data cannot be kept in {chosen}: there is no such home folder here. Choose another folder with "
+            "cache_dir= or the environment variable LRA_CACHE."
+        ) from error
 
 
 def checksum(split: Split) -> str:
@@ -184,7 +193,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(hidden: Path) -> FileLock:
-    return FileLock(f"{hidden}.lock")
+    return FileLock(f"{hidden}.lock", mode=0o666)  # for whoever shares the cache
 
 
 @contextmanager

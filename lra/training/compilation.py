@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from lra.errors import InputError
+from lra.machine.memory import is_out_of_memory
 from lra.tasks import Split
 from lra.training.batching import LENGTH_MULTIPLE, Batching, lengths
 from lra.training.objectives import classify
@@ -54,11 +57,14 @@ def compiled(
 
     Returns:
         The compiled model, and the seconds that it took.
+
+    Raises:
+        InputError: the compiler fails, for example since the machine has none.
     """
     started = time.perf_counter()
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]  # running statistics of batch norms
     fast: nn.Module = torch.compile(model, dynamic=False)  # type: ignore[assignment]
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _telling_failures():
         for size in sorted(set(sizes)):
             for example in _one_of_each_length(train, batching):
                 batch = batching.gather(train, np.full(size, example), max_len)
@@ -67,6 +73,24 @@ def compiled(
         buffer.copy_(before)
     model.zero_grad(set_to_none=True)
     return fast, time.perf_counter() - started
+
+
+@contextmanager
+def _telling_failures() -> Iterator[None]:
+    """Turn a failure of the compiler into an InputError, and a lack of memory into the error that it is."""
+    from torch._dynamo.exc import BackendCompilerFailed  # takes a second, which is saved where nothing is compiled
+
+    try:
+        yield
+    except BackendCompilerFailed as error:
+        cause = error.inner_exception
+        if is_out_of_memory(cause):
+            raise cause from error
+        reason = str(cause) or type(cause).__name__
+        raise InputError(
+            f"torch.compile fails here: {reason.splitlines()[0]}. It needs a C++ compiler, and room in TMPDIR=. "
+            "Without it: trainer.compile=false."
+        ) from error
 
 
 def _one_of_each_length(train: Split, batching: Batching) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lra.machine.memory import is_out_of_memory
+from lra.machine.seeds import mixed_seed
 from lra.training.batching import Batch
 from lra.training.objectives import compute_logits, score
 from lra.training.surroundings import Surroundings
@@ -51,6 +52,7 @@ def evaluate(
         StoppedError: a stop was requested.
     """
     device, world = surroundings.device, surroundings.world
+    world.share_buffers(model)  # those that each process draws, or the first one would save others than are evaluated
     totals = torch.zeros(3, device=device, dtype=torch.float64)
     loss, hits, count = totals  # views, so that one message adds them up over processes
     predictions = torch.zeros(num_examples, device=device, dtype=torch.uint8)
@@ -60,7 +62,7 @@ def evaluate(
                 continue
             if world.size == 1:  # several would have to stop together
                 surroundings.stop.check()
-            torch.manual_seed((seed << 32) + number)
+            torch.manual_seed(mixed_seed(seed, number))
             scored = score(_logits_in_parts(model, batch, device, precision), batch.labels)
             loss += scored.loss
             hits += scored.hits

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from lra.errors import InputError
 from lra.files import ROOT
-from lra.machine.distributed import World
+from lra.machine import distributed
+from lra.machine.distributed import VARIABLES, Launch, World, joined, launched, leads
+from lra.records.folder import RunFolder
+from lra.records.record import RunRecord
+from lra.runs.factory import make_trainer
+from lra.runs.retest import Tasks, load_model
+from lra.training.surroundings import Surroundings
 
 
 def test_a_batch_is_dealt_out_whole():
@@ -22,14 +32,81 @@ def test_a_batch_is_dealt_out_whole():
     assert sorted(np.concatenate(shares)) == list(index)
 
 
-def train(folder: Path, num_processes: int, *words: str) -> subprocess.CompletedProcess:
+GOOD = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+
+
+def surround(monkeypatch, **variables: str) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_torchrun_says_which_process_this_is(monkeypatch):
+    surround(monkeypatch, **GOOD | {"RANK": "1", "LOCAL_RANK": "1"})
+    assert launched() == Launch(rank=1, size=2, local_rank=1)
+    assert not leads()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"WORLD_SIZE": "4"}, {"RANK": "1"}, {"LOCAL_RANK": "3"}, {"WORLD_SIZE": "many"}, {"RANK": "3", "WORLD_SIZE": "4"},
+     {name: value for name, value in GOOD.items() if name != "LOCAL_RANK"}, {**GOOD, "MASTER_ADDR": ""}],
+)  # fmt: skip
+def test_what_a_scheduler_sets_without_a_launcher_makes_no_second_process(monkeypatch, caplog, variables):
+    surround(monkeypatch, **variables)
+    assert launched() is None
+    assert leads()
+    with joined(torch.device("cpu")) as world:
+        assert world == World()
+    assert ("this process trains alone" in caplog.text) == (variables.keys() != {"LOCAL_RANK"})
+
+
+def test_a_process_of_one_that_was_launched_is_alone_without_a_word(monkeypatch, caplog):
+    surround(monkeypatch, **GOOD | {"WORLD_SIZE": "1"})
+    with joined(torch.device("cpu")) as world:
+        assert world == World()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"RANK": "2"}, {"RANK": "-1"}, {"RANK": "a"}, {"WORLD_SIZE": "0"}, {"WORLD_SIZE": "2.5"}, {"LOCAL_RANK": "x"},
+     {"LOCAL_RANK": "7"}, {"MASTER_PORT": "http"}, {"MASTER_PORT": "70000"}],
+)  # fmt: skip
+def test_impossible_numbers_of_processes_are_named(monkeypatch, wrong):
+    surround(monkeypatch, **GOOD | wrong)
+    [[name, value]] = wrong.items()
+    with pytest.raises(InputError, match=f"{name}={value}.* must be numbers .* Unset them"):
+        launched()
+
+
+@pytest.mark.parametrize(("rank", "address"), [("0", "localhost"), ("1", "localhost"), ("1", "nowhere.invalid")])
+def test_processes_that_do_not_come_are_missed_in_one_sentence(monkeypatch, rank, address):
+    monkeypatch.setattr(distributed, "LONGEST_WAIT", timedelta(seconds=1))
+    with socket.socket() as listener:  # a port that nobody else has, free again once it is closed
+        listener.bind(("localhost", 0))
+        port = str(listener.getsockname()[1])
+    surround(monkeypatch, **GOOD | {"RANK": rank, "MASTER_ADDR": address, "MASTER_PORT": port})
+    with (
+        pytest.raises(InputError, match=f"Process {rank} of 2 cannot join the others at MASTER_ADDR={address} "),
+        joined(torch.device("cpu")),
+    ):
+        pass
+
+
+def launch(num_processes: int, *words: str, cache: Path) -> subprocess.CompletedProcess:
     launcher = [] if num_processes == 1 else ["-m", "torch.distributed.run", f"--nproc_per_node={num_processes}"]
-    environment = {**os.environ, "LRA_CACHE": str(folder.parent / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "LRA_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *launcher, "run.py", "scale=smoke", "device=cpu", "wandb.mode=disabled", *words,
-         f"results_dir={folder}"],
+        [sys.executable, *launcher, *words],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
+
+
+def train(folder: Path, num_processes: int, *words: str) -> subprocess.CompletedProcess:
+    settings = ("scale=smoke", "device=cpu", "wandb.mode=disabled", *words, f"results_dir={folder}")
+    return launch(num_processes, "run.py", *settings, cache=folder.parent / "cache")
 
 
 def outcome(folder: Path) -> tuple[dict, list[dict]]:
@@ -68,6 +145,34 @@ def test_the_draws_of_an_evaluation_do_not_depend_on_the_number_of_processes(tmp
         assert train(tmp_path / str(n), n, *words).returncode == 0
     (_, curve), (_, other) = outcome(tmp_path / "1"), outcome(tmp_path / "2")
     assert curve[0]["val_loss"] == pytest.approx(other[0]["val_loss"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_every_process_draws_numbers_of_its_own(tmp_path):
+    done = launch(2, "-m", "tests.helpers.drawing", str(tmp_path), cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first != second
+    torch.manual_seed(0)  # the first process draws what one alone does
+    assert first == torch.rand(4).tolist()
+
+
+@pytest.mark.slow
+def test_the_weights_that_several_processes_save_are_those_that_were_evaluated(tmp_path):
+    """Performer draws its features anew in every step of every process; it is tested with those that are saved."""
+    words = ("attn=performer", "trainer.batch_size=16", "trainer.steps=30", "trainer.eval_every=30",
+             "optimizer.warmup_steps=5")  # fmt: skip
+    assert train(tmp_path / "results", 2, *words).returncode == 0
+    record, curve = outcome(tmp_path / "results")
+    [path] = (tmp_path / "results").glob("runs/*/*/*")
+    own = Tasks({}, cache_dir=str(tmp_path / "cache")).of(RunRecord.read(path / "record.json")).own
+    model = load_model(RunRecord.read(path / "record.json"), RunFolder(path), own, torch.device("cpu"))
+    trainer, surroundings = make_trainer(record["config"]), Surroundings(torch.device("cpu"))
+    val, test = (
+        trainer.evaluate(model, own.split(part), own.max_len, 0, surroundings, part) for part in ("val", "test")
+    )
+    assert val.loss == pytest.approx(curve[-1]["val_loss"], rel=1e-6)
+    assert (val.accuracy, test.accuracy) == (record["val_accuracy"], record["test_accuracy"])
 
 
 @pytest.mark.slow

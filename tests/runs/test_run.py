@@ -6,7 +6,11 @@ import dataclasses
 import json
 import os
 import re
+import resource
+import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +211,77 @@ def test_a_results_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written: Not a directory. .*results_dir="):
         train(tmp_path / "file")
+
+
+def test_a_disk_without_room_for_the_weights_is_named_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40 - 2**20, 2**20))
+    with pytest.raises(InputError, match="The run needs 2 MiB in .*, where 1 are free. Make room, or .*results_dir="):
+        train(tmp_path, build=lambda: Fails(AssertionError("it was trained")))
+    assert not list(tmp_path.rglob("record.json"))
+
+
+class Heavy(nn.Module):
+    """Weights of 400 kB, of which three count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(100_000))
+
+    def forward(self, tokens, mask):
+        return self.weight[:3].expand(len(tokens), 3)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """Let writing fail beyond a size, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_up_costs_no_result(tmp_path, caplog):
+    with files_of_at_most(2**17), pytest.raises(InputError) as caught:
+        train(tmp_path, build=Heavy)
+    assert re.match(
+        r"The result of this run, with a test accuracy of \d+\.\d%, in .* cannot be written: File too large\. "
+        r"Make room: the same command goes on from the last checkpoint and writes it\.",
+        str(caught.value),
+    )
+    assert "checkpoint of step 3 could not be written" in caplog.text
+    assert not list(tmp_path.rglob("record.json"))
+    assert not list(tmp_path.rglob("weights.pt"))
+    assert train(tmp_path, build=Heavy)[0].status == "ok"
+
+
+def test_a_curve_that_cannot_be_written_is_with_the_next_point(tmp_path, monkeypatch, caplog):
+    failures = iter([OSError(28, "No space left on device")])
+
+    def write(path, content):
+        if path.name == "metrics.jsonl" and (error := next(failures, None)):
+            raise error
+        write_atomically(path, content)
+
+    monkeypatch.setattr("lra.runs.run.write_atomically", write)
+    record, folder = train(tmp_path)
+    assert record.status == "ok"
+    assert "The learning curve cannot be written now (No space left on device)" in caplog.text
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_finished_run_of_another_user_is_read_where_nothing_can_be_written(tmp_path, monkeypatch):
+    first, folder = train(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    again, _ = train(tmp_path, build=lambda: pytest.fail("trained again"))
+    assert again == first
+    record = json.loads((folder / "record.json").read_text())
+    for content in ("", json.dumps({**record, "status": "failed"}), json.dumps({**record, "key": "0123456789"})):
+        (folder / "record.json").write_text(content)
+        with pytest.raises(InputError, match="cannot be written: denied. .*results_dir="):
+            train(tmp_path)
 
 
 def test_wandb_may_fail_without_stopping_the_run(tmp_path, monkeypatch, caplog):

@@ -326,3 +326,12 @@ def test_where_the_cache_is(tmp_path, monkeypatch):
     assert cache.cache_root(str(tmp_path / "given")) == tmp_path / "given"
     entry = cache.fetch(SPECIFICATION, Builder())
     assert Path(tmp_path, "home", "mine", "toy") == entry.folder.parent
+
+
+@pytest.mark.parametrize("folder", ["~nobody-of-this-name/cache", None])
+def test_a_home_folder_that_is_not_known_is_named(monkeypatch, folder):
+    for name in ("LRA_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", lambda path: (_ for _ in ()).throw(RuntimeError("no home")))
+    with pytest.raises(InputError, match="cannot be kept in ~.*: there is no such home folder here. .*cache_dir="):
+        cache.cache_root(folder)

@@ -51,11 +51,22 @@ def test_the_same_seed_repeats_bit_for_bit_and_another_does_not():
     assert runs[0] != runs[2]
 
 
-def test_how_often_it_evaluates_changes_nothing_in_training():
-    class Noisy(SoftmaxAttention):
-        def forward(self, q, k, v, mask):
-            return super().forward(q, k, v, mask) + 0.1 * self.draw("normal", tuple(v.shape), v.device)
+class Noisy(SoftmaxAttention):
+    def forward(self, q, k, v, mask):
+        return super().forward(q, k, v, mask) + 0.1 * self.draw("normal", tuple(v.shape), v.device)
 
+
+def test_two_seeds_give_two_evaluations_and_a_seed_repeats_its_own():
+    task, model, trainer = ToyTask(), model_for(ToyTask(), Noisy), changed(eval_batch_size=13)
+    losses = [
+        trainer.evaluate(model, task.split("val"), task.max_len, seed, Surroundings(CPU), "val").loss
+        for seed in (0, 1, 2, 12345, 0, 1, 2, 12345)
+    ]
+    assert len(set(losses)) == 4
+    assert losses[:4] == losses[4:]
+
+
+def test_how_often_it_evaluates_changes_nothing_in_training():
     often, seldom = (
         fit(changed(steps=12, eval_every=every), model_for(ToyTask(), Noisy, dropout=0.2))[1] for every in (3, 12)
     )
@@ -309,6 +320,26 @@ def test_compiling_ahead_leaves_running_statistics_as_they_were(monkeypatch):
     compiled(model, task.split("train"), TRAINER.batching, [32], task.max_len, CPU, "fp32")
     assert before
     assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "message"),
+    [
+        (OSError(28, "No space left on device"), InputError, "torch.compile fails here: .*No space left .*TMPDIR="),
+        (RuntimeError("No working C++ compiler found\nin"), InputError, "C.. compiler found. .*trainer.compile=false"),
+        (torch.OutOfMemoryError("out of memory"), torch.OutOfMemoryError, "out of memory"),
+    ],
+)
+def test_a_machine_that_cannot_compile_is_told_so(monkeypatch, fault, expected, message):
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def fail(*_):
+        raise BackendCompilerFailed(compiled, fault, None)
+
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: fail)
+    task = ToyTask()
+    with pytest.raises(expected, match=message):
+        compiled(model_for(task), task.split("train"), TRAINER.batching, [32], task.max_len, CPU, "fp32")
 
 
 def test_auto_compiles_on_a_gpu_only():

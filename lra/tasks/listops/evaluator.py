@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
+from lra.tasks.compiling import kept_on_disk
 from lra.tasks.listops.grammar import CLOSE, DIGIT, MAX, MED, MIN
 
 _bytes = types.Array(types.uint8, 1, "C")
@@ -24,7 +25,7 @@ def _ranked(counts, rank):
     return digit
 
 
-@njit(types.void(_frozen_bytes, _frozen_ints, _ints), nogil=True, cache=True)
+@kept_on_disk(types.void(_frozen_bytes, _frozen_ints, _ints))
 def _evaluate(tokens, offsets, values):
     """Write the value of every sequence, -1 for one that is no expression: a stack machine over the tokens."""
     longest = 1  # even an empty sequence reads the first entry of the stack

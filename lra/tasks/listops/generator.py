@@ -15,11 +15,12 @@ from hashlib import blake2b
 from itertools import count
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from tqdm import tqdm
 
 from lra.errors import InputError
 from lra.tasks import Split
+from lra.tasks.compiling import kept_on_disk
 from lra.tasks.listops.evaluator import _bytes, _ints, evaluate_all
 from lra.tasks.listops.grammar import CLOSE, DIGIT, MIN, Grammar
 from lra.tasks.streams import GAMMA, mix
@@ -33,11 +34,7 @@ _LEAST_ACCEPTANCE = 1e-3
 _PATIENCE = 2**20
 
 
-@njit(
-    types.int64(*[types.uint64] * 3, *[types.int64] * 5, _bytes, _ints),
-    nogil=True,
-    cache=True,
-)
+@kept_on_disk(types.int64(*[types.uint64] * 3, *[types.int64] * 5, _bytes, _ints))
 def _draw(seed, threshold, choices, max_depth, min_length, max_length, first, last, tokens, lengths):
     """Draw candidates first..last-1, write the accepted ones one after the other, and return how many they are.
 

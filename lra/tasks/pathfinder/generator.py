@@ -19,6 +19,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from lra.tasks.compiling import kept_on_disk
 from lra.tasks.pathfinder.raster import FINE
 from lra.tasks.pathfinder.stimulus import (
     COLLISION,
@@ -223,7 +224,7 @@ def _stretch(image, resolution, ring, pixels):
             pixels[y * resolution + x] = ((inner[y, x] - low) * 510 + high - low) // (2 * (high - low))
 
 
-@njit(nogil=True, cache=True)
+@kept_on_disk()
 def _draw(shape_0, shape_1, stimulus, seed, first, images, labels, margins, paddles, markers, attempts):
     """Draw images first, first + 1, ..., one for each row of `images`, with what is in them."""
     resolution, length = stimulus.resolution, stimulus.contour_length
