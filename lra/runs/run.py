@@ -150,6 +150,7 @@ def run(job: Job) -> tuple[RunRecord, RunFolder]:
     job.task.prepare()
     with stoppable() as stop, joined(job.device) as world:
         record, folder = job.begin(world)
+        log.info("%s", job.task.summary(record.task))
         with folder.claimed(record.config) if world.leads else nullcontext():
             earlier = world.agree(folder.finished() if world.leads else None)
             if earlier is not None:

@@ -16,8 +16,8 @@ from PIL import Image as Pillow
 from lra.errors import InputError
 from lra.files import ROOT
 from lra.tasks import image
+from lra.tasks.columns import read_parquet
 from lra.tasks.image import Image, decode, grey, original_places, shrink, tfds_order
-from lra.tasks.sources import read_parquet
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
 needs_cifar = pytest.mark.skipif(not CIFAR.is_dir(), reason=f"no data in {CIFAR}")
@@ -239,7 +239,7 @@ def test_tensorflow_datasets_give_what_a_folder_gives_without_tensorflow(tmp_pat
 @needs_cifar
 def test_the_checks_of_the_order_are_true_of_cifar10(monkeypatch):
     monkeypatch.undo()
-    columns = read_parquet(CIFAR / "train.parquet", ["img", "label"], ["original_position"])
+    columns = read_parquet(CIFAR / "train.parquet", {"img": "image", "label": "label"}, {"original_position": "flag"})
     assert original_places(columns) is None
     del columns["original_position"]  # the first 1,017 images of each file are in their places
     assert np.array_equal(original_places(columns), np.arange(50_000))

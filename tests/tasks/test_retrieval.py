@@ -51,8 +51,11 @@ def write_mini(folder: Path) -> Path:
     names = [f"A{i:02d}-1" for i in range(20)]
     table = pa.table({"id": names, "text": [paper(i).decode() for i in range(20)]})
     pq.write_table(table, folder / "papers.parquet")
+    first = 0
     for part, name in (("train", "train"), ("val", "eval"), ("test", "test")):
-        pairs = [(i % 2, names[i % 20], names[(7 * i + 3) % 20]) for i in range(SIZES[part])]
+        rows = range(first, first + SIZES[part])
+        pairs = [(i % 2, names[i % 20], names[(7 * i + 3 + i // 20) % 20]) for i in rows]
+        first += SIZES[part]
         (folder / f"pairs.{name}.tsv").write_text("".join(f"{label}.0\t{a}\t{b}\n" for label, a, b in pairs))
     return folder
 
@@ -169,11 +172,12 @@ def cut(path: Path, num_bytes: int) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda f: cut(f / "pairs.test.tsv", 1), "pairs.test.tsv, line 8: .*is cut short"),
+        (lambda f: cut(f / "pairs.test.tsv", 2), "pairs.test.tsv, line 8: .*has no paper 'A[0-9]+-'"),
+        (lambda f: cut(f / "pairs.test.tsv", 9), "pairs.test.tsv, line 8: expected label, id, id.*is cut short"),
         (lambda f: (f / "pairs.test.tsv").write_bytes(b""), "pairs.test.tsv has no rows"),
         (
             lambda f: (f / "pairs.eval.tsv").write_bytes(b"1.0\tA00-1\tX\n"),
-            "line 1: .*papers.parquet has no paper b'X'",
+            "line 1: .*papers.parquet has no paper 'X'",
         ),
         (lambda f: (f / "pairs.eval.tsv").unlink(), "Cannot read .*pairs.eval.tsv .*holds pairs.test.tsv, pairs.train"),
         (lambda f: cut(f / "papers.parquet", 30), "Cannot read .*papers.parquet"),
