@@ -99,7 +99,7 @@ class Image(CachedTask):
         official = isinstance(self.source, Hub)
         if not official:
             read = [self._read(part) for part in RAW_PARTS]
-            official = original_places(read[0]) is not None
+            official = original_places(read[0], self.source.where("train")) is not None
             files = [image for columns in read for image in columns["img"] if isinstance(image, Path)]
         return {
             "task": self.name,
@@ -158,10 +158,10 @@ def tfds_order(part: RawPart, size: int) -> NDArray[np.int64]:
     return np.array(sorted(range(size), key=lambda place: hashlib.md5(f"{part}{place}".encode()).digest()))
 
 
-def original_places(columns: Columns) -> NDArray[np.int64] | None:
+def original_places(columns: Columns, where: str = "train") -> NDArray[np.int64] | None:
     """Return the place of every train row in data_batch_1 to _5, one after the other; None if it cannot be known.
 
-    TensorFlow Datasets names it in the feature `id`, as in `train_16399`.
+    TensorFlow Datasets names it in the feature `id`, as in `train_16399`. `where` names the rows in messages.
     """
     if "id" in columns:
         return np.array([int(name.decode().rpartition("_")[2]) for name in columns["id"]])
@@ -171,8 +171,8 @@ def original_places(columns: Columns) -> NDArray[np.int64] | None:
     blocks = range(0, ROWS["train"], size)
     labels = [_digest(bytes(columns["label"][start : start + size])) for start in blocks]
     images = [
-        _digest(b"".join(decode(image, "").tobytes() for image in columns["img"][start : start + FIRST_IMAGES]))
-        for start in blocks
+        _digest(b"".join(decode(columns["img"][row], f"{where}, row {row}").tobytes() for row in first))
+        for first in (range(start, start + FIRST_IMAGES) for start in blocks)
     ]
     if dict(zip(labels, images, strict=True)) != FILES:
         return None
