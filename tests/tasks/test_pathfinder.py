@@ -336,6 +336,51 @@ def test_changed_files_are_another_entry(released, tmp_path):
     assert Pathfinder(cache_dir=tmp_path / "cache", data_dir=condition.parent).prepare() != before
 
 
+@pytest.mark.parametrize(
+    ("batch", "row", "message"),
+    [
+        ("1", "imgs/1 sample_3.png 3 {label} 1.0", "1.npy, row 16: imgs/1/sample_3.png is named in .*1.npy, row 4 too"),
+        ("2", "imgs/1 sample_3.png 3 {label} 1.0", "2.npy, row 16: imgs/1/sample_3.png is named in .*1.npy, row 4 too"),
+        ("2", "./imgs//1/ sample_3.png 3 {label} 1.0", "2.npy, row 16: .*sample_3.png is named in .*1.npy, row 4 too"),
+    ],
+)
+@pytest.mark.parametrize("label", [0, 1])
+def test_an_image_is_named_once(released, tmp_path, batch, row, message, label):
+    """Whether its labels agree or not: no released metadata do so, and a division rests on the numbers of the rows."""
+    condition, _ = released
+    with (condition / "metadata" / f"{batch}.npy").open("a") as file:
+        file.write(row.format(label=label) + "\n")
+    with pytest.raises(InputError, match=message):
+        Pathfinder(cache_dir=tmp_path / "cache", data_dir=condition.parent).prepare()
+
+
+def test_a_lost_metadata_file_is_said(released, tmp_path, caplog):
+    condition, _ = released
+    (condition / "metadata" / "2.npy").unlink()
+    with caplog.at_level(logging.WARNING):
+        task = Pathfinder(cache_dir=tmp_path / "cache", data_dir=condition.parent)
+        assert task.describe()["released"]["images"] == 25
+    assert f"Left out the images of {condition / 'imgs' / '2'}, which no metadata name" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"\xef\xbb\xbf" + content,
+        lambda content: content.replace(b"\n", b"\r\n"),
+        lambda content: content + b"\n \n",
+        lambda content: content[:-1],
+    ],
+)
+def test_what_editors_do_to_metadata_changes_no_image(released, tmp_path, change):
+    condition, _ = released
+    before = Pathfinder(cache_dir=tmp_path / "cache", data_dir=condition.parent).describe()
+    for name in ("1.npy", "2.npy"):
+        path = condition / "metadata" / name
+        path.write_bytes(change(path.read_bytes()))
+    assert Pathfinder(cache_dir=tmp_path / "cache", data_dir=condition.parent).describe() == before
+
+
 def replace_row(condition, **columns):
     """Alter row 2 of batch 1."""
     path = condition / "metadata" / "1.npy"
