@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from lra.errors import InputError
 from lra.tasks import PARTS, Part, Split
-from lra.tasks.checksums import file_sha256
+from lra.tasks.checksums import arrays_sha256, file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +63,8 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
 
 def checksum(split: Split) -> str:
     """Return the SHA-256 of a split's tokens, offsets and labels, little-endian: the same on every machine."""
-    digest = hashlib.sha256()
-    for array, dtype in ((split.tokens, "u1"), (split.offsets, "<i8"), (split.labels, "<i8")):
-        digest.update(np.ascontiguousarray(array, dtype).data)
-    return digest.hexdigest()
+    dtypes = ((split.tokens, "u1"), (split.offsets, "<i8"), (split.labels, "<i8"))
+    return arrays_sha256(np.ascontiguousarray(array, dtype) for array, dtype in dtypes)
 
 
 def fetch(

@@ -9,6 +9,7 @@ the path of one, or nested lists of pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,8 +94,9 @@ def as_lists(table: pa.Table, kinds: Kinds, where: str, folder: Path | None = No
         raise InputError(f"{where} has no rows. Copy or download it again.")
     lists: Columns = {}
     for name, kind in kinds.items():
-        _check_nulls(table[name], name, where)
-        values = _images(table[name], where, folder) if kind == "image" else _CONVERTERS[kind](_plain(table[name]))
+        column = _plain(table[name])
+        _check_nulls(column, name, where)
+        values = _images(table[name], where, folder) if kind == "image" else _CONVERTERS[kind](column)
         if values is None:
             raise InputError(
                 f"{where}: the column {name} has the type {table[name].type!s:.200}, expected {EXPECTED[kind]}. Use "
@@ -186,7 +188,7 @@ def _images(column: pa.ChunkedArray, where: str, folder: Path | None) -> list[An
         images, paths = [None] * len(column), column.to_pylist()
     elif _is_text(column.type):
         return column.to_pylist()
-    elif pa.types.is_struct(column.type) and any(field.name in ("bytes", "path") for field in column.type):
+    elif pa.types.is_struct(column.type) and max(map(column.type.get_field_index, ("bytes", "path"))) >= 0:
         images, paths = (_texts(_field(column, name)) for name in ("bytes", "path"))
     else:
         return _pixels(column, where)
@@ -203,7 +205,7 @@ def _field(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if name not in [field.name for field in column.type]:
+    if column.type.get_field_index(name) < 0:  # it has none of that name, or several
         return pa.chunked_array([pa.nulls(len(column), pa.large_binary())])
     field = pc.struct_field(column, name)
     return field.cast(pa.large_binary()) if pa.types.is_null(field.type) else _plain(field)
@@ -215,8 +217,9 @@ def _file(path: bytes | None, where: str, folder: Path | None) -> Path:
     Raises:
         InputError: there is no such file.
     """
-    if path and folder and (found := folder / path.decode(errors="surrogateescape")).is_file():
-        return found
+    with suppress(OSError, ValueError):  # of what cannot be a path
+        if path and folder and (found := folder / path.decode(errors="surrogateescape")).is_file():
+            return found
     named = f"only the path {path.decode(errors='replace')[:200]!r}" if path else "neither bytes nor a path"
     beside = f", and there is no such file in {folder}" if path and folder else ""
     raise InputError(

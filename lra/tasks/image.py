@@ -124,9 +124,10 @@ class Image(CachedTask):
             places = np.arange(ROWS["train"])
         rows = np.argsort(places)[tfds_order("train", ROWS["train"])]
         held_out = ROWS["train"] // VALIDATION_SHARE
-        yield "train", self._split("train", columns, rows[:-held_out])
-        yield "val", self._split("val", columns, rows[-held_out:])
-        yield "test", self._split("test", self._read("test"), np.arange(ROWS["test"]))
+        with tqdm(desc="decoding", total=sum(ROWS.values()), unit="image", delay=2, leave=False) as bar:
+            yield "train", self._split("train", columns, rows[:-held_out], bar)
+            yield "val", self._split("val", columns, rows[-held_out:], bar)
+            yield "test", self._split("test", self._read("test"), np.arange(ROWS["test"]), bar)
 
     def _read(self, part: RawPart) -> Columns:
         where = self.source.where(part)
@@ -137,16 +138,16 @@ class Image(CachedTask):
         check_rows(len(columns["label"]), ROWS[part], where)
         return columns
 
-    def _split(self, part: Part, columns: Columns, rows: NDArray[np.int64]) -> Split:
+    def _split(self, part: Part, columns: Columns, rows: NDArray[np.int64], bar: tqdm) -> Split:
         where = self.source.where("test" if part == "test" else "train")
         tokens = np.empty((len(rows), self.max_len), np.uint8)
         keys = np.empty(len(rows), np.uint64)
-        blocks = range(0, len(rows), 500)
-        for start in tqdm(blocks, desc=f"decoding {part}", unit_scale=500, unit="image", delay=2, leave=False):
+        for start in range(0, len(rows), 500):
             block = rows[start : start + 500].tolist()
             pixels = np.stack([decode(columns["img"][row], f"{where}, row {row}") for row in block])
             tokens[start : start + 500] = shrink(grey(pixels), self.side).reshape(len(block), -1)
             keys[start : start + 500] = [hash_key(image.tobytes()) for image in pixels]
+            bar.update(len(block))
         labels = np.array(columns["label"], np.int64)[rows]
         is_kept = limit(keys, labels, part, self.limits[part])
         offsets = np.arange(is_kept.sum() + 1, dtype=np.int64) * self.max_len

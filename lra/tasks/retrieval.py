@@ -94,6 +94,11 @@ class Retrieval(CachedTask):
             names = [f"new_aan_pairs.{name}.tsv" for name in FILES.values()]
             self.folder = archive.released("tsv_data", names, cache_dir=self.cache_dir)
         mini = self._is_mini()
+        if mini and self._released("train").exists():
+            raise InputError(
+                f"{self.folder} holds both {self._path('papers').name} and {self._released('train').name}, of two "
+                "sets. Name a folder of the one that is meant with task.data_dir=."
+            )
         paths = [self._path(part) for part in PARTS]
         origin = archive.origin(self.folder)
         return {
@@ -113,7 +118,11 @@ class Retrieval(CachedTask):
         assert self.folder is not None
         if part == "papers":
             return self.folder / "papers.parquet"
-        return self.folder / f"{'pairs' if self._is_mini() else 'new_aan_pairs'}.{FILES[part]}.tsv"
+        return self.folder / f"pairs.{FILES[part]}.tsv" if self._is_mini() else self._released(part)
+
+    def _released(self, part: Part) -> Path:
+        assert self.folder is not None
+        return self.folder / f"new_aan_pairs.{FILES[part]}.tsv"
 
     def _build(self) -> Iterator[tuple[Part, Split]]:
         papers = self._papers() if self._is_mini() else None

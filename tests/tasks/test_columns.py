@@ -13,7 +13,7 @@ from PIL import Image as Pillow
 from lra.errors import InputError
 from lra.tasks import image, text
 from lra.tasks.checks import check_labels
-from lra.tasks.columns import read_parquet
+from lra.tasks.columns import as_lists, read_parquet
 from lra.tasks.image import CLASSES, Image
 from lra.tasks.text import Text
 
@@ -166,6 +166,12 @@ def test_a_type_that_cannot_be_is_named_with_what_was_expected(tmp_path, columns
     assert "again" not in str(raised.value)
 
 
+def test_a_value_may_be_missing_from_a_dictionary_too():
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["a", None]))
+    with pytest.raises(InputError, match="here, row 1: no id, as in 1 rows"):
+        as_lists(pa.table({"id": column}), {"id": "id"}, "here")
+
+
 def test_a_column_that_is_there_twice_is_named(tmp_path):
     table = pa.Table.from_arrays([pa.array(REVIEWS)] * 2 + [pa.array(LABELS)], names=["text", "text", "label"])
     pq.write_table(table, tmp_path / "x.parquet")
@@ -303,6 +309,12 @@ RAGGED = [*PIXELS.tolist()[:-1], PIXELS[-1, :31].tolist()]
         (
             [{"bytes": 1, "path": "a"}] * ROWS,
             "column img has the type struct<bytes: int64, path: string>, expected",
+        ),
+        (["n" * 5000] * ROWS, "row 0: the image has only the path 'nnn"),
+        (["a\0b"] * ROWS, "row 0: the image has only the path 'a\\x00b', and there is no such file"),
+        (
+            pa.StructArray.from_arrays([pa.array(ENCODED)] * 2, ["bytes", "bytes"]),
+            "column img has the type struct<bytes: binary, bytes: binary>, expected encoded images",
         ),
         ([{"bytes": None, "path": None}] * ROWS, "row 0: the image has neither bytes nor a path. Put"),
         ([{"bytes": ENCODED[0], "path": None}, None] * 10, "row 1: no img, as in 10 rows"),

@@ -246,6 +246,29 @@ def test_the_checks_of_the_order_are_true_of_cifar10(monkeypatch):
     assert decode(columns["img"][0], "")[0, 0].tolist() == [59, 62, 63]
 
 
+def test_one_bar_counts_every_image_and_none_where_nothing_is_decoded(tmp_path, monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, total, **_):
+            bars.append([0, total])
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, count):
+            bars[-1][0] += count
+
+    monkeypatch.setattr(image, "tqdm", Bar)
+    write(tmp_path / "cifar10")
+    for _ in range(2):
+        made(tmp_path, num_test=None)
+        assert bars == [[120, 120]]
+
+
 # Bad input
 
 

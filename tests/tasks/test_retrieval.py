@@ -120,6 +120,12 @@ def test_the_smaller_set_never_passes_for_the_released_one(tmp_path):
     assert task.describe()["sizes"] == SIZES
 
 
+def test_a_folder_of_both_sets_is_neither(tmp_path):
+    write_released(write_mini(tmp_path / "aan"))
+    with pytest.raises(InputError, match="aan holds both papers.parquet and new_aan_pairs.train.tsv, of two sets"):
+        made(tmp_path)
+
+
 @needs_aan
 def test_the_smaller_set_itself(tmp_path):
     task = made(tmp_path, data_dir=AAN, max_length=100)
