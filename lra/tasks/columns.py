@@ -56,7 +56,7 @@ def read_parquet(path: Path, kinds: Kinds, optional: Kinds | None = None) -> Col
             table = file.read(list(wanted))
     except pa.ArrowNotImplementedError as error:
         raise InputError(f"{path} is written in a way that pyarrow cannot read ({error}). Write it anew.") from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:  # the second for a damaged name of a column
         raise unreadable(path, error) from error
     return as_lists(table, wanted, str(path), path.parent)
 

@@ -381,6 +381,8 @@ def test_changed_files_are_another_entry(released, tmp_path):
         ("Source\tTarget\n[MAX 1 2\t2\n", r"line 2: \[MAX is never closed"),
         ("Source\tTarget\n3\t3\n\n4\t4\n", r"line 3: the line is blank"),
         ("Source,Target\n3,3\n", r"no column Source in the first line, found 'Source,Target'"),
+        (b"Source\tTarget\n[MAX 1\xff 2 ]\t2\n", r"line 2: unknown token '1\ufffd'"),
+        (b"Source\tTarget\n3\t3\n[MAX \xff 2 ]\t2\n", r"line 3: unknown token '\ufffd'"),
         ("S\0o\0u\0r\0c\0e\0", r"basic_val\.tsv has zero bytes: it is no text in UTF-8"),
         ("\ufeff\n", r"basic_val\.tsv: no column Source"),
         ("Source\tTarget\n[MAX " + "1 " * 1998 + "]\t1\n", r"line 2: 2000 tokens .*fewer than 2000"),
@@ -389,7 +391,7 @@ def test_changed_files_are_another_entry(released, tmp_path):
 def test_wrong_released_files(released, tmp_path, text, message):
     folder, _ = released
     path = folder / "basic_val.tsv"
-    path.unlink() if text is None else path.write_text(text)
+    path.unlink() if text is None else path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(InputError, match=message) as error:
         ListOps(cache_dir=tmp_path / "cache", data_dir=folder).prepare()
     assert len(str(error.value)) < 600

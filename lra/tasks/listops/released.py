@@ -120,7 +120,7 @@ def _raise_wrong_target(path: Path, row: int, targets: list[int]) -> None:
     rows = read_rows(path)
     source_column, _ = _columns(path, next(rows))
     number, fields, _ = next(islice(rows, row, None))
-    source = fields[source_column].decode()
+    source = fields[source_column].decode(errors="replace")
     where = f"{path}, line {number}"
     try:
         value = evaluate(source)

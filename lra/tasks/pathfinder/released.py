@@ -245,8 +245,9 @@ def _rows(path: Path) -> Iterable[Sample]:
         folder, file, label = row[0], row[1], row[_LABEL_COLUMN]
         if label not in ("0", "1"):
             raise InputError(f"{path}, row {number}: expected a label of 0 or 1 in column 3, found {label!r}.")
-        if Path(folder).is_absolute() or ".." in Path(folder).parts or Path(file).name != file:
-            raise InputError(f"{path}, row {number}: {folder}/{file} is not inside the folder.")
+        is_inside = not Path(folder).is_absolute() and ".." not in Path(folder).parts and Path(file).name == file
+        if not is_inside or "\0" in folder + file:
+            raise InputError(f"{path}, row {number}: {f'{folder}/{file}'!r:.200} is no file inside the folder.")
         yield Sample(folder, file, number, int(label))
 
 
