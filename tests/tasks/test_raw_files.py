@@ -19,6 +19,7 @@ from lra.tasks.pathfinder import Pathfinder
 from lra.tasks.raw_files import Layout, find_folder
 from lra.tasks.retrieval import Retrieval
 from lra.tasks.text import Text
+from scripts import prepare
 
 GENERATED = {
     "listops": {"max_depth": 3, "max_args": 4, "min_length": 8, "max_length": 33, "num_train": 30, "num_val": 10},
@@ -204,6 +205,19 @@ def test_files_and_the_hub_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(InputError, match="no network.*LRA_DATA=.* has no folder imdb"):
         Text(cache_dir=tmp_path / "other").prepare()
+
+
+def test_preparing_says_what_was_prepared_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LRA_DATA", str(tmp_path))
+    words = ["task=listops", "scale=smoke", f"cache_dir={tmp_path / 'cache'}"]
+    assert prepare.main(words) == 0
+    line = f"Data of listops: generated, brackets; 2,000 train, 200 val, 500 test. LRA_DATA={tmp_path} has no folder"
+    assert capsys.readouterr().out.startswith(line)
+    monkeypatch.setenv("LRA_DATA", str(tmp_path / "no"))
+    assert prepare.main(words) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"listops could not be prepared: Cannot read the folder of LRA_DATA={tmp_path}/no")
+    assert not printed.out
 
 
 def test_where_data_are_changes_no_description(tmp_path, monkeypatch):
