@@ -116,10 +116,7 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     elif pa.types.is_dictionary(kind):
         column = pa.chunked_array([chunk.dictionary_decode() for chunk in column.chunks], kind.value_type)
     elif _is_text(kind) and not pa.types.is_large_binary(kind):
-        # By way of large strings, for which alone all of them have a cast.
-        return column.cast(pa.large_string() if pa.types.is_string_view(kind) else pa.large_binary()).cast(
-            pa.large_binary()
-        )
+        return column.cast(pa.large_binary())
     else:
         return column
     return _plain(column)

@@ -49,10 +49,10 @@ def find_folder(data_dir: str | Path | None, layout: Layout) -> RawFolder:
     Raises:
         InputError: what is given is no folder, or cannot be read.
     """
-    given = os.environ.get("LRA_DATA") if data_dir is None else data_dir
+    given = data_dir or os.environ.get("LRA_DATA")
     if not given:
         return RawFolder(None)
-    setting = f"{'LRA_DATA' if data_dir is None else 'task.data_dir'}={given}"
+    setting = f"{'task.data_dir' if data_dir else 'LRA_DATA'}={given}"
     names = " or ".join(layout.names)
     try:
         root = Path(given).expanduser()
@@ -65,12 +65,12 @@ def find_folder(data_dir: str | Path | None, layout: Layout) -> RawFolder:
             return RawFolder(found)
     except (OSError, ValueError, RuntimeError) as error:  # the latter two where a path cannot be one, as ~nobody
         reason = getattr(error, "strerror", None) or error
-        remedy = " or unset it: without, data are generated or downloaded" if data_dir is None else ""
+        remedy = "" if data_dir else " or unset it: without, data are generated or downloaded"
         raise InputError(
             f"Cannot read the folder of {setting} ({reason}). It must be a folder with the raw files, one that has a "
             f"folder {names} of them, or LRA's release, unpacked. Correct it{remedy}."
         ) from error
-    if data_dir is not None:
+    if data_dir:
         return RawFolder(root)
     shelf = f", nor its {layout.shelf}" if layout.shelf else ""
     remark = f"{setting} has no folder {names}, nor has its lra_release or lra_release/lra_release{shelf}."
@@ -122,6 +122,8 @@ def unreadable(path: Path, error: Exception, hint: str = "") -> InputError:
                 remedy = f"If {packed[0]} is that file, unpack it"
     elif isinstance(error, PermissionError):
         remedy = "Make it readable"
+    elif path.is_dir():
+        remedy = "A file must be there, not a folder"
     elif nature := foreign(path):
         return InputError(nature)
     return InputError(

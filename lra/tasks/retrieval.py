@@ -205,6 +205,11 @@ class Retrieval(CachedTask):
     def _read_text(self, text: bytes, where: str) -> bytes:
         """Return the bytes of a released text."""
         printed = check_text(text, where)
+        if printed.startswith(("\"b'", '"b""')):
+            raise InputError(
+                f"{where}: the text was put into quotes, as spreadsheets and pandas do, and is not as published: "
+                f"{printed[:60]!r}. Use the released files, or write the texts without quoting."
+            )
         if self.text == "raw":
             return text
         try:

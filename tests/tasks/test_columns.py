@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as Pillow
 
 from lra.errors import InputError
+from lra.files import ROOT
 from lra.tasks import image, text
 from lra.tasks.checks import check_labels
 from lra.tasks.columns import as_lists, read_parquet
@@ -98,6 +99,21 @@ def test_text_of_every_type_is_the_same_text(tmp_path, plain, form):
 def test_text_that_polars_declares_is_the_same_text(tmp_path, plain, declared):
     folder = write(tmp_path / "imdb", {"text": REVIEWS, "label": LABELS}, {"text": declared})
     assert checksums(Text(cache_dir=tmp_path / "cache", data_dir=folder)) == plain
+
+
+IMDB = ROOT.parent / "shared" / "data" / "imdb"
+
+
+@pytest.mark.skipif(not IMDB.is_dir(), reason=f"no data in {IMDB}")
+def test_imdb_itself_in_other_types_is_the_same_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "ROWS", {"train": 25_000, "test": 25_000})
+    for part in ("train", "test"):
+        table = pq.read_table(IMDB / f"{part}.parquet", columns=["text", "label"])
+        names = categorical([NAMES[label] for label in table["label"].to_pylist()])
+        other = pa.table({"text": table["text"].cast(pa.string_view()), "label": names})
+        pq.write_table(other, tmp_path / f"{part}.parquet")
+    made, itself = (Text(cache_dir=tmp_path / "cache", data_dir=folder, num_test=5000) for folder in (tmp_path, IMDB))
+    assert made.describe() == itself.describe()
 
 
 NAMES = ["neg", "pos"]

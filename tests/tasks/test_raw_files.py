@@ -117,6 +117,15 @@ def test_pathfinder_has_a_shelf_for_its_resolutions(tmp_path, monkeypatch, data_
     assert Pathfinder(cache_dir=tmp_path / "cache", data_dir=tmp_path / "pathfinder").data_dir == folder
 
 
+def test_an_empty_setting_is_none(tmp_path, monkeypatch):
+    for value in ("", None):
+        monkeypatch.setenv("LRA_DATA", "")
+        assert find_folder(value, IMDB) == (None, "")
+        monkeypatch.setenv("LRA_DATA", str(tmp_path))
+        (tmp_path / "imdb").mkdir(exist_ok=True)
+        assert find_folder(value, IMDB).path == tmp_path / "imdb"
+
+
 @pytest.mark.parametrize("value", ["no", "no/such/folder", "file", "~nobody-of-this-name/x"])
 def test_lra_data_must_be_a_folder(tmp_path, monkeypatch, value):
     (tmp_path / "file").touch()

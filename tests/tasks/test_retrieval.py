@@ -155,6 +155,8 @@ def test_without_files_they_are_downloaded(tmp_path, monkeypatch):
         ([row(0), row(1)[:4]], "new_aan_pairs.train.tsv, line 2: expected label, id, id, text, text.* 4 fields"),
         ([[b"label", *row(0)[1:]]], "line 1: expected a label of 0.0 or 1.0, found b'label'"),
         ([[*row(0)[:4], b""]] * 30, "line 1: the text is empty"),
+        ([[*row(0)[:4], b'"b\'say ""so""\'"']] * 30, "line 1: the text was put into quotes, as spreadsheets and"),
+        ([[*row(0)[:4], b'"b""don\'t"""']] * 30, "line 1: the text was put into quotes, as spreadsheets and pandas"),
         ([[*row(0)[:4], b"caf\xe9"]] * 30, "line 1: the text is not UTF-8 .byte 0xe9 at 3"),
     ],
 )

@@ -226,6 +226,10 @@ def cut(path: Path) -> None:
     ("spoil", "message"),
     [
         (lambda f: (f / "train.parquet").unlink(), "Cannot read .*train.parquet .*holds test.parquet"),
+        (
+            lambda f: (f / "test.parquet").unlink() or (f / "test.parquet").mkdir(),
+            "Cannot read .*test.parquet .*A file must be there, not a folder",
+        ),
         (lambda f: cut(f / "test.parquet"), "Cannot read .*test.parquet.*copy or download it again"),
         (lambda f: write(f, REVIEWS[:-1], part="train"), "train.parquet has 39 rows, expected 40"),
         (lambda f: write(f, [*REVIEWS[:-1], ""], part="train"), "train.parquet, row 39: the text is empty"),
