@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> int:
             task = make_task(resolve(cfg))
             task.prepare()
             prepared[name] = task
+            print(task.summary(name))
         except InputError as error:
             print(f"{name} could not be prepared: {error}", file=sys.stderr)
     if prepared:

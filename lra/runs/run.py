@@ -154,6 +154,7 @@ def run(job: Job) -> tuple[RunRecord, RunFolder]:
     job.task.prepare()
     with stoppable() as stop, joined(job.device) as world:
         record, folder = job.begin(world)
+        log.info("%s", job.task.summary(record.task))
         earlier = folder.result_to_read() if world.leads else None
         with folder.claimed(record.config) if world.leads and earlier is None else nullcontext():
             earlier = world.agree(earlier or (folder.finished() if world.leads else None))

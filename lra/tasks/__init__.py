@@ -38,6 +38,7 @@ class Task:
         num_classes: labels are 0 .. num_classes - 1.
         num_inputs: sequences in one example: 1, or 2 for Retrieval.
         image_side: height and width, where a sequence is a square image, row by row; None elsewhere.
+        remark: a sentence on why the data are of their source and of no other; may be empty.
     """
 
     name: ClassVar[str]
@@ -47,6 +48,7 @@ class Task:
     num_classes: int
     num_inputs: int = 1
     image_side: int | None = None
+    remark: str = ""
 
     def prepare(self) -> Path:
         """Make the cached arrays unless a sound cache exists; safe to call twice and from several processes.
@@ -66,6 +68,17 @@ class Task:
         All of it goes into the record and the run's key, so it holds no path and nothing that differs between machines.
         """
         raise NotImplementedError
+
+    def place(self) -> str:
+        """Say where on this machine, or elsewhere, the raw data are; it stands after the source. May be empty."""
+        return ""
+
+    def summary(self, name: str) -> str:
+        """Say in one line what was prepared, for a task that is called so."""
+        described = self.describe()
+        sizes = ", ".join(f"{size:,} {part}" for part, size in described["sizes"].items())
+        source = f"{described['source']} {self.place()}".rstrip()
+        return f"Data of {name}: {source}, {described['variant']}; {sizes}. {self.remark}".rstrip()
 
     def floor_predictions(self) -> dict[str, NDArray[np.uint8]]:
         """Predict the class of each test example by rules that need no model, fitted on the train split."""

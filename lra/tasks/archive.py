@@ -7,10 +7,11 @@ what a mirror holds: the files' checksums go into the record, and `origin` says 
 
 from __future__ import annotations
 
+import errno
 import gzip
-import hashlib
 import http.client
 import json
+import os
 import shutil
 import tarfile
 import urllib.error
@@ -25,6 +26,8 @@ from tqdm import tqdm
 
 from lra.errors import InputError, MissingDataError
 from lra.tasks.cache import cache_root
+from lra.tasks.checksums import file_sha256
+from lra.tasks.raw_files import GZIP, foreign
 
 ARCHIVE = "https://storage.googleapis.com/long-range-arena/lra_release.gz"
 # Where the files of a folder can be downloaded one by one, by the folder's name in the archive.
@@ -36,6 +39,7 @@ ORIGIN = "origin.json"
 TIMEOUT_SECONDS = 30
 ATTEMPTS = 5
 BLOCK = 1 << 20
+DEPTH, NAME_BYTES = 16, 255
 
 
 class Download(NamedTuple):
@@ -117,6 +121,8 @@ def _fetch(target: Path, names: Sequence[str], *, mirror: str | None, archive: D
                 path.replace(new / path.name)
         if absent := [name for name in names if not (new / name).is_file()]:
             raise _RefusedError(f"it does not hold {', '.join(absent)}")
+        if natures := list(filter(None, (foreign(new / name) for name in names))):
+            raise _RefusedError(f"it serves no data: {natures[0]}")
     except _RefusedError:
         shutil.rmtree(new)
         raise
@@ -151,7 +157,7 @@ def download(source: Download, path: Path) -> Path:
             failures += 1
             if failures == ATTEMPTS:
                 raise _RefusedError(f"the connection broke {ATTEMPTS} times; the next call goes on from {part}")
-        if source.sha256 and (digest := _sha256(part)) != source.sha256:
+        if source.sha256 and (digest := file_sha256(part)) != source.sha256:
             part.unlink()
             raise _RefusedError(f"the file's SHA-256 is {digest}, expected {source.sha256}")
         part.replace(path)
@@ -195,16 +201,11 @@ def _attempt(source: Download, part: Path) -> bool:
         raise _RefusedError(f"no connection ({reason})") from error
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def unpack(archive: Path, folder: str, target: Path) -> None:
     """Unpack one folder of the archive's inner folder into `target`, and check the archive's checksum at its end.
 
     Raises:
-        _RefusedError: the archive is damaged, and was removed; or a member would leave the target.
+        _RefusedError: the archive is damaged, and was removed; or a member would leave the target, or cannot be in it.
         OSError: the target cannot be written.
     """
     prefix = (*INNER, folder)
@@ -214,14 +215,46 @@ def unpack(archive: Path, folder: str, target: Path) -> None:
                 for member in tqdm(members, desc=f"unpacking {folder}", unit="file", delay=2, leave=False):
                     path = PurePosixPath(member.name)
                     if path.is_absolute() or ".." in path.parts:
-                        raise _RefusedError(f"the archive has a member {member.name!r}, which would leave its folder")
-                    if path.parts[: len(prefix)] != prefix or not member.isfile():
-                        continue
-                    relative = PurePosixPath(*path.parts[len(prefix) :])
-                    members.extract(member.replace(name=str(relative), deep=False), target, filter="data")
+                        raise _RefusedError(f"the archive has a member {_short(member)}, which would leave its folder")
+                    if path.parts[: len(prefix)] == prefix and member.isfile() and not path.name.startswith("."):
+                        _extract(members, member, path.parts[len(prefix) :], target)
             while stream.read(BLOCK):  # up to the end, where the checksum is
                 pass
-    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError) as error:
+    except _DAMAGE as error:
+        reason = "; ".join(filter(None, (str(error), foreign(archive, expected=GZIP))))
         archive.unlink()
-        message = f"the archive is damaged ({error}) and was removed; the next call downloads it anew"
+        message = f"the archive is damaged ({reason}) and was removed; the next call downloads it anew"
         raise _RefusedError(message) from error
+
+
+# What gzip and tarfile raise for damaged files: their own exceptions, and those of the numbers and texts inside.
+_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, ValueError, ArithmeticError, RecursionError)
+
+
+def _extract(members: tarfile.TarFile, member: tarfile.TarInfo, parts: tuple[str, ...], target: Path) -> None:
+    """Unpack one member to its place in the target.
+
+    Raises:
+        _RefusedError: there can be no such file.
+        OSError: the target cannot be written.
+    """
+    # LRA's are four deep. Much deeper folders could not even be removed again.
+    if not 0 < len(parts) <= DEPTH or max(len(os.fsencode(part)) for part in parts) > NAME_BYTES:
+        raise _RefusedError(
+            f"the archive has a member {_short(member)}, which is no file of its folder: expected 1 to {DEPTH} names "
+            f"below it, of at most {NAME_BYTES} bytes each"
+        )
+    try:
+        members.extract(member.replace(name=str(PurePosixPath(*parts)), deep=False), target, filter="data")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EFBIG):
+            raise
+        raise _RefusedError(
+            f"the archive has a member {_short(member)}, which cannot stand beside the others ({error.strerror})"
+        ) from error
+
+
+def _short(member: tarfile.TarInfo) -> str:
+    """Quote a member's name, without its middle if it is long."""
+    name = repr(member.name)
+    return name if len(name) <= 120 else f"{name[:60]} … {name[-50:]}"

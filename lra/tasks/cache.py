@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from lra.errors import InputError
 from lra.tasks import PARTS, Part, Split
+from lra.tasks.checksums import arrays_sha256, file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +72,8 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
 
 def checksum(split: Split) -> str:
     """Return the SHA-256 of a split's tokens, offsets and labels, little-endian: the same on every machine."""
-    digest = hashlib.sha256()
-    for array, dtype in ((split.tokens, "u1"), (split.offsets, "<i8"), (split.labels, "<i8")):
-        digest.update(np.ascontiguousarray(array, dtype).data)
-    return digest.hexdigest()
+    dtypes = ((split.tokens, "u1"), (split.offsets, "<i8"), (split.labels, "<i8"))
+    return arrays_sha256(np.ascontiguousarray(array, dtype) for array, dtype in dtypes)
 
 
 def fetch(
@@ -131,7 +130,7 @@ def _load(folder: Path, specification: dict[str, Any]) -> Entry | None:
             raise _UnsoundError(f"{MANIFEST} is of another version or specification")
         # Checked before anything is mapped: Arrow trusts the lengths in a damaged file, and reads past its end.
         for part in PARTS:
-            if _file_checksum(folder / f"{part}.arrow") != manifest["splits"][part]["file_sha256"]:
+            if file_sha256(folder / f"{part}.arrow") != manifest["splits"][part]["file_sha256"]:
                 raise _UnsoundError(f"{part}.arrow differs from its checksum in {MANIFEST}")
         splits = {part: _map(folder / f"{part}.arrow") for part in PARTS}
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
@@ -159,11 +158,6 @@ def _map(path: Path) -> Split:
         tokens.values.offsets.to_numpy(zero_copy_only=True),
         labels.to_numpy(zero_copy_only=True),
     )
-
-
-def _file_checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _seal(manifest: dict[str, Any]) -> str:
@@ -223,7 +217,7 @@ def _build(folder: Path, specification: dict[str, Any], build: Callable[[], Iter
                 described[part] = {
                     "examples": len(split.labels),
                     "sha256": checksum(split),
-                    "file_sha256": _file_checksum(path),
+                    "file_sha256": file_sha256(path),
                 }
         with _writing(folder):
             manifest = {"specification": specification, "splits": described}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from lra.errors import check_integer
 from lra.tasks import Part, Split, Task, cache
+
+log = logging.getLogger(__name__)
 
 
 class CachedTask(Task):
@@ -39,9 +42,14 @@ class CachedTask(Task):
             InputError: the raw data cannot be had or are wrong, or the cache cannot be written.
         """
         specification = self._specification()
-        self._entry = cache.fetch(
-            specification, self._build, num_inputs=self.num_inputs, cache_dir=self.cache_dir
-        )  # fmt: skip
+
+        def build() -> Iterator[tuple[Part, Split]]:
+            # Said before, since it may take long, or fail.
+            source = f"{specification['source']} {self.place()}".rstrip()
+            log.info("%s", f"Its source: {source}. {self.remark}".rstrip())
+            yield from self._build()
+
+        self._entry = cache.fetch(specification, build, num_inputs=self.num_inputs, cache_dir=self.cache_dir)
         specification.pop("files", None)
         self._description = {**specification, "sizes": self._entry.sizes, "sha256": self._entry.sha256}
         return self._entry.folder

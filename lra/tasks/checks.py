@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,33 @@ from numpy.typing import NDArray
 from lra.errors import InputError
 
 
-def check_labels(labels: Sequence[Any], num_classes: int, where: str) -> NDArray[np.int64]:
-    """Return labels as an array.
+def check_labels(
+    labels: Sequence[Any], num_classes: int, where: str, names: Mapping[str, int] | None = None
+) -> NDArray[np.int64]:
+    """Return labels as an array: whole numbers, of any type and as text too, or the classes' names.
+
+    Args:
+        labels: one for each row.
+        num_classes: they are 0 to num_classes - 1.
+        where: names the rows in messages.
+        names: the label that each name of a class stands for.
 
     Raises:
-        InputError: one is not an integer of 0 to num_classes - 1.
+        InputError: one is something else.
     """
+    meanings = {**(names or {}), **{f"{label}{end}": label for label in range(num_classes) for end in ("", ".0")}}
+    values = np.empty(len(labels), np.int64)
     for row, label in enumerate(labels):
-        if not isinstance(label, int | np.integer) or isinstance(label, bool) or not 0 <= label < num_classes:
+        text = label.decode(errors="replace") if isinstance(label, bytes) else None
+        value = label if text is None else meanings.get(text, -1)
+        if value not in range(num_classes) or (isinstance(value, bool) and num_classes > 2):
+            among = f", or one of {', '.join(names)}" if names and text is not None else ""
             raise InputError(
-                f"{where}, row {row}: expected a label of 0 to {num_classes - 1}, found {label!r}. Get the file again."
+                f"{where}, row {row}: expected a label of 0 to {num_classes - 1}{among}, found "
+                f"{label if text is None else text[:60]!r}. Use the data set's own file."
             )
-    return np.array(labels, np.int64)
+        values[row] = value
+    return values
 
 
 def check_rows(num_rows: int, expected: int, where: str) -> None:
@@ -38,7 +53,7 @@ def check_text(text: bytes, where: str) -> str:
         InputError: it is empty or not UTF-8.
     """
     if not text:
-        raise InputError(f"{where}: the text is empty. Download the file again, or remove the row.")
+        raise InputError(f"{where}: the text is empty. Use the data set's own file.")
     try:
         return text.decode()
     except UnicodeDecodeError as error:

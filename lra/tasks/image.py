@@ -26,8 +26,11 @@ from lra.errors import InputError
 from lra.tasks import Part, Split
 from lra.tasks.cached import CachedTask
 from lra.tasks.checks import check_labels, check_rows
+from lra.tasks.checksums import file_sha256
+from lra.tasks.columns import Columns, Kinds
 from lra.tasks.examples import hash_key, limit
-from lra.tasks.sources import Columns, Hub, RawPart, SourceName, Tfds, choose_source
+from lra.tasks.raw_files import unreadable
+from lra.tasks.sources import RAW_PARTS, Hub, RawPart, SourceName, Tfds, choose_source
 
 HUB = Hub("uoft-cs/cifar10", "0b2714987fa478483af9968de7c934580d0bb9a2", folder_name="cifar10")
 ROWS: dict[RawPart, int] = {"train": 50_000, "test": 10_000}
@@ -43,6 +46,7 @@ FILES = {
     "2ddf3ab27d5d0440": "9c4eefe44cd473b6",
 }
 FIRST_IMAGES = 64
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 class Image(CachedTask):
@@ -50,8 +54,8 @@ class Image(CachedTask):
 
     Args:
         cache_dir: folder of the cache; None for `LRA_CACHE` or the user's own.
-        data_dir: folder of `train.parquet` and `test.parquet` with the columns `img` and `label`; with `source="tfds"`,
-            TensorFlow Datasets' folder. None for `$LRA_DATA/cifar10` if there is one, else the hub.
+        data_dir: folder of `train.parquet` and `test.parquet` with the columns `img` and `label`, or one that has it as
+            `cifar10`; with `source="tfds"`, TensorFlow Datasets' folder. None for `LRA_DATA`'s, else the hub.
         source: "auto", "parquet", "hub" or "tfds".
         side: pixels of an image's side: 32, or 16 or 8 for means of 2x2 or 4x4 grey values.
         num_train: at most so many training examples, chosen by hash; None for all.
@@ -81,12 +85,22 @@ class Image(CachedTask):
         if side not in (32, 16, 8):
             raise InputError(f"task.side must be 32, 16 or 8. Got {side!r}.")
         self.source = choose_source(source, data_dir, hub=HUB, tfds=("cifar10", {"img": "image"}))
+        self.remark = self.source.remark
         self.side = self.image_side = side
         self.max_len = side * side
 
+    def place(self) -> str:
+        """Say where the images are."""
+        return self.source.place()
+
     def _specification(self) -> dict[str, Any]:
         # The hub's commit is known to be in the original order; `_build` checks that, so nothing is downloaded here.
-        official = self.source is HUB or original_places(self._read("train")) is not None
+        files: list[Path] = []
+        official = isinstance(self.source, Hub)
+        if not official:
+            read = [self._read(part) for part in RAW_PARTS]
+            official = original_places(read[0], self.source.where("train")) is not None
+            files = [image for columns in read for image in columns["img"] if isinstance(image, Path)]
         return {
             "task": self.name,
             "version": self.version,
@@ -95,42 +109,45 @@ class Image(CachedTask):
             "official_validation": official,
             "limits": self.limits,
             **self.source.specification(),
+            **({"image_files_sha256": _digest_of(files)} if files else {}),
         }
 
     def _build(self) -> Iterator[tuple[Part, Split]]:
         columns = self._read("train")
         places = original_places(columns)
         if places is None:
-            if self.source is HUB:
+            if isinstance(self.source, Hub):
                 raise InputError(
-                    f"{HUB.where('train')} is not in the order of the original files. Use another copy with "
+                    f"{self.source.where('train')} is not in the order of the original files. Use another copy with "
                     "task.data_dir=, and please report this."
                 )
             places = np.arange(ROWS["train"])
         rows = np.argsort(places)[tfds_order("train", ROWS["train"])]
         held_out = ROWS["train"] // VALIDATION_SHARE
-        yield "train", self._split("train", columns, rows[:-held_out])
-        yield "val", self._split("val", columns, rows[-held_out:])
-        yield "test", self._split("test", self._read("test"), np.arange(ROWS["test"]))
+        with tqdm(desc="decoding", total=sum(ROWS.values()), unit="image", delay=2, leave=False) as bar:
+            yield "train", self._split("train", columns, rows[:-held_out], bar)
+            yield "val", self._split("val", columns, rows[-held_out:], bar)
+            yield "test", self._split("test", self._read("test"), np.arange(ROWS["test"]), bar)
 
     def _read(self, part: RawPart) -> Columns:
         where = self.source.where(part)
-        order_known_by = "id" if isinstance(self.source, Tfds) else "original_position"
-        columns = self.source.read(part, ("img", "label"), (order_known_by,))
-        columns["label"] = check_labels(columns["label"], self.num_classes, where).tolist()
+        known_by: Kinds = {"id": "text"} if isinstance(self.source, Tfds) else {"original_position": "flag"}
+        columns = self.source.read(part, {"img": "image", "label": "label"}, known_by)
+        names = {name: label for label, name in enumerate(CLASSES)}
+        columns["label"] = check_labels(columns["label"], self.num_classes, where, names).tolist()
         check_rows(len(columns["label"]), ROWS[part], where)
         return columns
 
-    def _split(self, part: Part, columns: Columns, rows: NDArray[np.int64]) -> Split:
+    def _split(self, part: Part, columns: Columns, rows: NDArray[np.int64], bar: tqdm) -> Split:
         where = self.source.where("test" if part == "test" else "train")
         tokens = np.empty((len(rows), self.max_len), np.uint8)
         keys = np.empty(len(rows), np.uint64)
-        blocks = range(0, len(rows), 500)
-        for start in tqdm(blocks, desc=f"decoding {part}", unit_scale=500, unit="image", delay=2, leave=False):
+        for start in range(0, len(rows), 500):
             block = rows[start : start + 500].tolist()
             pixels = np.stack([decode(columns["img"][row], f"{where}, row {row}") for row in block])
             tokens[start : start + 500] = shrink(grey(pixels), self.side).reshape(len(block), -1)
             keys[start : start + 500] = [hash_key(image.tobytes()) for image in pixels]
+            bar.update(len(block))
         labels = np.array(columns["label"], np.int64)[rows]
         is_kept = limit(keys, labels, part, self.limits[part])
         offsets = np.arange(is_kept.sum() + 1, dtype=np.int64) * self.max_len
@@ -142,10 +159,10 @@ def tfds_order(part: RawPart, size: int) -> NDArray[np.int64]:
     return np.array(sorted(range(size), key=lambda place: hashlib.md5(f"{part}{place}".encode()).digest()))
 
 
-def original_places(columns: Columns) -> NDArray[np.int64] | None:
+def original_places(columns: Columns, where: str = "train") -> NDArray[np.int64] | None:
     """Return the place of every train row in data_batch_1 to _5, one after the other; None if it cannot be known.
 
-    TensorFlow Datasets names it in the feature `id`, as in `train_16399`.
+    TensorFlow Datasets names it in the feature `id`, as in `train_16399`. `where` names the rows in messages.
     """
     if "id" in columns:
         return np.array([int(name.decode().rpartition("_")[2]) for name in columns["id"]])
@@ -155,8 +172,8 @@ def original_places(columns: Columns) -> NDArray[np.int64] | None:
     blocks = range(0, ROWS["train"], size)
     labels = [_digest(bytes(columns["label"][start : start + size])) for start in blocks]
     images = [
-        _digest(b"".join(decode(image, "").tobytes() for image in columns["img"][start : start + FIRST_IMAGES]))
-        for start in blocks
+        _digest(b"".join(decode(columns["img"][row], f"{where}, row {row}").tobytes() for row in first))
+        for first in (range(start, start + FIRST_IMAGES) for start in blocks)
     ]
     if dict(zip(labels, images, strict=True)) != FILES:
         return None
@@ -168,22 +185,36 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def decode(image: bytes | NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
-    """Return the pixels of an encoded image, (32, 32, 3).
+def _digest_of(files: list[Path]) -> str:
+    """Return the SHA-256 of the SHA-256 of files, which are not in the table that the fingerprint is of."""
+    progress = tqdm(files, desc="checking image files", unit="file", delay=2, leave=False)
+    return hashlib.sha256("".join(map(file_sha256, progress)).encode()).hexdigest()
+
+
+def decode(image: bytes | Path | NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
+    """Return the pixels of an image, (32, 32, 3), given as those or as an encoded file's bytes or path.
 
     Raises:
         InputError: it cannot be decoded, or is no colour image of this size.
     """
     from PIL import Image as Pillow
 
-    if isinstance(image, bytes):
+    if isinstance(image, np.ndarray):
+        # What has its three colours first can be nothing else.
+        pixels = image.transpose(1, 2, 0) if image.shape == (3, SIDE, SIDE) else image
+    else:
         try:
-            with Pillow.open(io.BytesIO(image)) as opened:
+            with Pillow.open(image if isinstance(image, Path) else io.BytesIO(image)) as opened:
                 pixels = np.asarray(opened)
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damaged files
+            if isinstance(image, Path):
+                raise unreadable(image, error) from error
+            if len(image) == SIDE * SIDE * 3:
+                raise InputError(
+                    f"{where}: the image is bare pixels, {len(image):,} bytes, and nothing says in which order their "
+                    "colours are. Write it as lists of 32 x 32 x 3 numbers, or as PNG."
+                ) from error
             raise InputError(f"{where}: the image cannot be decoded ({error}). Get the file again.") from error
-    else:
-        pixels = image
     if pixels.shape != (SIDE, SIDE, 3) or pixels.dtype != np.uint8:
         raise InputError(
             f"{where}: expected an RGB image of 32x32 pixels, found {pixels.dtype} of shape {pixels.shape}. "

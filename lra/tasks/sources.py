@@ -2,117 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lra.errors import InputError, MissingDataError, check_choice
+from lra.tasks.columns import Columns, Kinds, as_lists, chosen, read_parquet
+from lra.tasks.raw_files import Layout, find_folder, fingerprint
 
 SourceName = Literal["auto", "parquet", "hub", "tfds"]
 RawPart = Literal["train", "test"]
 RAW_PARTS: tuple[RawPart, RawPart] = ("train", "test")
-Columns = dict[str, list[Any]]
-
-
-def raw_folder(data_dir: str | Path | None, name: str) -> Path | None:
-    """Return the folder of a task's raw files: `data_dir`, else `$LRA_DATA/<name>` if it exists, else None.
-
-    Raises:
-        InputError: `data_dir` is no folder, or the folder cannot be read.
-    """
-    root = os.environ.get("LRA_DATA")
-    if data_dir is None and not root:
-        return None
-    folder = Path(root or "", name) if data_dir is None else Path(data_dir)
-    folder = folder.expanduser()
-    try:
-        os.scandir(folder).close()
-    except OSError as error:
-        if data_dir is None and isinstance(error, FileNotFoundError | NotADirectoryError):
-            return None
-        setting = f"LRA_DATA={root}" if data_dir is None else f"task.data_dir={data_dir}"
-        raise InputError(
-            f"Cannot read the folder {folder} ({error.strerror}), from {setting}. Name another."
-        ) from error
-    return folder
-
-
-def fingerprint(paths: Iterable[Path]) -> dict[str, Any]:
-    """Return size in bytes and SHA-256 of each file, by its name.
-
-    Raises:
-        InputError: one of them cannot be read.
-    """
-    files: dict[str, Any] = {}
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                files[path.name] = {"bytes": file.tell(), "sha256": digest}
-        except OSError as error:
-            raise unreadable(path, error) from error
-    return files
-
-
-def unreadable(path: Path, error: Exception) -> InputError:
-    """Make the error for a file that is missing, forbidden or damaged."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    if isinstance(error, FileNotFoundError) and path.parent.is_dir():
-        reason += f"; {path.parent} holds {', '.join(sorted(p.name for p in path.parent.iterdir())[:8]) or 'nothing'}"
-    return InputError(
-        f"Cannot read {path} ({reason}). Check the file, copy or download it again, or choose another folder with "
-        "task.data_dir=."
-    )
-
-
-def read_parquet(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Columns:
-    """Read columns of a parquet file; text and images come as bytes.
-
-    Raises:
-        InputError: the file cannot be read or is damaged, lacks a column, has no rows, or a value is missing.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if absent := [name for name in columns if name not in names]:
-                raise InputError(
-                    f"{path} has no column {', '.join(absent)}: expected {', '.join(columns)}, found "
-                    f"{', '.join(names)}. Use the data set's own files, or rename the columns."
-                )
-            table = file.read([*columns, *(name for name in optional if name in names)])
-    except (OSError, pa.ArrowException) as error:
-        raise unreadable(path, error) from error
-    return _as_lists(table, str(path))
-
-
-def _as_lists(table: Any, where: str) -> Columns:
-    """Turn an Arrow table into lists; texts stay bytes, so that an error of decoding one can name its row."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if not len(table):
-        raise InputError(f"{where} has no rows. Copy or download it again.")
-    lists: Columns = {}
-    for name in table.column_names:
-        column = table[name]
-        if pa.types.is_struct(column.type):  # an image: {bytes, path}
-            column = pc.struct_field(column, "bytes")
-        elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            column = column.cast(pa.large_binary())
-        if column.null_count:
-            row = next(i for i, valid in enumerate(column.is_valid().to_pylist()) if not valid)
-            raise InputError(f"{where}, row {row}: no {name}, as in {column.null_count} rows. Download the file again.")
-        lists[name] = column.to_pylist()
-    return lists
-
-
-# Sources of rows
 
 
 class Source(Protocol):
@@ -120,14 +21,21 @@ class Source(Protocol):
 
     name: str
 
+    @property
+    def remark(self) -> str:
+        """Say in a sentence why rows are taken from here and not from files; may be empty."""
+
+    def place(self) -> str:
+        """Say where the rows are, after the source's name."""
+
     def where(self, part: RawPart) -> str:
         """Name a part in messages."""
 
     def specification(self) -> dict[str, Any]:
         """Say what decides the rows: a revision, or the fingerprint of files under `files`."""
 
-    def read(self, part: RawPart, columns: Sequence[str], optional: Sequence[str] = ()) -> Columns:
-        """Return the rows of a part, column by column."""
+    def read(self, part: RawPart, kinds: Kinds, optional: Kinds | None = None) -> Columns:
+        """Return the rows of a part, column by column; `kinds` says what each column must hold."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +44,11 @@ class Parquet:
 
     folder: Path
     name = "parquet"
+    remark = ""
+
+    def place(self) -> str:
+        """Name the folder."""
+        return f"in {self.folder}"
 
     def where(self, part: RawPart) -> str:
         """Name the file."""
@@ -145,9 +58,9 @@ class Parquet:
         """Return the fingerprint of both files."""
         return {"files": fingerprint(self._path(part) for part in RAW_PARTS)}
 
-    def read(self, part: RawPart, columns: Sequence[str], optional: Sequence[str] = ()) -> Columns:
+    def read(self, part: RawPart, kinds: Kinds, optional: Kinds | None = None) -> Columns:
         """Read one file."""
-        return read_parquet(self._path(part), columns, optional)
+        return read_parquet(self._path(part), kinds, optional)
 
     def _path(self, part: RawPart) -> Path:
         return self.folder / f"{part}.parquet"
@@ -155,12 +68,24 @@ class Parquet:
 
 @dataclass(frozen=True)
 class Hub:
-    """A data set of the Hugging Face hub at one commit."""
+    """A data set of the Hugging Face hub at one commit.
+
+    Args:
+        repository: its name there.
+        revision: the commit.
+        folder_name: of a folder of its files, which is taken instead.
+        remark: where such a folder was looked for.
+    """
 
     repository: str
     revision: str
     folder_name: str
+    remark: str = ""
     name = "hub"
+
+    def place(self) -> str:
+        """Name data set and commit."""
+        return f"({self.repository} at revision {self.revision})"
 
     def where(self, part: RawPart) -> str:
         """Name data set, commit and split."""
@@ -170,7 +95,7 @@ class Hub:
         """Return the commit."""
         return {"repository": self.repository, "revision": self.revision}
 
-    def read(self, part: RawPart, columns: Sequence[str], optional: Sequence[str] = ()) -> Columns:
+    def read(self, part: RawPart, kinds: Kinds, optional: Kinds | None = None) -> Columns:
         """Download, unless `datasets` has it in its own cache."""
         import datasets
 
@@ -181,13 +106,11 @@ class Hub:
         except Exception as error:
             raise MissingDataError(
                 f"Cannot get {where} ({type(error).__name__}: {error}). Check the network; or put train.parquet and "
-                f"test.parquet with the columns {', '.join(columns)} into a folder and name it with task.data_dir=, "
-                f"or its parent, if the folder is called {self.folder_name}, with the environment variable LRA_DATA."
+                f"test.parquet with the columns {', '.join(kinds)} into a folder and name it with task.data_dir=, or "
+                f"its parent, if it is called {self.folder_name}, with the environment variable LRA_DATA. {self.remark}"
             ) from error
-        if absent := [name for name in columns if name not in rows.column_names]:
-            raise InputError(f"{where} has no column {', '.join(absent)}, only {', '.join(rows.column_names)}")
-        names = [*columns, *(name for name in optional if name in rows.column_names)]
-        return _as_lists(rows.select_columns(names).with_format("arrow")[:], where)
+        wanted = chosen(kinds, optional, rows.column_names, where)
+        return as_lists(rows.select_columns(list(wanted)).with_format("arrow")[:], wanted, where)
 
 
 @dataclass(frozen=True)
@@ -204,6 +127,11 @@ class Tfds:
     data_dir: str | Path | None
     features: Mapping[str, str]
     name = "tfds"
+    remark = ""
+
+    def place(self) -> str:
+        """Name data set and folder."""
+        return f"({self.dataset} in {self.data_dir or 'the default folder of TensorFlow Datasets'})"
 
     def where(self, part: RawPart) -> str:
         """Name data set and split."""
@@ -215,12 +143,12 @@ class Tfds:
         files = [Path(path) for part in RAW_PARTS for path in info.splits[part].filepaths]
         return {"dataset": info.full_name, "files": fingerprint(files)}
 
-    def read(self, part: RawPart, columns: Sequence[str], optional: Sequence[str] = ()) -> Columns:
+    def read(self, part: RawPart, kinds: Kinds, optional: Kinds | None = None) -> Columns:
         """Read one split in its stored order."""
         builder = self._builder()
-        features = {column: self.features.get(column, column) for column in (*columns, *optional)}
+        features = {column: self.features.get(column, column) for column in (*kinds, *(optional or {}))}
         present = builder.info.features
-        names = {column: name for column, name in features.items() if name in present or column in columns}
+        names = {column: name for column, name in features.items() if name in present or column in kinds}
         try:
             rows = list(builder.as_data_source(part))
             return {column: [row[name] for row in rows] for column, name in names.items()}
@@ -272,12 +200,16 @@ def choose_source(
                 f"task.source=hub downloads, but task.data_dir={data_dir} is given. Leave one of them out."
             )
         return hub
-    folder = raw_folder(data_dir, hub.folder_name)
-    if folder:
-        return Parquet(folder)
+    found = find_folder(data_dir, Layout((hub.folder_name,), _holds_parquet))
+    if found.path:
+        return Parquet(found.path)
     if source == "parquet":
         raise InputError(
-            f"task.source=parquet needs a folder of train.parquet and test.parquet. Name it with task.data_dir=, or "
-            f"its parent, if the folder is called {hub.folder_name}, with the environment variable LRA_DATA."
+            "task.source=parquet needs a folder of train.parquet and test.parquet. Name it with task.data_dir=, or its "
+            f"parent, if it is called {hub.folder_name}, with the environment variable LRA_DATA. {found.remark}"
         )
-    return hub
+    return replace(hub, remark=found.remark)
+
+
+def _holds_parquet(folder: Path) -> bool:
+    return any((folder / f"{part}.parquet").exists() for part in RAW_PARTS)

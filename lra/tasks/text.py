@@ -30,6 +30,7 @@ from lra.tasks.sources import Hub, RawPart, SourceName, choose_source
 
 HUB = Hub("stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31", folder_name="imdb")
 ROWS: dict[RawPart, int] = {"train": 25_000, "test": 25_000}
+NAMES = {"neg": 0, "pos": 1, "negative": 0, "positive": 1}
 VALIDATION_SHARE = 10  # one example in ten
 
 # S4's vocabulary: the characters that occur at least 15 times in the train texts, each text cut to 4,095 characters; in
@@ -47,8 +48,8 @@ class Text(CachedTask):
 
     Args:
         cache_dir: folder of the cache; None for `LRA_CACHE` or the user's own.
-        data_dir: folder of `train.parquet` and `test.parquet` with the columns `text` and `label`; with
-            `source="tfds"`, TensorFlow Datasets' folder. None for `$LRA_DATA/imdb` if there is one, else the hub.
+        data_dir: folder of `train.parquet` and `test.parquet` with the columns `text` and `label`, or one that has it
+            as `imdb`; with `source="tfds"`, TensorFlow Datasets' folder. None for `LRA_DATA`'s, else the hub.
         source: "auto", "parquet", "hub" or "tfds".
         symbols: "bytes" or "characters".
         max_length: symbols kept of a text, `<eos>` included.
@@ -82,11 +83,16 @@ class Text(CachedTask):
         check_choice("task.validation", validation, ("split", "test"))
         check_integer("task.max_length", max_length, 2)
         self.source = choose_source(source, data_dir, hub=HUB, tfds=("imdb_reviews", {}))
+        self.remark = self.source.remark
         self.symbols = symbols
         self.validation = validation
         self.max_len = max_length
         # 257 as published, though no byte of UTF-8 has the ids 255 and 256.
         self.vocab_size = 257 if symbols == "bytes" else FIRST_CHARACTER + len(CHARACTERS)
+
+    def place(self) -> str:
+        """Say where the reviews are."""
+        return self.source.place()
 
     def _specification(self) -> dict[str, Any]:
         remark = ", validation is test" if self.validation == "test" else ""
@@ -115,9 +121,9 @@ class Text(CachedTask):
 
     def _read(self, part: RawPart) -> _Rows:
         where = self.source.where(part)
-        columns = self.source.read(part, ("text", "label"))
+        columns = self.source.read(part, {"text": "text", "label": "label"})
         texts = [check_text(text, f"{where}, row {row}") for row, text in enumerate(columns["text"])]
-        labels = check_labels(columns["label"], self.num_classes, where)
+        labels = check_labels(columns["label"], self.num_classes, where, NAMES)
         check_rows(len(texts), ROWS[part], where)
         keys = np.array([hash_key(text) for text in columns["text"]], np.uint64)
         order = np.lexsort((labels, keys))

@@ -187,8 +187,8 @@ def test_a_run_on_released_files_is_not_tested_on_generated_ones(trained, tmp_pa
     """Where the files are is no part of a record, so it must be said again; and the other way round."""
     released = tmp_path / "raw" / "listops"
     released.mkdir(parents=True)
-    lines = "".join(f"{source}\t{value}\n" for source, value in RELEASED * 20)
-    for part in ("train", "val", "test"):
+    for times, part in enumerate(("train", "val", "test"), 20):
+        lines = "".join(f"{source}\t{value}\n" for source, value in RELEASED * times)
         (released / f"basic_{part}.tsv").write_text(f"Source\tTarget\n{lines}")
     words = ["attn=vmean", "scale=smoke", "wandb.mode=disabled", "device=cpu", *places(tmp_path)]
     train(resolve(composed(*words, f"task.data_dir={released}")), "listops", "vmean", words)

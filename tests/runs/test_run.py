@@ -111,6 +111,14 @@ def test_a_finished_run_is_not_trained_again(tmp_path):
     assert again == first
 
 
+def test_a_run_begins_with_what_data_it_uses_trained_or_not(tmp_path, caplog):
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            train(tmp_path)
+        assert caplog.messages[0] == "Data of toy: made, toy; 256 train, 64 val, 67 test."
+
+
 def test_the_key_follows_what_determines_the_numbers(tmp_path):
     keys = [
         train(tmp_path, **changes)[0]

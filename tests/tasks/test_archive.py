@@ -6,6 +6,7 @@ import io
 import re
 import tarfile
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -201,6 +202,66 @@ def test_nothing_of_a_wrong_archive_is_kept(server, tmp_path, content, expected,
         assert left == {".lock"}
         server.files["lra_release.gz"] = WHOLE
         assert (get(server, tmp_path / "cache") / "a.tsv").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([f"{INNER}/a.tsv", f"{INNER}/a.tsv/x"], f"'{INNER}/a.tsv/x', which cannot stand beside the others"),
+        ([f"{INNER}/a.tsv/x", f"{INNER}/a.tsv"], f"'{INNER}/a.tsv', which cannot stand beside the others"),
+        ([INNER], f"'{INNER}', which is no file of its folder: expected 1 to 16 names below it"),
+        (
+            [f"{INNER}/{'n' * 300}"],
+            "nnn', which is no file of its folder: expected 1 to 16 names below it, of at most 255",
+        ),
+        ([f"{INNER}/{'é' * 130}"], "ééé', which is no file of its folder"),
+        ([f"{INNER}/{'d/' * 2000}x"], "/d/d/x', which is no file of its folder"),
+        ([f"{INNER}/{'d/' * 900}x"], "/d/d/x', which is no file of its folder"),
+        ([f"{INNER}/{'/'.join(['n' * 255] * 16)}"], "nnn', which cannot stand beside the others (File name too long)"),
+    ],
+)
+def test_a_member_that_can_be_no_file_is_named(server, tmp_path, members, message):
+    server.files["lra_release.gz"] = packed(dict.fromkeys(members, b"x"))
+    with pytest.raises(InputError, match=re.escape(message)) as raised:
+        get(server, tmp_path)
+    assert "the archive has a member" in str(raised.value)
+    assert len(str(raised.value)) < 800
+    assert {path.name for path in (tmp_path / "raw").iterdir()} == {".lock", "lra_release.gz"}
+
+
+def test_what_a_mac_packs_with_the_files_is_left(server, tmp_path):
+    members = {f"{INNER}/{name}": b"x" for name in ("a.tsv", "b.tsv", "._a.tsv", ".DS_Store")}
+    server.files["lra_release.gz"] = packed({**members, f"__MACOSX/{INNER}/._b.tsv": b"x"})
+    assert {path.name for path in get(server, tmp_path).iterdir()} == {"a.tsv", "b.tsv", archive.ORIGIN}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid", "lra_release.gz is a pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>Quota exceeded", "lra_release.gz is a web page"),
+    ],
+)
+def test_what_is_served_instead_of_data_is_named(server, tmp_path, content, message):
+    server.files |= {"lra_release.gz": content, "mirror/a.tsv": content, "mirror/b.tsv": b"B"}
+    with pytest.raises(InputError, match=message) as raised:
+        get(server, tmp_path, mirror="mirror/")
+    assert message.replace("lra_release.gz", "a.tsv") in str(raised.value)
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == [".lock"]
+
+
+def test_damage_anywhere_ends_in_a_sentence(server, tmp_path):
+    """Of the packed bytes and of the headers inside, which hold numbers and texts of their own."""
+    raw = bytearray(gzip.decompress(WHOLE))
+    headers = [place for place in range(0, len(raw), 512) if raw[place + 257 : place + 262] == b"ustar"]
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        damaged = bytearray(raw)
+        place = int(rng.choice(headers)) + int(rng.integers(0, 512))
+        damaged[place] = int(rng.integers(0, 256))
+        server.files["lra_release.gz"] = gzip.compress(bytes(damaged), compresslevel=1)
+        with suppress(InputError):
+            get(server, tmp_path / str(number))
 
 
 def test_links_are_not_unpacked(server, tmp_path):

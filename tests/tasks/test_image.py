@@ -16,8 +16,8 @@ from PIL import Image as Pillow
 from lra.errors import InputError
 from lra.files import ROOT
 from lra.tasks import image
+from lra.tasks.columns import read_parquet
 from lra.tasks.image import Image, decode, grey, original_places, shrink, tfds_order
-from lra.tasks.sources import read_parquet
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
 needs_cifar = pytest.mark.skipif(not CIFAR.is_dir(), reason=f"no data in {CIFAR}")
@@ -239,11 +239,34 @@ def test_tensorflow_datasets_give_what_a_folder_gives_without_tensorflow(tmp_pat
 @needs_cifar
 def test_the_checks_of_the_order_are_true_of_cifar10(monkeypatch):
     monkeypatch.undo()
-    columns = read_parquet(CIFAR / "train.parquet", ["img", "label"], ["original_position"])
+    columns = read_parquet(CIFAR / "train.parquet", {"img": "image", "label": "label"}, {"original_position": "flag"})
     assert original_places(columns) is None
     del columns["original_position"]  # the first 1,017 images of each file are in their places
     assert np.array_equal(original_places(columns), np.arange(50_000))
     assert decode(columns["img"][0], "")[0, 0].tolist() == [59, 62, 63]
+
+
+def test_one_bar_counts_every_image_and_none_where_nothing_is_decoded(tmp_path, monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, total, **_):
+            bars.append([0, total])
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, count):
+            bars[-1][0] += count
+
+    monkeypatch.setattr(image, "tqdm", Bar)
+    write(tmp_path / "cifar10")
+    for _ in range(2):
+        made(tmp_path, num_test=None)
+        assert bars == [[120, 120]]
 
 
 # Bad input

@@ -332,6 +332,26 @@ def test_columns_line_ends_and_spaces_may_differ(released, tmp_path):
     assert split.labels.tolist() == [9, 3]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"\xef\xbb\xbf" + content,
+        lambda content: content.replace(b"\n", b"\r\n"),
+        lambda content: content + b"\n",
+        lambda content: content + b"\r\n\r\n",
+        lambda content: content[:-1],
+        lambda content: b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n")[:-2],
+        lambda content: b"".join(b"%d\t%s\n" % (i, line) for i, line in enumerate(content.splitlines())),  # an index
+    ],
+)
+def test_what_editors_and_spreadsheets_do_to_a_file_changes_no_example(released, tmp_path, change):
+    folder, _ = released
+    before = ListOps(cache_dir=tmp_path / "cache", data_dir=folder).describe()
+    for path in folder.iterdir():
+        path.write_bytes(change(path.read_bytes()))
+    assert ListOps(cache_dir=tmp_path / "cache", data_dir=folder).describe() == before
+
+
 def test_changed_files_are_another_entry(released, tmp_path):
     folder, _ = released
     task = ListOps(cache_dir=tmp_path / "cache", data_dir=folder)
@@ -359,13 +379,19 @@ def test_changed_files_are_another_entry(released, tmp_path):
         ("Source\tTarget\n[TOP 1 2 ]\t2\n", r"line 2: unknown token '\[TOP'"),
         ("Source\tTarget\na 1 2 ]\t1\n", r"line 2: unknown token 'a'"),
         ("Source\tTarget\n[MAX 1 2\t2\n", r"line 2: \[MAX is never closed"),
+        ("Source\tTarget\n3\t3\n\n4\t4\n", r"line 3: the line is blank"),
+        ("Source,Target\n3,3\n", r"no column Source in the first line, found 'Source,Target'"),
+        (b"Source\tTarget\n[MAX 1\xff 2 ]\t2\n", r"line 2: unknown token '1\ufffd'"),
+        (b"Source\tTarget\n3\t3\n[MAX \xff 2 ]\t2\n", r"line 3: unknown token '\ufffd'"),
+        ("S\0o\0u\0r\0c\0e\0", r"basic_val\.tsv has zero bytes: it is no text in UTF-8"),
+        ("\ufeff\n", r"basic_val\.tsv: no column Source"),
         ("Source\tTarget\n[MAX " + "1 " * 1998 + "]\t1\n", r"line 2: 2000 tokens .*fewer than 2000"),
     ],
 )
 def test_wrong_released_files(released, tmp_path, text, message):
     folder, _ = released
     path = folder / "basic_val.tsv"
-    path.unlink() if text is None else path.write_text(text)
+    path.unlink() if text is None else path.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(InputError, match=message) as error:
         ListOps(cache_dir=tmp_path / "cache", data_dir=folder).prepare()
     assert len(str(error.value)) < 600

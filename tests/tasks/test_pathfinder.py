@@ -336,6 +336,51 @@ def test_changed_files_are_another_entry(released, tmp_path):
     assert Pathfinder(cache_dir=tmp_path / "cache", data_dir=condition.parent).prepare() != before
 
 
+@pytest.mark.parametrize(
+    ("batch", "row", "message"),
+    [
+        ("1", "imgs/1 sample_3.png 3 {label} 1.0", "1.npy, row 16: imgs/1/sample_3.png is named in .*1.npy, row 4 too"),
+        ("2", "imgs/1 sample_3.png 3 {label} 1.0", "2.npy, row 16: imgs/1/sample_3.png is named in .*1.npy, row 4 too"),
+        ("2", "./imgs//1/ sample_3.png 3 {label} 1.0", "2.npy, row 16: .*sample_3.png is named in .*1.npy, row 4 too"),
+    ],
+)
+@pytest.mark.parametrize("label", [0, 1])
+def test_an_image_is_named_once(released, tmp_path, batch, row, message, label):
+    """Whether its labels agree or not: no released metadata do so, and a division rests on the numbers of the rows."""
+    condition, _ = released
+    with (condition / "metadata" / f"{batch}.npy").open("a") as file:
+        file.write(row.format(label=label) + "\n")
+    with pytest.raises(InputError, match=message):
+        Pathfinder(cache_dir=tmp_path / "cache", data_dir=condition.parent).prepare()
+
+
+def test_a_lost_metadata_file_is_said(released, tmp_path, caplog):
+    condition, _ = released
+    (condition / "metadata" / "2.npy").unlink()
+    with caplog.at_level(logging.WARNING):
+        task = Pathfinder(cache_dir=tmp_path / "cache", data_dir=condition.parent)
+        assert task.describe()["released"]["images"] == 25
+    assert f"Left out the images of {condition / 'imgs' / '2'}, which no metadata name" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"\xef\xbb\xbf" + content,
+        lambda content: content.replace(b"\n", b"\r\n"),
+        lambda content: content + b"\n \n",
+        lambda content: content[:-1],
+    ],
+)
+def test_what_editors_do_to_metadata_changes_no_image(released, tmp_path, change):
+    condition, _ = released
+    before = Pathfinder(cache_dir=tmp_path / "cache", data_dir=condition.parent).describe()
+    for name in ("1.npy", "2.npy"):
+        path = condition / "metadata" / name
+        path.write_bytes(change(path.read_bytes()))
+    assert Pathfinder(cache_dir=tmp_path / "cache", data_dir=condition.parent).describe() == before
+
+
 def replace_row(condition, **columns):
     """Alter row 2 of batch 1."""
     path = condition / "metadata" / "1.npy"
@@ -369,7 +414,8 @@ def wrong_image(mode, size):
         (lambda c: np.save(c / "metadata" / "10.npy", np.zeros((3, 11))), r"10\.npy: expected strings in rows"),
         (lambda c: replace_row(c, file="sample_99.png"), r"1\.npy names imgs/1/sample_99\.png, which is not there"),
         (lambda c: replace_row(c, folder="imgs/9"), r"Cannot read .*imgs/9 .*1\.npy names"),
-        (lambda c: replace_row(c, folder="../imgs"), r"1\.npy, row 2: \.\./imgs/sample_1\.png is not inside"),
+        (lambda c: replace_row(c, folder="../imgs"), r"1\.npy, row 2: '\.\./imgs/sample_1\.png' is no file inside"),
+        (lambda c: replace_row(c, file="sample\0.png"), r"1\.npy, row 2: 'imgs/1/sample\\x00\.png' is no file inside"),
         (wrong_image("L", (32, 31)), r"sample_1\.png: expected 32x32 pixels, found 32x31"),
         (wrong_image("RGB", (32, 32)), r"sample_1\.png: expected 8-bit grey \(L\), found RGB"),
         (lambda c: (c / "imgs/2/sample_1.png").write_bytes(b"no image"), r"Cannot read .*sample_1\.png"),

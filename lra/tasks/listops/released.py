@@ -6,17 +6,16 @@ and 2,000 rows. A source has some 7,000 characters, so a line becomes ids by rep
 
 from __future__ import annotations
 
-import hashlib
-from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from lra.errors import InputError
-from lra.tasks import PARTS, Part, Split
+from lra.tasks import PARTS, Part, Split, raw_files
 from lra.tasks.listops.grammar import DIGIT, MIN, VOCABULARY, encode, evaluate, shorten
+from lra.tasks.tsv import Row, read_rows
 
 # Each operator becomes one control character, which no text has; these and the digits become ids, all else 255.
 _CONTROLS = {token.encode(): bytes([i]) for i, token in enumerate(VOCABULARY[MIN:], 1)}
@@ -29,14 +28,16 @@ def fingerprint(data_dir: Path) -> dict[str, Any]:
     """Return size in bytes and SHA-256 of each of the three files.
 
     Raises:
-        InputError: one of them is not there.
+        InputError: one of them is not there, or is no text, or two are the same.
     """
-    files: dict[str, Any] = {}
-    for part in PARTS:
-        with _open(data_dir, part) as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            files[part] = {"bytes": file.tell(), "sha256": digest}
-    return files
+    names = ", ".join(_path(data_dir, part).name for part in PARTS)
+    hint = f"It must be the folder of LRA's {names}; without task.data_dir and LRA_DATA the examples are generated."
+    files = raw_files.fingerprint((_path(data_dir, part) for part in PARTS), hint)
+    return dict(zip(PARTS, files.values(), strict=True))
+
+
+def _path(data_dir: Path, part: Part) -> Path:
+    return data_dir / f"basic_{part}.tsv"
 
 
 def read(data_dir: Path, part: Part, max_length: int) -> Split:
@@ -49,26 +50,24 @@ def read(data_dir: Path, part: Part, max_length: int) -> Split:
     # Compiling takes seconds, and is not needed where a cache entry is.
     from lra.tasks.listops.evaluator import evaluate_all
 
-    path = data_dir / f"basic_{part}.tsv"
+    path = _path(data_dir, part)
     sequences: list[bytes] = []
     targets: list[int] = []
-    with _open(data_dir, part) as file:
-        source_column, target_column = _columns(path, file.readline())
-        for number, line in enumerate(tqdm(file, desc=f"reading {path.name}", unit="row", delay=2, leave=False), 2):
-            fields = line.rstrip(b"\r\n").split(b"\t")
-            where = f"{path}, line {number}"
-            if len(fields) <= max(source_column, target_column):
-                raise InputError(
-                    f"{where}: expected a Source and a Target divided by a tab, found {_quote(line)}. Get the file "
-                    "again."
-                )
-            sequences.append(_encode(fields[source_column], where))
-            targets.append(_target(fields[target_column], where))
-            if len(sequences[-1]) >= max_length:
-                raise InputError(
-                    f"{where}: {len(sequences[-1])} tokens without parentheses, expected fewer than {max_length}. "
-                    "Raise task.max_length, or use the released files."
-                )
+    rows = read_rows(path)
+    source_column, target_column = _columns(path, next(rows, None))
+    for number, fields, _ in rows:
+        where = f"{path}, line {number}"
+        if len(fields) <= max(source_column, target_column):
+            raise InputError(
+                f"{where}: expected a Source and a Target divided by a tab, found {_quote(fields)}. Get the file again."
+            )
+        sequences.append(_encode(fields[source_column], where))
+        targets.append(_target(fields[target_column], where))
+        if len(sequences[-1]) >= max_length:
+            raise InputError(
+                f"{where}: {len(sequences[-1])} tokens without parentheses, expected fewer than {max_length}. "
+                "Raise task.max_length, or use the released files."
+            )
     if not sequences:
         raise InputError(f"{path} has no rows; LRA's has thousands. Unpack it again.")
     offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])])
@@ -80,25 +79,13 @@ def read(data_dir: Path, part: Part, max_length: int) -> Split:
     return Split(tokens, offsets, labels)
 
 
-def _open(data_dir: Path, part: Part) -> BufferedReader:
-    path = data_dir / f"basic_{part}.tsv"
-    try:
-        return path.open("rb")
-    except OSError as error:
-        names = ", ".join(f"basic_{part}.tsv" for part in PARTS)
-        raise InputError(
-            f"Cannot read {path} ({error.strerror}). task.data_dir must be the folder of LRA's {names}; "
-            "without task.data_dir the examples are generated."
-        ) from error
-
-
-def _columns(path: Path, header: bytes) -> tuple[int, int]:
+def _columns(path: Path, header: Row | None) -> tuple[int, int]:
     """Find Source and Target in the header."""
-    names = header.rstrip(b"\r\n").split(b"\t")
+    names = header.fields if header else []
     for name in (b"Source", b"Target"):
         if name not in names:
             raise InputError(
-                f"{path}: no column {name.decode()} in the first line, found {_quote(header)}. Get the file again."
+                f"{path}: no column {name.decode()} in the first line, found {_quote(names)}. Get the file again."
             )
     return names.index(b"Source"), names.index(b"Target")
 
@@ -121,20 +108,20 @@ def _encode(source: bytes, where: str) -> bytes:
 
 def _target(field: bytes, where: str) -> int:
     if len(field) != 1 or not field.isdigit():
-        raise InputError(f"{where}: expected a target of 0 to 9, found {_quote(field)}. Get the file again.")
+        raise InputError(f"{where}: expected a target of 0 to 9, found {_quote([field])}. Get the file again.")
     return int(field)
 
 
-def _quote(text: bytes) -> str:
-    return shorten(text.decode(errors="replace").rstrip("\r\n"))
+def _quote(fields: list[bytes]) -> str:
+    return shorten(b"\t".join(fields).decode(errors="replace"))
 
 
 def _raise_wrong_target(path: Path, row: int, targets: list[int]) -> None:
-    with path.open("rb") as file:
-        source_column, _ = _columns(path, file.readline())
-        lines = (line for i, line in enumerate(file) if i == row)
-        source = next(lines).rstrip(b"\r\n").split(b"\t")[source_column].decode()
-    where = f"{path}, line {row + 2}"
+    rows = read_rows(path)
+    source_column, _ = _columns(path, next(rows))
+    number, fields, _ = next(islice(rows, row, None))
+    source = fields[source_column].decode(errors="replace")
+    where = f"{path}, line {number}"
     try:
         value = evaluate(source)
     except InputError as error:

@@ -20,7 +20,11 @@ from lra.errors import check_choice, check_integer
 from lra.tasks import PARTS, Part, Split
 from lra.tasks.cached import CachedTask
 from lra.tasks.listops.grammar import CLOSE, VOCABULARY, Grammar
-from lra.tasks.sources import raw_folder
+from lra.tasks.raw_files import Layout, find_folder
+
+LAYOUT = Layout(
+    ("listops", "listops-1000"), lambda folder: any((folder / f"basic_{part}.tsv").exists() for part in PARTS)
+)
 
 
 class ListOps(CachedTask):
@@ -28,9 +32,9 @@ class ListOps(CachedTask):
 
     Args:
         cache_dir: folder of the cache; None for `LRA_CACHE` or the user's own.
-        data_dir: folder of the released `basic_{train,val,test}.tsv`, which are then read instead of generating; the
-            generator's arguments other than `max_length` have no effect on them. None for `$LRA_DATA/listops` if there
-            is one, else to generate.
+        data_dir: folder of the released `basic_{train,val,test}.tsv`, or one that has it as `listops` or, as the
+            release does, `listops-1000`. They are then read instead of generating; the generator's arguments other than
+            `max_length` have no effect on them. None for `LRA_DATA`'s, else to generate.
         brackets: False for the variant without brackets; lengths are counted before they are dropped.
         max_depth: levels of a tree; the root is level 1, and the deepest level has digits only.
         max_args: arguments of an operator are 2 to this, uniformly.
@@ -74,8 +78,12 @@ class ListOps(CachedTask):
             check_integer(f"task.num_{part}", size, 1)
         check_choice("task.brackets", brackets, (True, False))
         self.max_len = max_length
-        self.data_dir = raw_folder(data_dir, self.name)
+        self.data_dir, self.remark = find_folder(data_dir, LAYOUT)
         self.brackets = brackets
+
+    def place(self) -> str:
+        """Say where the released files are."""
+        return f"in {self.data_dir}" if self.data_dir else ""
 
     def floor_predictions(self) -> dict[str, NDArray[np.uint8]]:
         """Predict by `majority`, the most frequent train label, and by `root_operator`, the most frequent one for the

@@ -12,9 +12,9 @@ import hashlib
 import io
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from lra.errors import InputError
 from lra.tasks import PARTS, Part
+from lra.tasks.raw_files import Layout, check_nature, unreadable
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,18 @@ class Sample(NamedTuple):
     file: str
     row: int
     label: int
+
+
+def layout(resolution: int, difficulty: str) -> Layout:
+    """Return how the images of a resolution and difficulty may lie."""
+    name, condition = f"pathfinder{resolution}", _CONDITIONS[difficulty]
+
+    def holds(folder: Path) -> bool:
+        # A folder of another resolution has the same conditions in it.
+        is_other = folder.name != name and folder.name.startswith("pathfinder")
+        return not is_other and (folder / condition).is_dir()
+
+    return Layout((name,), holds, shelf="pathfinder")
 
 
 def fingerprint(data_dir: Path, resolution: int, difficulty: str, division: str) -> dict[str, Any]:
@@ -97,22 +110,18 @@ def read(
 
 
 def find(data_dir: Path, resolution: int, difficulty: str) -> Path:
-    """Return the folder of a resolution and difficulty; of the archive's two trees, the inner one.
+    """Return the folder of a difficulty in that of a resolution.
 
     Raises:
         InputError: there is none.
     """
-    name, condition = f"pathfinder{resolution}", _CONDITIONS[difficulty]
-    inner = data_dir / "lra_release"
-    for folder in (inner / "lra_release" / name, inner / name, data_dir / name, data_dir):
-        # A folder of another resolution has the same conditions in it.
-        if (folder / condition).is_dir() and (folder.name == name or not folder.name.startswith("pathfinder")):
-            return folder / condition
-    raise InputError(
-        f"No folder {name}/{condition} in {data_dir}. task.data_dir must be the folder of LRA's pathfinder32, "
-        "pathfinder64, pathfinder128 and pathfinder256, or the one of them that is meant; without task.data_dir the "
-        "images are generated."
-    )
+    if not layout(resolution, difficulty).holds(data_dir):
+        raise InputError(
+            f"No folder pathfinder{resolution}/{_CONDITIONS[difficulty]} in {data_dir}. task.data_dir must be the "
+            "folder of LRA's pathfinder32 and its like, or the one of them that is meant; without task.data_dir and "
+            "LRA_DATA the images are generated."
+        )
+    return data_dir / _CONDITIONS[difficulty]
 
 
 def divide(samples: list[Sample], division: str, difficulty: str) -> dict[Part, list[Sample]]:
@@ -144,15 +153,27 @@ def divide(samples: list[Sample], division: str, difficulty: str) -> dict[Part, 
 
 
 def _samples(condition: Path) -> tuple[list[Sample], int]:
-    """Return all images that metadata name and that are not empty, and their bytes; metadata files by number."""
-    paths = sorted((condition / "metadata").glob("*.npy"), key=_number)
+    """Return all images that metadata name and that are not empty, and their bytes; metadata files by number.
+
+    An image that is named twice is an error, even with the same label: no released metadata do so, and LRA's division
+    rests on the numbers of the rows.
+    """
+    paths = sorted(_visible(condition / "metadata", "*.npy"), key=_number)
     if not paths:
         raise InputError(f"No metadata in {condition / 'metadata'}: LRA's has <batch>.npy there. Unpack it again.")
     samples: list[Sample] = []
     num_bytes = 0
-    for path in paths:
+    named: dict[tuple[PurePosixPath, str], str] = {}
+    for path in tqdm(paths, desc="reading metadata", unit="file", delay=2, leave=False):
         sizes: dict[str, dict[str, int]] = {}
         for sample in _rows(path):
+            where = f"{path}, row {sample.row}"
+            earlier = named.setdefault((PurePosixPath(sample.folder), sample.file), where)
+            if earlier != where:
+                raise InputError(
+                    f"{where}: {sample.folder}/{sample.file} is named in {earlier} too. Unpack the metadata again, or "
+                    "remove a row."
+                )
             if sample.folder not in sizes:
                 sizes[sample.folder] = _sizes(condition / sample.folder, path)
             size = sizes[sample.folder].get(sample.file)
@@ -163,12 +184,25 @@ def _samples(condition: Path) -> tuple[list[Sample], int]:
                 continue
             samples.append(sample)
             num_bytes += size
+    _warn_of_unnamed(condition, named)
     if len(samples) < 10:
         raise InputError(
             f"{condition} has {len(samples)} images; LRA's has 200,000, and at least ten are needed to divide them. "
             "Unpack it again."
         )
     return samples, num_bytes
+
+
+def _visible(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a pattern but for the hidden ones, as a Mac leaves `._1.npy` beside `1.npy`."""
+    return [path for path in folder.glob(pattern) if not path.name.startswith(".")]
+
+
+def _warn_of_unnamed(condition: Path, named: Mapping[tuple[PurePosixPath, str], str]) -> None:
+    """Warn of folders with images of which no metadata speak, as when a metadata file is lost."""
+    folders = {condition / folder for folder, _ in named}
+    for folder in sorted({path.parent for path in _visible(condition, "imgs/*/sample_0.png")} - folders):
+        log.warning("Left out the images of %s, which no metadata name. Unpack the metadata again.", folder)
 
 
 def _number(path: Path) -> int:
@@ -190,10 +224,11 @@ def _sizes(folder: Path, named_in: Path) -> dict[str, int]:
 
 def _rows(path: Path) -> Iterable[Sample]:
     """Read a metadata file in either form."""
+    check_nature(path)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(f"Cannot read {path} ({error.strerror}). Unpack it again.") from error
+        raise unreadable(path, error) from error
     if content.startswith(_NUMPY_MAGIC):
         try:
             array = np.load(io.BytesIO(content), allow_pickle=False)
@@ -203,15 +238,16 @@ def _rows(path: Path) -> Iterable[Sample]:
             raise InputError(f"{path}: expected strings in rows and columns, found {array.dtype} of {array.shape}")
         rows = np.char.decode(array, "utf-8").tolist() if array.dtype.kind == "S" else array.tolist()
     else:
-        rows = [line.split() for line in content.decode(errors="replace").splitlines()]
+        rows = [line.split() for line in content.decode("utf-8-sig", errors="replace").rstrip().splitlines()]
     for number, row in enumerate(rows, 1):
         if len(row) <= _LABEL_COLUMN:
             raise InputError(f"{path}, row {number}: expected folder, file, number, label, ..., found {row[:4]}.")
         folder, file, label = row[0], row[1], row[_LABEL_COLUMN]
         if label not in ("0", "1"):
             raise InputError(f"{path}, row {number}: expected a label of 0 or 1 in column 3, found {label!r}.")
-        if Path(folder).is_absolute() or ".." in Path(folder).parts or Path(file).name != file:
-            raise InputError(f"{path}, row {number}: {folder}/{file} is not inside the folder.")
+        is_inside = not Path(folder).is_absolute() and ".." not in Path(folder).parts and Path(file).name == file
+        if not is_inside or "\0" in folder + file:
+            raise InputError(f"{path}, row {number}: {f'{folder}/{file}'!r:.200} is no file inside the folder.")
         yield Sample(folder, file, number, int(label))
 
 
@@ -225,4 +261,4 @@ def _pixels(path: Path, resolution: int) -> NDArray[np.uint8]:
                 raise InputError(f"{path}: expected {resolution}x{resolution} pixels, found {width}x{height}.")
             return np.asarray(image).reshape(-1)
     except (OSError, SyntaxError) as error:  # the latter for a PNG whose checksum is wrong
-        raise InputError(f"Cannot read {path}: {error}. Unpack it again.") from error
+        raise unreadable(path, error) from error

@@ -19,7 +19,8 @@ import numpy as np
 from lra.errors import InputError, check_choice, check_integer
 from lra.tasks import PARTS, Part, Split, cache
 from lra.tasks.cached import CachedTask
-from lra.tasks.sources import raw_folder
+from lra.tasks.pathfinder import released
+from lra.tasks.raw_files import find_folder
 
 RESOLUTIONS = (16, 32, 64, 128, 256)
 DIFFICULTIES = ("easy", "intermediate", "hard")
@@ -31,8 +32,8 @@ class Pathfinder(CachedTask):
 
     Args:
         cache_dir: folder of the cache; None for `LRA_CACHE` or the user's own.
-        data_dir: folder that holds `pathfinder32` and its like, or one of these; None for
-            `$LRA_DATA/pathfinder` if there is one, else to generate.
+        data_dir: folder that holds `pathfinder32` and its like, or one of these, or one that has the former as
+            `pathfinder`. None for `LRA_DATA`'s, else to generate.
         resolution: 32, 64, 128 or 256; or 16, which is generated only and not published.
         difficulty: easy, intermediate or hard: contours of 6, 9 or 14 paddles.
         split: how released images are divided, see `released.divide`: `canonical`, or as LRA (`lra`) or S4
@@ -64,7 +65,6 @@ class Pathfinder(CachedTask):
         num_test: int = 20000,
     ) -> None:
         super().__init__(cache_dir=cache_dir)
-        self.data_dir = raw_folder(data_dir, self.name)
         check_choice("task.resolution", resolution, RESOLUTIONS)
         check_choice("task.difficulty", difficulty, DIFFICULTIES)
         if split in ("mlpen", "skeinformer"):
@@ -73,9 +73,11 @@ class Pathfinder(CachedTask):
                 f"task.split must be one of {', '.join(SPLITS)}."
             )
         check_choice("task.split", split, SPLITS)
+        self.data_dir, self.remark = find_folder(data_dir, released.layout(resolution, difficulty))
         if self.data_dir is None and split != "canonical":
             raise InputError(
-                f"task.split={split} divides the released images. Set task.data_dir, or use task.split=canonical."
+                f"task.split={split} divides the released images. Set task.data_dir, or use task.split=canonical. "
+                f"{self.remark}"
             )
         self.num_examples: dict[Part, int] = {"train": num_train, "val": num_val, "test": num_test}
         check_integer("task.data_seed", data_seed, 0)
@@ -87,6 +89,10 @@ class Pathfinder(CachedTask):
         self.data_seed = data_seed
         self.max_len = resolution**2
         self.image_side = resolution
+
+    def place(self) -> str:
+        """Say where the released images are."""
+        return f"in {self.data_dir}" if self.data_dir else ""
 
     def _specification(self) -> dict[str, Any]:
         """Say what decides the arrays, with a fingerprint of the released files."""
@@ -101,8 +107,6 @@ class Pathfinder(CachedTask):
         }
         if self.data_dir is None:
             return {**specification, "generator": {"data_seed": self.data_seed, "num_examples": self.num_examples}}
-        from lra.tasks.pathfinder import released
-
         return {
             **specification,
             **released.fingerprint(self.data_dir, self.resolution, self.difficulty, self.division),
@@ -110,8 +114,6 @@ class Pathfinder(CachedTask):
 
     def _build(self) -> Iterator[tuple[Part, Split]]:
         if self.data_dir is not None:
-            from lra.tasks.pathfinder import released
-
             for part in PARTS:
                 tokens, labels = released.read(self.data_dir, self.resolution, self.difficulty, self.division, part)
                 yield part, self._split_of(tokens, labels)
