@@ -137,7 +137,7 @@ class RunFolder:
         Raises:
             InputError: another process holds it, it cannot be written, or it was begun with another configuration.
         """
-        lock, cannot_be_written = self.lock(), f"The run's folder {self}"
+        lock, cannot_be_written, is_new = self.lock(), f"The run's folder {self}", False
         with writing(cannot_be_written, REMEDY):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
@@ -149,10 +149,15 @@ class RunFolder:
                 ) from None
         try:
             with writing(cannot_be_written, REMEDY):
-                self._begin(config)
+                is_new = self._begin(config)
                 holder = Holder(os.getpid(), socket.gethostname(), now())
                 write_atomically(self._holder, json.dumps(asdict(holder)) + "\n")
             yield
+        except InputError:  # what cannot be begun has not begun
+            if is_new:
+                self.config.unlink(missing_ok=True)
+                self._holder.unlink(missing_ok=True)
+            raise
         finally:
             lock.release()
 
@@ -231,23 +236,23 @@ class RunFolder:
         text = reason_of(reason)
         log.warning("%s It is set aside as %s.", text if str(path) in text else f"{path}: {text}.", aside.name)
 
-    def _begin(self, config: Mapping[str, Any]) -> None:
-        """Write the configuration, unless it is there; set a damaged one aside.
+    def _begin(self, config: Mapping[str, Any]) -> bool:
+        """Write the configuration, unless it is there; set a damaged one aside. Say whether the run is a new one.
 
         Raises:
             InputError: the folder was begun with another one.
         """
-        earlier = None
-        try:
-            earlier = self.read_config()
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:
-            self._set_aside(self.config, error)
-        if earlier is None:
-            write_atomically(self.config, json.dumps(config, indent=2, sort_keys=True) + "\n")
-        else:
-            self._compare(earlier, config)
+        is_new = not self.config.exists()
+        if not is_new:
+            try:
+                earlier = self.read_config()
+            except (OSError, ValueError) as error:
+                self._set_aside(self.config, error)
+            else:
+                self._compare(earlier, config)
+                return False
+        write_atomically(self.config, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        return is_new
 
     def _compare(self, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Compare the key of the configuration that the folder was begun with; classes may have moved since.

@@ -149,6 +149,7 @@ class _Mechanism(TypedDict):
 @with_config(OPEN)
 class _Environment(TypedDict):
     device_name: NotRequired[str | None]
+    cpu_capability: NotRequired[str | None]
     num_threads: NotRequired[int | None]
     mechanism: NotRequired[_Mechanism]
 

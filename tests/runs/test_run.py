@@ -17,7 +17,9 @@ from torch import nn
 
 from lra.errors import InputError
 from lra.machine import environment
+from lra.records.folder import RunFolder
 from lra.records.record import RunRecord
+from lra.reports.watch import watch_report
 from lra.runs.run import Job, run
 from tests.helpers.toy import ToyTask
 from tests.helpers.training import TRAINER, model_for
@@ -194,6 +196,17 @@ def test_a_class_that_moved_is_no_other_run_and_is_named(tmp_path, caplog):
     assert again == first
     assert first.config["attn"]["_target_"] == "models.here.Softmax"
     assert f"{folder / 'config.json'} was begun with models.here.Softmax, which is now there.Softmax" in caplog.text
+
+
+def test_a_run_that_cannot_begin_has_not_begun(tmp_path):
+    def build():
+        raise InputError("It has no such model.")
+
+    with pytest.raises(InputError, match="no such model"):
+        train(tmp_path, build=build)
+    assert RunFolder.all(tmp_path) == []
+    assert "Nothing has begun." in watch_report(tmp_path).intro[0]
+    train(tmp_path)
 
 
 def facts(record: RunRecord) -> tuple:
