@@ -62,6 +62,11 @@ class Packed:
         """Add what a run's folder has; a file that cannot be read is named in a warning and left out."""
         with leaving_out(folder.metrics):
             if points := list(folder.read_curve()):
+                best = {point["step"]: point.get("val_accuracy") for point in points}.get(record.best_step)
+                if record.best_step is not None and best != record.val_accuracy:
+                    raise ValueError(
+                        f"its accuracy at step {record.best_step} is {best}, the record has {record.val_accuracy}"
+                    )
                 self.curves[record.key] = points
         with leaving_out(folder.predictions):
             for name, classes in folder.read_predictions(record).items():
