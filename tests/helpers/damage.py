@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,7 +126,7 @@ def whole_files(path: Path, others: list[Path]) -> Iterator[tuple[str, Callable[
     yield "twice", lambda path: path.write_bytes(path.read_bytes() * 2)
     for other in others:
         if other != path:
-            yield f"copy_of_{other.name}", lambda path, content=other.read_bytes(): path.write_bytes(content)
+            yield f"copy_of_{other.name}", partial(Path.write_bytes, data=other.read_bytes())
 
 
 def flipped(path: Path, rng: random.Random) -> Callable[[Path], Any]:

@@ -50,7 +50,7 @@ def answered(results_dir: Path, verbs: Iterable[Sequence[str]]) -> str:
                 assert report.main([verb, f"results_dir={results_dir}", *options]) in (0, 1)
         except InputError as error:
             sentences.append(str(error))
-            assert "\n" not in str(error)
+    assert not any("\n" in sentence for sentence in sentences)
     return "\n".join(sentences)
 
 
