@@ -12,10 +12,24 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import AfterValidator, Field, with_config
 
+from lra.errors import InputError
 from lra.files import write_atomically
 from lra.machine.environment import current_commit, describe_environment, now
 from lra.records.identity import fingerprint, run_group, run_key
-from lra.records.values import STRICT, Amount, Config, Count, Data, Environment, Form, Name, Object, Positive, Share
+from lra.records.values import (
+    STRICT,
+    Amount,
+    Config,
+    Count,
+    Data,
+    Environment,
+    Form,
+    Name,
+    Object,
+    Positive,
+    Share,
+    Title,
+)
 
 SCHEMA = 1
 RECORD_NAME = "record.json"
@@ -64,7 +78,7 @@ class RunRecord:
     best_step: Count | None = None
     steps: Count = 0
     stopped_early: bool = False
-    floors: dict[Name, Share] = field(default_factory=dict)
+    floors: dict[Title, Share] = field(default_factory=dict)
     train_seconds: Amount | None = None
     warmup_seconds: Amount | None = None
     compile_seconds: Amount | None = None
@@ -105,8 +119,11 @@ class RunRecord:
             batch_size: examples in one optimiser step.
             dtype: the precision.
             command: what repeats the run.
+
+        Raises:
+            InputError: no record of such a run could be read.
         """
-        return cls(
+        record = cls(
             key=run_key(config),
             group=run_group(config),
             task=config["task"]["name"],
@@ -126,6 +143,11 @@ class RunRecord:
             command=command,
             date=now(),
         )
+        try:
+            cls.parse(json.dumps(record.as_dict()))
+        except ValueError as error:
+            raise InputError(f"There can be no record of this run: {error}. Give it another name or value.") from error
+        return record
 
     @property
     def is_final(self) -> bool:

@@ -15,7 +15,7 @@ from lra.files import write_atomically, writing
 from lra.records.identity import fingerprint
 from lra.records.reading import read_lines
 from lra.records.record import Schema
-from lra.records.values import STRICT, Amount, Count, Data, Environment, Form, Name, Object, Share
+from lra.records.values import STRICT, Amount, Count, Data, Environment, Form, Name, Object, Share, Title
 
 SCHEMA = 1
 RETESTS_NAME = "retests.jsonl"
@@ -40,8 +40,8 @@ class Retest:
     data: Data
     accuracy: Share
     loss: Amount
-    floors: dict[Name, Share]
-    same_as_floors: dict[Name, Share]
+    floors: dict[Title, Share]
+    same_as_floors: dict[Title, Share]
     trained_on: Count
     device: Name
     environment: Environment = field(default_factory=dict)

@@ -89,7 +89,8 @@ def _finite(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-# A name stands in paths and titles. Nothing else is printed unasked, so nothing else must be short.
+# A name stands in paths and in titles, a title in titles alone: nothing there may end a line or begin a formula.
+Title = Annotated[str, Field(pattern=r"^[^$\\\x00-\x1f\x7f]{1,200}$")]
 Name = Annotated[str, Field(pattern=r"^[^/$\\\x00-\x1f\x7f]{1,200}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Amount = Annotated[float, Field(ge=0)]
@@ -110,8 +111,8 @@ class _Sums(TypedDict):
 
 @with_config(OPEN)
 class _Data(TypedDict):
-    source: Name
-    variant: Name
+    source: Title
+    variant: Title
     sizes: _Sizes
     sha256: _Sums
 
@@ -183,7 +184,8 @@ class _Point(TypedDict):
 
 
 # A point of a learning curve.
-Point = Annotated[dict[Name, int | float | None], AfterValidator(_finite), AfterValidator(Form(_Point).check)]
+Number = Annotated[int, Field(gt=-(2**63), lt=2**63)] | float | None
+Point = Annotated[dict[Name, Number], AfterValidator(_finite), AfterValidator(Form(_Point).check)]
 
 # The configuration with which a run was begun, whole.
 BegunConfig = Annotated[Config, AfterValidator(Form(_Begun).check)]

@@ -6,6 +6,7 @@ import copy
 import logging
 import random
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,8 +70,7 @@ class Checkpoints:
                 "The checkpoint of step %d could not be written (%s); training goes on without it.", step, error
             )
             return
-        for path in self._paths()[KEPT:]:
-            path.unlink()
+        self._remove(self._paths()[KEPT:])
 
     def resume(self, training: Resumable, device: torch.device, world: World) -> bool:
         """Go on from the newest checkpoint that can be read and fits; say whether there is one.
@@ -102,8 +102,7 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove all checkpoints, once the run has its record."""
-        for path in self._paths():
-            path.unlink(missing_ok=True)
+        self._remove(self._paths())
 
     def _read(self, path: Path, device: torch.device) -> dict[str, Any]:
         """Return the state in a checkpoint.
@@ -118,6 +117,11 @@ class Checkpoints:
         if commit != current_commit():
             log.warning("The checkpoint was made by commit %s; the code is now %s.", commit, current_commit())
         return saved["state"]
+
+    def _remove(self, paths: list[Path]) -> None:
+        for path in paths:
+            with suppress(OSError):  # a folder, for example, which is not of our making
+                path.unlink()
 
     def _paths(self) -> list[Path]:
         """List the newest first."""

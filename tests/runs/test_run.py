@@ -198,6 +198,13 @@ def test_a_class_that_moved_is_no_other_run_and_is_named(tmp_path, caplog):
     assert f"{folder / 'config.json'} was begun with models.here.Softmax, which is now there.Softmax" in caplog.text
 
 
+@pytest.mark.parametrize("changes", [{"seed": -1}, {"scale": "a/b"}, {"attn": {"name": "a\nb", "version": 1}}])
+def test_what_could_not_be_read_again_is_not_begun(tmp_path, changes):
+    with pytest.raises(InputError, match="There can be no record of this run: "):
+        train(tmp_path, **changes)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_run_that_cannot_begin_has_not_begun(tmp_path):
     def build():
         raise InputError("It has no such model.")

@@ -179,6 +179,14 @@ def test_where_no_checkpoint_can_be_used_the_training_begins_anew(tmp_path, capl
     assert {path.name for path in tmp_path.glob("*.damaged")} == {f"{newest.name}.damaged", f"{older.name}.damaged"}
 
 
+def test_a_folder_of_the_name_of_an_old_checkpoint_stops_nothing(tmp_path, stopped, whole):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoint-000000001.pt").mkdir()
+    assert facts(fit(tmp_path, seconds=0)) == whole
+    Checkpoints(tmp_path, "key", 0).clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000001.pt"]
+
+
 @pytest.mark.slow
 def test_no_flipped_bit_of_a_checkpoint_changes_a_result(tmp_path, stopped, whole):
     for share in np.random.default_rng(0).random(60):
