@@ -45,8 +45,9 @@ class Damage(NamedTuple):
 def train(results_dir: Path, attn: str, seed: int) -> tuple[RunRecord, RunFolder]:
     """Do a tiny run, as its command does."""
     named = {"task": "toy", "attn": attn, "protocol": "skeinformer"}
+    nodes = {node: {"name": name, "version": 1} for node, name in named.items()}
     job = Job(
-        config={**{node: {"name": name, "version": 1} for node, name in named.items()}, "scale": "smoke", "seed": seed},
+        config={**nodes, "scale": "smoke", "seed": seed, "trainer": {"steps": 6}},
         task=ToyTask(), build_model=lambda: model_for(ToyTask()), device=torch.device("cpu"), results_dir=results_dir,
         trainer=dataclasses.replace(TRAINER, steps=6, eval_every=3), checkpoint_seconds=1e9, profile=False,
         command="python run.py", wandb={"mode": "disabled", "project": "lra", "entity": None},
