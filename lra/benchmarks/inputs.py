@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from lra.errors import InputError
 from lra.records.folder import RunFolder
 from lra.runs.factory import make_classifier
 from lra.tasks import Task
+from lra.training import storage
 from lra.training.batching import Batching
 from models.attention import Attention
 from models.attention.softmax import SoftmaxAttention
@@ -80,16 +80,18 @@ class Captured:
     @classmethod
     def of_run(cls, task: Task, folder: Path) -> Captured:
         """Take the weights of a run's folder: of a softmax model on Text, of these sizes."""
-        config, weights = RunFolder(folder).config, RunFolder(folder).weights
-        if not config.exists() or not weights.exists():
-            raise InputError(f"weights={folder} must be a run's folder, with {config.name} and {weights.name}.")
-        attn, name = (json.loads(config.read_text())[key]["name"] for key in ("attn", "task"))
+        run = RunFolder(folder)
+        try:
+            config, state = run.read_config(), storage.load(run.weights, torch.device("cpu"))
+        except (OSError, ValueError) as error:
+            names = f"{run.config.name} and {run.weights.name}"
+            raise InputError(f"weights={folder} must be a run's folder, with {names}: {error}") from error
+        attn, name = (config[key]["name"] for key in ("attn", "task"))
         if (attn, name) != ("softmax", "text"):
             raise InputError(
                 f"weights={folder} must be a run of attn=softmax on task=text. It is one of {attn} on {name}."
             )
         made = cls(task)
-        state = torch.load(weights, weights_only=True)
         places = made.model.encoder.position
         stored = state["encoder.position.weight"]
         if isinstance(places, torch.nn.Embedding) and len(stored) < LONGEST:

@@ -32,6 +32,8 @@ def describe_environment(device: torch.device, mechanism: str | None = None) -> 
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numpy", "datasets", "hydra-core")},
     }
+    if device.type == "cpu":
+        facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()  # which of torch's kernels it runs
     if device.type == "cuda":
         facts |= {
             "device_name": torch.cuda.get_device_name(device),

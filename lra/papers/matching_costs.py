@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lra.papers.matching import Match, Ours, begin_match
 from lra.papers.published import METRICS, Models, PaperTable
-from lra.records.benchmark_rows import BatchRow, BenchmarkRow, FlopsRow, LengthRow, load_rows, measured
+from lra.records.benchmark_rows import BatchRow, BenchmarkRow, FlopsRow, LengthRow, load_rows_of, measured
 from lra.reports.report import Table
 
 # Speed-ups are relative to attention with stored scores, as in the papers' Transformer.
@@ -118,8 +118,7 @@ def benchmarked(table: PaperTable, models: Models, folder: Path) -> list[Match]:
     matches = []
     for metric in filter(COUNTERPARTS.__contains__, table.metrics):
         counterpart = COUNTERPARTS[metric]
-        for path in sorted(folder.glob(f"*-{counterpart.target}.jsonl")):
-            rows = load_rows(path)
+        for path, rows in load_rows_of(folder, f"*-{counterpart.target}.jsonl").items():
             costs = counterpart.costs(rows)
             for number in table.numbers_of(metric):
                 match = begin_match(table, models, number)

@@ -6,13 +6,17 @@ import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import pandas as pd
 
 from lra.errors import InputError
 from lra.files import ROOT
+from lra.records.reading import reason_of
 from lra.records.record import RunRecord
+
+T = TypeVar("T")
+Row = dict[str, str]
 
 FOLDER = Path("published")
 # Published numbers do not depend on where results are kept: a results folder without them uses those of the checkout.
@@ -131,16 +135,15 @@ def load_tables(results_dir: Path) -> dict[str, PaperTable]:
         InputError: a file is lacking.
     """
     numbers = read_numbers(results_dir)
-    tables = {}
-    for row in _read(results_dir, "tables.csv"):
-        metrics = tuple(row["metrics"].split())
-        printed = tuple(
-            number
-            for number in numbers
-            if (number.source, number.table) == (row["source"], row["table"]) and number.metric in metrics
-        )
-        tables[row["name"]] = PaperTable(row["name"], row["title"], row["source"], metrics, row["experiment"], printed)
-    return tables
+
+    def make(row: Row) -> PaperTable:
+        metrics, place = tuple(row["metrics"].split()), (row["source"], row["table"])
+        if unknown := {*metrics} - METRICS.keys():
+            raise ValueError(f"it names metrics that are none: {', '.join(sorted(unknown))}")
+        printed = [number for number in numbers if (number.source, number.table) == place and number.metric in metrics]
+        return PaperTable(row["name"], row["title"], row["source"], metrics, row["experiment"], tuple(printed))
+
+    return {table.name: table for table in _read(results_dir, "tables.csv", make)}
 
 
 def read_numbers(results_dir: Path) -> list[PublishedNumber]:
@@ -149,11 +152,12 @@ def read_numbers(results_dir: Path) -> list[PublishedNumber]:
     Raises:
         InputError: the file cannot be read.
     """
-    numbers = []
-    for row in _read(results_dir, "numbers.csv"):
+
+    def make(row: Row) -> PublishedNumber:
         printed = row.pop("value")
-        numbers.append(PublishedNumber(**row, value=float(printed) if printed else None, printed=printed))
-    return numbers
+        return PublishedNumber(**row, value=float(printed) if printed else None, printed=printed)
+
+    return _read(results_dir, "numbers.csv", make)
 
 
 def load_numbers(results_dir: Path) -> pd.DataFrame:
@@ -163,10 +167,11 @@ def load_numbers(results_dir: Path) -> pd.DataFrame:
 
 def load_models(results_dir: Path) -> dict[tuple[str, str, str], Model]:
     """Read our mechanism for each row of a paper, by source, model and task; task "" stands for those not named."""
-    return {
-        (row["source"], row["model"], row["task"]): Model(row["attn"], row["protocol"], row["note"])
-        for row in _read(results_dir, "models.csv")
-    }
+
+    def make(row: Row) -> tuple[tuple[str, str, str], Model]:
+        return (row["source"], row["model"], row["task"]), Model(row["attn"], row["protocol"], row["note"])
+
+    return dict(_read(results_dir, "models.csv", make))
 
 
 def find_model(models: Models, source: str, name: str, task: str) -> Model | None:
@@ -174,10 +179,15 @@ def find_model(models: Models, source: str, name: str, task: str) -> Model | Non
     return models.get((source, name, task)) or models.get((source, name, ""))
 
 
-def _read(results_dir: Path, name: str) -> list[dict[str, str]]:
+def _read(results_dir: Path, name: str, make: Callable[[Row], T]) -> list[T]:
+    """Make something of every row of a file.
+
+    Raises:
+        InputError: the file, or a row, cannot be read.
+    """
     path = (results_dir if (results_dir / FOLDER).is_dir() else OURS) / FOLDER / name
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read: {error}. Restore it with git.") from error
+            return [make(row) for row in csv.DictReader(file)]
+    except Exception as error:  # a damaged file may raise anything
+        raise InputError(f"{path} cannot be read: {reason_of(error)}. Restore it with git.") from error

@@ -19,7 +19,7 @@ from lra.papers.published import METRICS, Metric, Models, PaperTable
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
 from lra.reports.leaderboard import CELL_LEGEND, floors, leaderboard
-from lra.reports.names import TASK_TITLES, caption, scale_order
+from lra.reports.names import TASK_TITLES, caption, scale_order, several_processors
 from lra.reports.report import Report, Table
 
 COLUMNS = [
@@ -67,7 +67,8 @@ def paper_report(
         if not any(match.scale == PUBLISHED_SCALE and match.ours and match.ours.n for match in matches):
             intro.append("Nothing is measured at the published size (scale=full) yet.")
     tables = [*_as_published(table), *sections(costs), *_sections(matches, runs, bool(table.source))]
-    return Report(tables, _frame([*matches, *costs]), table.title, intro, _notes(table, matches, costs))
+    notes = [*_notes(table, matches, costs), *several_processors(runs)]
+    return Report(tables, _frame([*matches, *costs]), table.title, intro, notes)
 
 
 def _frame(matches: Sequence[Match]) -> pd.DataFrame:

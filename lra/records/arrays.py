@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
-import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lra.errors import InputError
 from lra.files import write_atomically
 from lra.records.folder import RunFolder
+from lra.records.reading import leaving_out, warn
 from lra.records.record import FLOOR, WEIGHTS, RunRecord
-
-log = logging.getLogger(__name__)
 
 CURVES, PREDICTIONS = "curves.parquet", "predictions.parquet"
 
@@ -38,19 +34,18 @@ class Packed:
     predictions: dict[tuple[str, str], NDArray[np.uint8]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: Path) -> Packed:
+    def load(cls, folder: Path, refuse: Callable[[str], None] = warn) -> Packed:
         """Read what a folder of collected records has; nothing where the files are not there.
 
-        Raises:
-            InputError: a file cannot be read.
+        Args:
+            folder: where they are.
+            refuse: is told of each file that cannot be read, in a sentence.
         """
         packed = cls()
-        curves, predictions = (_read(folder / name) for name in (CURVES, PREDICTIONS))
-        for key, points in curves.groupby("key", sort=False) if len(curves) else ():
-            rows = points.drop(columns="key").to_dict("records")
-            packed.curves[str(key)] = [{str(n): v for n, v in row.items() if not pd.isna(v)} for row in rows]
-        for row in predictions.to_dict("records"):
-            packed.predictions[row["key"], row["name"]] = np.frombuffer(row["classes"], np.uint8)
+        with leaving_out(folder / CURVES, refuse):
+            packed.curves = _curves(pd.read_parquet(folder / CURVES))
+        with leaving_out(folder / PREDICTIONS, refuse):
+            packed.predictions = _predictions(pd.read_parquet(folder / PREDICTIONS))
         return packed
 
     def merge(self, other: Packed) -> None:
@@ -65,18 +60,17 @@ class Packed:
 
     def add_run(self, record: RunRecord, folder: RunFolder) -> None:
         """Add what a run's folder has; a file that cannot be read is named in a warning and left out."""
-        try:
-            path = folder.metrics
-            if path.exists():
-                self.curves[record.key] = [json.loads(line) for line in path.read_text().splitlines()]
-            path = folder.predictions
-            if path.exists():
-                with np.load(path) as arrays:
-                    for name, values in arrays.items():
-                        owner = record.key if name in WEIGHTS else record.data["sha256"]["test"]
-                        self.predictions[owner, name] = values.astype(np.uint8)
-        except (OSError, ValueError, EOFError) as error:
-            log.warning("Left out: %s: %s", path, error)
+        with leaving_out(folder.metrics):
+            if points := list(folder.read_curve()):
+                best = {point["step"]: point.get("val_accuracy") for point in points}.get(record.best_step)
+                if record.best_step is not None and best != record.val_accuracy:
+                    raise ValueError(
+                        f"its accuracy at step {record.best_step} is {best}, the record has {record.val_accuracy}"
+                    )
+                self.curves[record.key] = points
+        with leaving_out(folder.predictions):
+            for name, classes in folder.read_predictions(record).items():
+                self.predictions[record.key if name in WEIGHTS else record.data["sha256"]["test"], name] = classes
 
     def save(self, folder: Path, records: Iterable[RunRecord]) -> None:
         """Write what belongs to these records, in their order: the same bytes for the same content."""
@@ -102,8 +96,16 @@ class Packed:
                 (folder / name).unlink(missing_ok=True)
 
 
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path) if path.exists() else pd.DataFrame()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Restore it with git, or remove it.") from error
+def _curves(frame: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    curves = {}
+    if not all(pd.api.types.is_numeric_dtype(frame[name]) for name in {"step", *frame} - {"key"}):
+        raise ValueError("it must have a column of keys, and numbers in all others")
+    for key, points in frame.groupby("key", sort=False):
+        rows = points.drop(columns="key").to_dict("records")
+        curves[str(key)] = [{str(name): value for name, value in row.items() if not pd.isna(value)} for row in rows]
+    return curves
+
+
+def _predictions(frame: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.uint8]]:
+    rows = frame[["key", "name", "classes"]].itertuples(index=False)
+    return {(key, name): np.frombuffer(classes, np.uint8) for key, name, classes in rows}

@@ -8,30 +8,23 @@ is ok; else the status says why there is nothing, and the row is of the class th
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from functools import cache
+from functools import partial
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import with_config
 
 from lra.errors import InputError
-
-log = logging.getLogger(__name__)
+from lra.records.reading import leaving_out, read_lines
+from lra.records.values import STRICT, Amount, Count, Environment, Form, Name, Positive
 
 OK = "ok"
 WHOLE = ("both", "step")  # directions that have every part of a pass
-SHAPES: dict[Any, str] = {
-    int: "an integer",
-    float: "a number",
-    str: "a text",
-    bool: "true or false",
-    NoneType: "null",
-    Any: "anything",
-}
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class Origin:
     """Where and when a row was measured; empty for one that is not in a file.
@@ -46,16 +39,17 @@ class Origin:
 
     target: str = ""
     device: str = ""
-    environment: dict[str, Any] = field(default_factory=dict)
+    environment: Environment = field(default_factory=dict)
     commit: str | None = None
     date: str | None = None
 
     @property
     def machine(self) -> str:
         """The name of the device."""
-        return self.environment.get("device_name", "unknown device")
+        return self.environment.get("device_name") or "unknown device"
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRow:
     """What every row has; see results/benchmarks/README.md for the fields of each kind."""
@@ -64,52 +58,56 @@ class BenchmarkRow:
     origin: Origin = Origin()
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class LengthCase(BenchmarkRow):
     """A backbone at a length: of the targets `attention` and `model`."""
 
-    backbone: str
-    n: int
+    backbone: Name
+    n: Positive
     direction: str
-    batch: int
-    budget: int
+    batch: Positive
+    budget: Positive
     dtype: str
     rates: dict[str, float]
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class LengthRow(LengthCase):
     """What a length cost; ratios are to the time of other ways to attend."""
 
-    ms: float
-    ms_quartiles: list[float]
-    repeats: int
-    ratio_to_fused: float
-    flops: int
-    exponentials: int
-    ratio_to_materialised: float | None = None
-    ratio_to_transcription: float | None = None
-    peak_bytes: int | None = None
-    cold_ms: float | None = None
-    least_ms: float | None = None
+    ms: Amount
+    ms_quartiles: list[Amount]
+    repeats: Positive
+    ratio_to_fused: Amount
+    flops: Count
+    exponentials: Count
+    ratio_to_materialised: Amount | None = None
+    ratio_to_transcription: Amount | None = None
+    peak_bytes: Count | None = None
+    cold_ms: Amount | None = None
+    least_ms: Amount | None = None
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class FlopsRow(BenchmarkRow):
     """Counted operations of a backbone, and its formula's leading terms; a mixer that is no attention has none."""
 
-    backbone: str
-    n: int
-    budget: int
+    backbone: Name
+    n: Positive
+    budget: Positive
     quadratic: float | None
     linear: float | None
-    model_forward_flops: int
-    model_training_flops: int
+    model_forward_flops: Count
+    model_training_flops: Count
     published: dict[str, float] | None
     agrees: bool | None
     reason: str
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class ApproximationCase(BenchmarkRow):
     """A kind of input, or a backbone, that is not measured."""
@@ -118,15 +116,16 @@ class ApproximationCase(BenchmarkRow):
     backbone: str = ""
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class ApproximationRow(BenchmarkRow):
     """How far a mechanism is from exact attention: means over trials, and halves of their 95 % intervals."""
 
     input: str
-    backbone: str
-    n: int
-    budget: int
-    trials: int
+    backbone: Name
+    n: Positive
+    budget: Positive
+    trials: Positive
     entropy_nats: float
     spectral_error: float
     spectral_error_half_width: float
@@ -136,6 +135,7 @@ class ApproximationRow(BenchmarkRow):
     captured_mass_half_width: float | None = None
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class TrainCase(BenchmarkRow):
     """A part of what training costs."""
@@ -145,11 +145,12 @@ class TrainCase(BenchmarkRow):
     unit: str = ""
     backbone: str = ""
     task: str = ""
-    n: int | None = None
-    batch: int | None = None
-    budget: int | None = None
+    n: Positive | None = None
+    batch: Positive | None = None
+    budget: Positive | None = None
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class TrainRow(TrainCase):
     """What it was, and whether that is what was aimed at."""
@@ -157,28 +158,30 @@ class TrainRow(TrainCase):
     value: float
     target_text: str = ""
     met: bool | None = None
-    quartiles: list[float] | None = None
-    ms: float | None = None
-    bare_ms: float | None = None
-    plain_ms: float | None = None
+    quartiles: list[Amount] | None = None
+    ms: Amount | None = None
+    bare_ms: Amount | None = None
+    plain_ms: Amount | None = None
     plain_ms_half_width: float | None = None
-    rounds_ms: list[float] | None = None
+    rounds_ms: list[Amount] | None = None
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class BatchRow(BenchmarkRow):
     """The largest batch of a task and a method that fits; 0 where none does."""
 
-    task: str
-    backbone: str
-    memory_gib: float
-    protocol: str
-    budget: int
-    n: int | None = None
-    wanted: int | None = None
-    largest: int = 0
+    task: Name
+    backbone: Name
+    memory_gib: Amount
+    protocol: Name
+    budget: Positive
+    n: Positive | None = None
+    wanted: Count | None = None
+    largest: Count = 0
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class QuantityCase(BenchmarkRow):
     """A quantity of the targets `data` and `listops`."""
@@ -186,6 +189,7 @@ class QuantityCase(BenchmarkRow):
     name: str
 
 
+@with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class QuantityRow(QuantityCase):
     """Its value, and the ratio to the first value of its unit."""
@@ -193,7 +197,7 @@ class QuantityRow(QuantityCase):
     value: float
     unit: str
     note: str
-    ratio: float
+    ratio: Amount
 
 
 class Kind(NamedTuple):
@@ -216,6 +220,12 @@ KINDS = {
 
 Row = TypeVar("Row", bound=BenchmarkRow)
 
+# A line as it is written: the fields of the row and of its origin in one object.
+LINE: Form[dict[str, Any]] = Form(dict[str, Any])
+
+
+FORMS: dict[type[BenchmarkRow], Form[BenchmarkRow]] = {one: Form(one) for kind in KINDS.values() for one in kind}
+
 
 def measured(rows: Iterable[BenchmarkRow], kind: type[Row]) -> list[Row]:
     """Take the rows of a kind that were measured."""
@@ -232,7 +242,7 @@ def load_rows(path: Path) -> list[BenchmarkRow]:
     """Read a file of `scripts/benchmark.py`; a damaged row is named in a warning, and left out.
 
     Raises:
-        InputError: the file cannot be read, or its name is not that of such a file.
+        InputError: there is no such file, or its name is not that of one.
     """
     target = target_of(path)
     if not target:
@@ -240,38 +250,32 @@ def load_rows(path: Path) -> list[BenchmarkRow]:
             f"{path} must be a file of `python scripts/benchmark.py`, named DEVICE-TARGET.jsonl with a target of "
             f"{', '.join(KINDS)}."
         )
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}. `python scripts/benchmark.py` writes such files.") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(parse_row(target, line))
-        except ValueError as error:
-            log.warning("Left out: %s, line %d: %s", path, number, error)
+    if not path.is_file():
+        raise InputError(f"{path} is no file. `python scripts/benchmark.py` writes such files.")
+    return [row for _, row in read_lines(path, partial(parse_row, target))]
+
+
+def load_rows_of(folder: Path, pattern: str) -> dict[Path, list[BenchmarkRow]]:
+    """Read the files of a folder, by their path; what is no such file, or cannot be read, is named and left out."""
+    rows = {}
+    for path in sorted(folder.glob(pattern)):
+        with leaving_out(path):
+            rows[path] = load_rows(path)
     return rows
 
 
-def parse_row(target: str, line: str) -> BenchmarkRow:
+def parse_row(target: str, line: str | bytes) -> BenchmarkRow:
     """Make a row of its line of JSON.
 
     Raises:
         ValueError: the line is no row of the target; the message says what is wrong.
     """
-    values = json.loads(line)
-    if not isinstance(values, dict):
-        raise ValueError(f"a row must be an object, not {values!r}")
+    values = LINE.parse(line)
     own = {name: values.pop(name) for name in [one.name for one in fields(Origin)] if name in values}
-    kind = KINDS[target].measured if values.get("status") == OK else KINDS[target].case
-    expected = [one for one in fields(kind) if one.name != "origin"]
-    if lacking := [one.name for one in expected if _is_required(one) and one.name not in values]:
-        raise ValueError(f"it lacks {', '.join(lacking)}")
-    if unknown := sorted(values.keys() - {one.name for one in expected}):
-        raise ValueError(f"it has fields that a row of {target} has not: {', '.join(unknown)}")
-    _check_types(Origin, own)
-    _check_types(kind, values)
-    return kind(**values, origin=Origin(**own))
+    if "status" not in values:
+        raise ValueError("it lacks status")
+    kind = KINDS[target].measured if values["status"] == OK else KINDS[target].case
+    return FORMS[kind].parse(json.dumps({**values, "origin": own}))
 
 
 def format_row(row: BenchmarkRow) -> str:
@@ -285,37 +289,3 @@ def format_row(row: BenchmarkRow) -> str:
 
 def _is_required(one: Any) -> bool:
     return one.name == "status" or (one.default is MISSING and one.default_factory is MISSING)
-
-
-_hints = cache(get_type_hints)
-
-
-def _check_types(kind: type, values: dict[str, Any]) -> None:
-    for name, value in values.items():
-        expected = _hints(kind)[name]
-        if not _fits(value, expected):
-            raise ValueError(f"{name} must be {_described(expected)}, not {value!r}")
-
-
-def _fits(value: Any, expected: Any) -> bool:
-    """Say whether a value that was JSON is of a field's type."""
-    if isinstance(expected, UnionType):
-        return any(_fits(value, one) for one in get_args(expected))
-    if expected is Any:
-        return True
-    if get_origin(expected) is list:
-        return isinstance(value, list) and all(_fits(one, get_args(expected)[0]) for one in value)
-    if get_origin(expected) is dict:
-        return isinstance(value, dict) and all(_fits(one, get_args(expected)[1]) for one in value.values())
-    if expected in (int, float) and isinstance(value, bool):
-        return False
-    return isinstance(value, int | float) if expected is float else isinstance(value, expected)
-
-
-def _described(expected: Any) -> str:
-    if isinstance(expected, UnionType):
-        return " or ".join(_described(one) for one in get_args(expected))
-    if get_origin(expected) in (list, dict):
-        inner = _described(get_args(expected)[-1])
-        return f"a list, each {inner}" if get_origin(expected) is list else f"an object, each value {inner}"
-    return SHAPES[expected]

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from lra.configuration import CONFIGS
 from lra.errors import InputError
 from lra.files import write_atomically, writing
 from lra.records.arrays import Packed
 from lra.records.folder import RunFolder
+from lra.records.reading import files_beneath, leaving_out, read_lines, refuse_to_rewrite, warn
 from lra.records.record import RECORD_NAME, RunRecord
-from lra.records.retest_record import RETESTS_NAME, REWRITTEN, Retest, read_retests, write_retests
+from lra.records.retest_record import RETESTS_NAME, Retest, read_retests, write_retests
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Reading:
     def report(self) -> None:
         """Name in the log what was left out, and count it."""
         for reason in self.refused:
-            log.warning("Left out: %s", reason)
+            warn(reason)
         if self.refused:
             log.warning("%d left out, %d read.", len(self.refused), len(self.records))
 
@@ -102,19 +103,17 @@ def load_retests(results_dir: Path, *, collected_alone: bool = False) -> list[Re
     own = [] if collected_alone else _own_retests(results_dir)
     retests, refused = read_retests([results_dir / RETESTS, *own])
     for reason in refused:
-        log.warning("Left out: %s", reason)
+        warn(reason)
     return list(retests.values())
 
 
-def unfinished(results_dir: Path) -> list[dict[str, object]]:
+def unfinished(results_dir: Path) -> list[dict[str, Any]]:
     """Return the full configurations of runs that began and left no record: they still run, or were killed."""
     configs = []
     for folder in RunFolder.all(results_dir):
         if not folder.record.exists():
-            try:
-                configs.append(json.loads(folder.config.read_text()))
-            except (OSError, ValueError) as error:
-                log.warning("Left out: %s: %s", folder.config, error)
+            with leaving_out(folder.config):
+                configs.append(folder.read_config())
     return configs
 
 
@@ -147,11 +146,11 @@ def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
     if not source.is_dir():
         raise InputError(f"There is no folder {source.resolve()} to import from. Name one with from=FOLDER.")
     imported, packed = Reading(), Packed()
-    for path in sorted([*source.rglob(RECORD_NAME), *source.rglob(MEASURED.name)]):
-        reading = _read_lines(path) if path.name == MEASURED.name else _read_files([path])
+    for path in files_beneath(source, RECORD_NAME, MEASURED.name):
+        reading = _read_lines(path) if path.name == MEASURED.name else _read_folders([RunFolder(path.parent)])
         imported.refused += reading.refused
         if path.name == MEASURED.name:
-            packed.merge(Packed.load(path.parent))
+            packed.merge(Packed.load(path.parent, imported.refused.append))
         for key, record in reading.records.items():
             if complaint := record.contradiction:
                 imported.refused.append(f"{path}, key {key}: {complaint}")
@@ -161,7 +160,7 @@ def import_records(results_dir: Path, source: Path) -> tuple[Path, int, int]:
         raise InputError(
             f"{source.resolve()} holds neither a {RECORD_NAME} nor a {MEASURED.name}. Name another folder."
         )
-    return _merge(results_dir, imported, packed, sorted(source.rglob(RETESTS_NAME)))
+    return _merge(results_dir, imported, packed, files_beneath(source, RETESTS_NAME))
 
 
 def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Sequence[Path]) -> tuple[Path, int, int]:
@@ -173,7 +172,7 @@ def _merge(results_dir: Path, new: Reading, packed: Packed, retests: Sequence[Pa
     all_retests, refused = read_retests([results_dir / RETESTS, *retests])
     all_records.refused += new.refused + refused
     all_records.report()
-    all_packed = Packed.load(path.parent)
+    all_packed = load_to_rewrite(path.parent)
     all_packed.merge(packed)
     for key, folder in all_records.folders.items():
         all_packed.add_run(all_records.records[key], folder)
@@ -190,9 +189,20 @@ def read_to_rewrite(results_dir: Path) -> tuple[Reading, dict[str, Retest]]:
         InputError: a line cannot be read, and would be lost.
     """
     records, (retests, damaged) = _read_lines(results_dir / MEASURED), read_retests([results_dir / RETESTS])
-    if damaged := [*records.refused, *damaged]:
-        raise InputError(f"{damaged[0]} {REWRITTEN}")
+    refuse_to_rewrite([*records.refused, *damaged])
     return records, retests
+
+
+def load_to_rewrite(measured: Path) -> Packed:
+    """Read the collected curves and predictions before their files are written anew.
+
+    Raises:
+        InputError: a file cannot be read, and would be lost.
+    """
+    damaged: list[str] = []
+    packed = Packed.load(measured, damaged.append)
+    refuse_to_rewrite(damaged)
+    return packed
 
 
 def write_measured(results_dir: Path, records: Iterable[RunRecord], packed: Packed, retests: Sequence[Retest]) -> None:
@@ -223,40 +233,28 @@ def _check(results_dir: Path) -> None:
 
 
 def _read_runs(results_dir: Path) -> Reading:
-    return _read_files(folder.record for folder in RunFolder.all(results_dir) if folder.record.exists())
+    folders = [folder for folder in RunFolder.all(results_dir) if folder.record.exists()]
+    return _read_folders(folders, lambda folder, record: folder.path == RunFolder.of(results_dir, record).path)
 
 
-def _read_files(paths: Iterable[Path]) -> Reading:
+def _read_folders(
+    folders: Iterable[RunFolder], owns: Callable[[RunFolder, RunRecord], bool] = lambda folder, record: True
+) -> Reading:
     reading = Reading()
-    for path in paths:
-        try:
-            record = RunRecord.read(path)
-            record.check()
-            reading.add(record, f"{path}", RunFolder(path.parent))
-        except ValueError as error:
-            text = f"{error}"
-            reading.refused.append(text if f"{path}" in text else f"{path}: {text}")
+    for folder in folders:
+        with leaving_out(folder.record, reading.refused.append):
+            record = RunRecord.read(folder.record)
+            if not owns(folder, record):
+                raise ValueError(f"it is the record of another run, {record.task} {record.attn} {record.key}")
+            reading.add(record, f"{folder.record}", folder)
     return reading
 
 
 def _read_lines(path: Path) -> Reading:
     reading = Reading()
-    for number, line in _lines(path):
-        try:
-            record = RunRecord.parse(line)
-            record.check()
-            reading.add(record, f"{path}, line {number},")
-        except ValueError as error:
-            reading.refused.append(f"{path}, line {number}: {error}")
+    for name, record in read_lines(path, RunRecord.parse, reading.refused.append):
+        reading.add(record, f"{name},")
     return reading
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        text = path.read_text() if path.exists() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}. Make it readable, or restore it with git.") from error
-    return enumerate(StringIO(text), start=1)
 
 
 FILTERS = ("task", "attn", "protocol", "scale", "device")

@@ -12,20 +12,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from pydantic import with_config
 
 from lra.errors import InputError
-from lra.files import write_atomically, writing
+from lra.files import set_aside, write_atomically, writing
 from lra.machine.environment import now
 from lra.records.identity import run_key
-from lra.records.record import RECORD_NAME, RunRecord
+from lra.records.reading import entries, leaving_out, reason_of
+from lra.records.record import LABELS, RECORD_NAME, WEIGHTS, RunRecord
 from lra.records.retest_record import RETESTS_NAME
+from lra.records.values import STRICT, BegunConfig, Form, Point, Positive
 
 log = logging.getLogger(__name__)
 
 RUNS = "runs"  # the part of a results folder that holds the folders of runs
+REMEDY = "Choose a folder that can be with results_dir=."
+
+CONFIG: Form[dict[str, Any]] = Form(BegunConfig)
+POINT: Form[dict[str, int | float | None]] = Form(Point)
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class Holder:
     """The process that trains a run, or was the last to do so.
@@ -36,12 +46,15 @@ class Holder:
         since: when it took the folder.
     """
 
-    process: int
+    process: Positive
     host: str
     since: str
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}, since {self.since}"
+
+
+HOLDER: Form[Holder] = Form(Holder)
 
 
 @dataclass(frozen=True)
@@ -58,8 +71,15 @@ class RunFolder:
     @classmethod
     def all(cls, results_dir: Path) -> list[RunFolder]:
         """List the folders of all runs that have begun, in alphabetical order."""
-        folders = [cls(path) for path in sorted((results_dir / RUNS).glob("*/*/*"))]
-        return [folder for folder in folders if folder.config.exists() or folder.record.exists()]
+        paths = [results_dir / RUNS]
+        for _ in ("task", "attn", "key"):
+            paths = [path for folder in paths for path in entries(folder)]
+        begun = []
+        for folder in map(cls, paths):
+            with leaving_out(folder):
+                if folder.path.is_dir() and (folder.config.exists() or folder.record.exists()):
+                    begun.append(folder)
+        return begun
 
     def __str__(self) -> str:
         return str(self.path)
@@ -128,8 +148,8 @@ class RunFolder:
         Raises:
             InputError: another process holds it, it cannot be written, or it was begun with another configuration.
         """
-        lock = self.lock()
-        with writing(f"The run's folder {self}", "Choose a folder that can be with results_dir=."):
+        lock, cannot_be_written, is_new = self.lock(), f"The run's folder {self}", False
+        with writing(cannot_be_written, REMEDY):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(timeout=0)
@@ -139,47 +159,118 @@ class RunFolder:
                     "Wait for it, or give this one another seed or another results_dir=."
                 ) from None
         try:
-            if self.config.exists():
-                self._check_config(config)
-            else:
-                write_atomically(self.config, json.dumps(config, indent=2, sort_keys=True) + "\n")
-            holder = Holder(os.getpid(), socket.gethostname(), now())
-            write_atomically(self._holder, json.dumps(asdict(holder)) + "\n")
+            with writing(cannot_be_written, REMEDY):
+                is_new = self._begin(config)
+                holder = Holder(os.getpid(), socket.gethostname(), now())
+                write_atomically(self._holder, json.dumps(asdict(holder)) + "\n")
             yield
+        except InputError:  # what cannot be begun has not begun
+            if is_new:
+                self.config.unlink(missing_ok=True)
+                self._holder.unlink(missing_ok=True)
+            raise
         finally:
             lock.release()
 
     def holder(self) -> Holder | None:
         """Return the process that holds the folder or held it last; None where the folder names none."""
-        try:
-            return Holder(**json.loads(self._holder.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+        with leaving_out(self._holder):
+            return HOLDER.parse(self._holder.read_bytes())
+        return None
 
     def finished(self) -> RunRecord | None:
         """Return the record if it is a result, so that there is no need to run again.
 
+        A damaged record, or that of another run, is set aside and named. Call this in a claimed folder.
+
         Raises:
-            InputError: there is a record that cannot be read.
+            InputError: it cannot be renamed.
         """
-        if not self.record.exists():
-            return None
         try:
             record = RunRecord.read(self.record)
+            if record.key != self.path.name or record.contradiction:
+                raise ValueError(f"it is not of this run: {record.contradiction or f'its key is {record.key}'}")
+        except FileNotFoundError:
+            return None
         except ValueError as error:
-            raise InputError(f"{error}. Move it away to run this again, or choose another results_dir=.") from error
+            self._set_aside(self.record, error)
+            return None
         return record if record.is_final else None
 
-    def _check_config(self, config: Mapping[str, Any]) -> None:
+    def read_config(self) -> dict[str, Any]:
+        """Return the configuration that the run was begun with.
+
+        Raises:
+            ValueError, OSError: it cannot be read.
+        """
+        return CONFIG.parse(self.config.read_bytes())
+
+    def read_curve(self) -> Iterator[dict[str, int | float | None]]:
+        """Yield the points of the learning curve, with numbers by name; none where no pass has ended yet.
+
+        Raises:
+            ValueError, OSError: it cannot be read any further.
+        """
+        for line in self.metrics.read_bytes().splitlines() if self.metrics.exists() else ():
+            yield POINT.parse(line)
+
+    def read_predictions(self, record: RunRecord) -> dict[str, NDArray[np.uint8]]:
+        """Return the classes of the test examples by name: true ones, and those predicted; {} where there are none.
+
+        Args:
+            record: of the run; its accuracies must be those of what was predicted.
+
+        Raises:
+            ValueError, OSError: they cannot be read, or are those of another run.
+        """
+        if not self.predictions.exists():
+            return {}
+        with np.load(self.predictions) as arrays:
+            classes = {name: values.astype(np.uint8, casting="safe") for name, values in arrays.items()}
+        labels = classes.get(LABELS)
+        if labels is None or any(values.shape != labels.shape or values.ndim != 1 for values in classes.values()):
+            raise ValueError(f"it must hold {LABELS}, and as many predicted classes under every other name")
+        for name, accuracy in zip(WEIGHTS, (record.test_accuracy, record.last_test_accuracy), strict=True):
+            share = float(np.mean(classes[name] == labels)) if name in classes else accuracy
+            if accuracy is not None and share is not None and abs(share - accuracy) > 1 / max(1, len(labels)):
+                raise ValueError(f"its {name} classes have an accuracy of {share:.4f}, the record has {accuracy}")
+        return classes
+
+    def _set_aside(self, path: Path, reason: Exception) -> None:
+        """Rename a damaged file, and name it in the log.
+
+        Raises:
+            InputError: it cannot be renamed.
+        """
+        with writing(f"The run's folder {self}", REMEDY):
+            aside = set_aside(path)
+        text = reason_of(reason)
+        log.warning("%s It is set aside as %s.", text if str(path) in text else f"{path}: {text}.", aside.name)
+
+    def _begin(self, config: Mapping[str, Any]) -> bool:
+        """Write the configuration, unless it is there; set a damaged one aside. Say whether the run is a new one.
+
+        Raises:
+            InputError: the folder was begun with another one.
+        """
+        is_new = not self.config.exists()
+        if not is_new:
+            try:
+                earlier = self.read_config()
+            except (OSError, ValueError) as error:
+                self._set_aside(self.config, error)
+            else:
+                self._compare(earlier, config)
+                return False
+        write_atomically(self.config, json.dumps(config, indent=2, sort_keys=True) + "\n")
+        return is_new
+
+    def _compare(self, earlier: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Compare the key of the configuration that the folder was begun with; classes may have moved since.
 
         Raises:
-            InputError: it has another key, or cannot be read.
+            InputError: it has another key.
         """
-        try:
-            earlier = json.loads(self.config.read_text())
-        except ValueError:
-            earlier = {}
         if run_key(earlier) != run_key(config):
             raise InputError(
                 f"{self.config} holds another configuration than this run's, although the folder bears its key. The "

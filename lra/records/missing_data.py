@@ -6,20 +6,37 @@ Without data a run has no key, so it has no folder and no record: only task, pro
 from __future__ import annotations
 
 import json
-import logging
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from pydantic import with_config
 
 from lra.files import write_atomically
 from lra.machine.environment import now
 from lra.records.folder import RUNS
+from lra.records.reading import entries, leaving_out
+from lra.records.values import STRICT, Form, Name
 
-log = logging.getLogger(__name__)
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class Note:
+    """Which data could not be had, why and when."""
+
+    task: Name
+    protocol: Name
+    scale: Name
+    reason: str
+    date: str
+
+
+FORM: Form[Note] = Form(Note)
 
 
 def note_missing(results_dir: Path, task: str, protocol: str, scale: str, reason: str) -> None:
     """Leave a note that the data of a task could not be prepared."""
-    note = {"task": task, "protocol": protocol, "scale": scale, "reason": reason, "date": now()}
-    write_atomically(_path(results_dir, task, protocol, scale), json.dumps(note, indent=2) + "\n")
+    note = Note(task, protocol, scale, reason, now())
+    write_atomically(_path(results_dir, task, protocol, scale), json.dumps(asdict(note), indent=2) + "\n")
 
 
 def forget_missing(results_dir: Path, task: str, protocol: str, scale: str) -> None:
@@ -29,22 +46,28 @@ def forget_missing(results_dir: Path, task: str, protocol: str, scale: str) -> N
 
 def noted_since(moment: str, results_dir: Path, task: str, protocol: str, scale: str) -> bool:
     """Say whether such a note was left at a moment, as `lra.machine.environment.now` gives it, or later."""
-    try:
-        return json.loads(_path(results_dir, task, protocol, scale).read_text())["date"] >= moment
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    path = _path(results_dir, task, protocol, scale)
+    with leaving_out(path):
+        return _read(path).date >= moment
+    return False
 
 
 def load_missing(results_dir: Path) -> dict[tuple[str, str, str], str]:
     """Return the reasons, by task, protocol and scale."""
     reasons = {}
-    for path in sorted((results_dir / RUNS).glob("*/missing-*.json")):
-        try:
-            note = json.loads(path.read_text())
-            reasons[note["task"], note["protocol"], note["scale"]] = str(note["reason"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("Left out: %s: %s", path, error)
+    for path in [path for folder in entries(results_dir / RUNS) for path in entries(folder)]:
+        if path.match("missing-*.json"):
+            with leaving_out(path):
+                note = _read(path)
+                reasons[note.task, note.protocol, note.scale] = note.reason
     return reasons
+
+
+def _read(path: Path) -> Note:
+    note = FORM.parse(path.read_bytes())
+    if path != _path(path.parents[2], note.task, note.protocol, note.scale):
+        raise ValueError(f"it is a note of task={note.task} protocol={note.protocol} scale={note.scale}")
+    return note
 
 
 def _path(results_dir: Path, task: str, protocol: str, scale: str) -> Path:

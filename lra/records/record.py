@@ -7,13 +7,29 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import AfterValidator, Field, with_config
 
+from lra.errors import InputError
 from lra.files import write_atomically
 from lra.machine.environment import current_commit, describe_environment, now
 from lra.records.identity import fingerprint, run_group, run_key
+from lra.records.values import (
+    STRICT,
+    Amount,
+    Config,
+    Count,
+    Data,
+    Environment,
+    Form,
+    Name,
+    Object,
+    Positive,
+    Share,
+    Title,
+)
 
 SCHEMA = 1
 RECORD_NAME = "record.json"
@@ -25,6 +41,16 @@ Status = Literal["ok", "diverged", "out_of_memory", "failed", "interrupted"]
 FINAL_STATUSES: tuple[Status, ...] = ("ok", "diverged", "out_of_memory")
 
 
+def _of_this_schema(schema: int) -> int:
+    if schema != SCHEMA:
+        raise ValueError(f"its schema is {schema}, and this program reads {SCHEMA}")
+    return schema
+
+
+Schema = Annotated[int, AfterValidator(_of_this_schema)]
+
+
+@with_config(STRICT)
 @dataclass
 class RunRecord:
     """Everything known about a run. Accuracies are fractions, times seconds unless named otherwise, sizes bytes.
@@ -34,51 +60,51 @@ class RunRecord:
     in nothing else share it. `results/README.md` explains every field.
     """
 
-    key: str
-    group: str
-    task: str
-    attn: str
-    protocol: str
-    scale: str
-    seed: int
-    config: dict[str, Any]
-    data: dict[str, Any]
+    key: Name
+    group: Name
+    task: Name
+    attn: Name
+    protocol: Name
+    scale: Name
+    seed: Count
+    config: Config
+    data: Data
     status: Status
     error: str | None = None
-    val_accuracy: float | None = None
-    test_accuracy: float | None = None
-    last_val_accuracy: float | None = None
-    last_test_accuracy: float | None = None
-    best_step: int | None = None
-    steps: int = 0
+    val_accuracy: Share | None = None
+    test_accuracy: Share | None = None
+    last_val_accuracy: Share | None = None
+    last_test_accuracy: Share | None = None
+    best_step: Count | None = None
+    steps: Count = 0
     stopped_early: bool = False
-    floors: dict[str, float] = field(default_factory=dict)
-    train_seconds: float | None = None
-    warmup_seconds: float | None = None
-    compile_seconds: float | None = None
-    wall_seconds: float | None = None
-    ms_per_step: float | None = None
-    ms_per_step_quartiles: list[float | None] | None = None
-    tokens_per_second: float | None = None
-    padded_tokens_per_second: float | None = None
-    peak_memory_bytes: int | None = None
-    peak_memory_reserved_bytes: int | None = None
-    load_average: float | None = None
-    num_params: int | None = None
-    forward_flops: int | None = None
-    training_flops: int | None = None
+    floors: dict[Title, Share] = field(default_factory=dict)
+    train_seconds: Amount | None = None
+    warmup_seconds: Amount | None = None
+    compile_seconds: Amount | None = None
+    wall_seconds: Amount | None = None
+    ms_per_step: Amount | None = None
+    ms_per_step_quartiles: Annotated[list[Amount | None], Field(min_length=2, max_length=2)] | None = None
+    tokens_per_second: Amount | None = None
+    padded_tokens_per_second: Amount | None = None
+    peak_memory_bytes: Count | None = None
+    peak_memory_reserved_bytes: Count | None = None
+    load_average: Amount | None = None
+    num_params: Count | None = None
+    forward_flops: Count | None = None
+    training_flops: Count | None = None
     diagnostics: dict[str, float] = field(default_factory=dict)
-    batch_size: int | None = None
-    micro_batch: int | None = None
-    num_processes: int = 1
-    resumptions: list[dict[str, Any]] = field(default_factory=list)
+    batch_size: Positive | None = None
+    micro_batch: Positive | None = None
+    num_processes: Positive = 1
+    resumptions: list[Object] = field(default_factory=list)
     dtype: str | None = None
-    device: str = "cpu"
-    environment: dict[str, Any] = field(default_factory=dict)
+    device: Name = "cpu"
+    environment: Environment = field(default_factory=dict)
     commit: str | None = None
     command: str | None = None
     date: str | None = None
-    schema: int = SCHEMA
+    schema: Schema = SCHEMA
 
     @classmethod
     def begin(
@@ -93,8 +119,11 @@ class RunRecord:
             batch_size: examples in one optimiser step.
             dtype: the precision.
             command: what repeats the run.
+
+        Raises:
+            InputError: no record of such a run could be read.
         """
-        return cls(
+        record = cls(
             key=run_key(config),
             group=run_group(config),
             task=config["task"]["name"],
@@ -114,6 +143,11 @@ class RunRecord:
             command=command,
             date=now(),
         )
+        try:
+            cls.parse(json.dumps(record.as_dict()))
+        except ValueError as error:
+            raise InputError(f"There can be no record of this run: {error}. Give it another name or value.") from error
+        return record
 
     @property
     def is_final(self) -> bool:
@@ -125,27 +159,6 @@ class RunRecord:
         """Whether this is a small model to compare with, not an attention mechanism; tables list it last."""
         return self.attn.startswith(BASELINE)
 
-    def check(self) -> None:
-        """Refuse a record that no table could be made with.
-
-        Raises:
-            ValueError: the record says something impossible, or lacks what tables need.
-        """
-        try:
-            accuracies = [self.val_accuracy, self.test_accuracy, self.last_test_accuracy, *self.floors.values()]
-            possible = all(value is None or 0 <= value <= 1 for value in accuracies)
-            described = self.data["sizes"]["test"] > 0 and all(
-                isinstance(text, str)
-                for text in (self.data["source"], self.data["variant"], self.data["sha256"]["test"])
-            )
-            named = isinstance(self.seed, int) and isinstance(self.config["attn"], dict)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(f"it lacks or misstates what tables need: {error!r}") from error
-        if not possible or not described or not named:
-            raise ValueError("it has an accuracy that is no fraction, or data without size or name")
-        if self.status not in (*FINAL_STATUSES, "failed", "interrupted"):
-            raise ValueError(f"its status is {self.status!r}")
-
     @property
     def contradiction(self) -> str:
         """In what the record contradicts its own configuration, as a sentence; "" if in nothing."""
@@ -154,9 +167,9 @@ class RunRecord:
             return "its key was made by an earlier rule: run python scripts/rekey.py results_dir=FOLDER on its folder"
         if self.key != run_key(config) or self.group != run_group(config):
             return f"its configuration was altered: it hashes to {run_key(config)}, not to its key"
-        names = [config["task"]["name"], config["attn"]["name"], config["protocol"]["name"], config["scale"]]
-        fields = [self.task, self.attn, self.protocol, self.scale, self.seed, self.data]
-        if fields != [*names, config["seed"], config["prepared"]]:
+        named = [config.get(node, {}).get("name") for node in ("task", "attn", "protocol")]
+        given = [*named, *(config.get(name) for name in ("scale", "seed", "prepared"))]
+        if given != [self.task, self.attn, self.protocol, self.scale, self.seed, self.data]:
             return "its task, attn, protocol, scale, seed or data are not those of its configuration"
         return ""
 
@@ -171,19 +184,13 @@ class RunRecord:
         return path
 
     @classmethod
-    def parse(cls, text: str) -> RunRecord:
+    def parse(cls, text: str | bytes) -> RunRecord:
         """Make a record of its JSON.
 
         Raises:
             ValueError: the text is no record, or one of another schema.
         """
-        try:
-            values = json.loads(text)
-            if values["schema"] != SCHEMA:
-                raise ValueError(f"its schema is {values['schema']}, and this program reads {SCHEMA}")
-            return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"it lacks or has a field too many: {error}") from error
+        return FORM.parse(text)
 
     @classmethod
     def read(cls, path: Path) -> RunRecord:
@@ -191,13 +198,17 @@ class RunRecord:
 
         Raises:
             ValueError: the file holds no record of this schema; the message names it.
+            FileNotFoundError: there is none.
         """
         try:
-            return cls.parse(path.read_text())
+            return cls.parse(path.read_bytes())
+        except FileNotFoundError:
+            raise
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} is no readable record: {error}") from error
 
 
+FORM: Form[RunRecord] = Form(RunRecord)
 # The name of a baseline's record begins with this.
 BASELINE = "baseline_"
 

@@ -9,14 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import with_config
+
 from lra.files import write_atomically, writing
 from lra.records.identity import fingerprint
+from lra.records.reading import read_lines
+from lra.records.record import Schema
+from lra.records.values import STRICT, Amount, Count, Data, Environment, Form, Name, Object, Share, Title
 
 SCHEMA = 1
 RETESTS_NAME = "retests.jsonl"
-REWRITTEN = "Mend or remove it first: the file is about to be rewritten."
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class Retest:
     """The record of a second test; fields that a run's record has too mean the same.
@@ -30,35 +35,40 @@ class Retest:
         trained_on: how many of the examples the run was trained on.
     """
 
-    run: str
-    changes: dict[str, Any]
-    data: dict[str, Any]
-    accuracy: float
-    loss: float
-    floors: dict[str, float]
-    same_as_floors: dict[str, float]
-    trained_on: int
-    device: str
-    environment: dict[str, Any] = field(default_factory=dict)
+    run: Name
+    changes: Object
+    data: Data
+    accuracy: Share
+    loss: Amount
+    floors: dict[Title, Share]
+    same_as_floors: dict[Title, Share]
+    trained_on: Count
+    device: Name
+    environment: Environment = field(default_factory=dict)
     commit: str | None = None
     command: str | None = None
     date: str | None = None
-    schema: int = SCHEMA
+    schema: Schema = SCHEMA
 
     @property
     def key(self) -> str:
         """The same for the same weights, examples and type of device."""
         return key_of(self.run, self.data, self.device)
 
-    def check(self) -> None:
-        """Raise ValueError for a record that no table could be made with."""
-        shares = [self.accuracy, *self.floors.values(), *self.same_as_floors.values()]
-        possible = all(0 <= share <= 1 for share in shares) and self.floors.keys() == self.same_as_floors.keys()
-        data = self.data
-        names = (data["source"], data["variant"], data["sha256"]["test"])
-        described = data["sizes"]["test"] > 0 and all(isinstance(name, str) for name in names)
-        if not (possible and described and self.floors):
-            raise ValueError("it has an accuracy that is no fraction, or no floors, or data without size or name")
+    @classmethod
+    def parse(cls, text: str | bytes) -> Retest:
+        """Make a retest of its JSON.
+
+        Raises:
+            ValueError: the text is none, or one that no table could be made with.
+        """
+        retest = FORM.parse(text)
+        if not retest.floors or retest.floors.keys() != retest.same_as_floors.keys():
+            raise ValueError("it must have floors, and the same in same_as_floors")
+        return retest
+
+
+FORM: Form[Retest] = Form(Retest)
 
 
 def key_of(run: str, data: dict[str, Any], device: str) -> str:
@@ -73,25 +83,11 @@ def read_retests(paths: Iterable[Path]) -> tuple[dict[str, Retest], list[str]]:
         The retests by key, the first of two with one key; and a sentence for each line or file that is left out.
     """
     retests: dict[str, Retest] = {}
-    refused = []
+    refused: list[str] = []
     for path in paths:
-        try:
-            lines = path.read_text().splitlines() if path.exists() else []
-        except (OSError, UnicodeDecodeError) as error:
-            refused.append(f"{path} cannot be read: {error}.")
-            continue
-        for number, line in enumerate(lines, start=1):
-            try:
-                values = json.loads(line)
-                if values["schema"] != SCHEMA:
-                    raise ValueError(f"its schema is {values['schema']}, and this program reads {SCHEMA}")
-                retest = Retest(**values)
-                retest.check()
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                refused.append(f"{path}, line {number}, is no retest: {error!r}.")
-                continue
+        for name, retest in read_lines(path, Retest.parse, refused.append):
             if retests.setdefault(retest.key, retest) != retest:
-                refused.append(f"{path}, line {number}, is another test of {retest.run} on the same examples.")
+                refused.append(f"{name}: it is another test of {retest.run} on the same examples.")
     return retests, refused
 
 

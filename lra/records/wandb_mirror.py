@@ -95,9 +95,7 @@ def to_record(config: Mapping[str, Any], summary: Mapping[str, Any]) -> RunRecor
     values = {name: value for name, value in summary.items() if name in names}
     values["config"] = {name: value for name, value in config.items() if not name.startswith("_")}
     try:
-        record = RunRecord.parse(json.dumps({"schema": SCHEMA, **values}, default=dict))
-        record.check()
-        return record
+        return RunRecord.parse(json.dumps({"schema": SCHEMA, **values}, default=dict))
     except TypeError as error:
         raise ValueError(f"its config and summary are no record: {error}") from error
 

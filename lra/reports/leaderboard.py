@@ -19,6 +19,7 @@ from lra.reports.names import (
     data_name,
     elsewhere,
     label,
+    several_processors,
     status_text,
 )
 from lra.reports.report import Report, Table, write
@@ -200,7 +201,7 @@ def leaderboard_report(records: Sequence[RunRecord]) -> Report:
         rows = [standing for standing in standings if standing.setting == setting]
         tables.append(Table(setting.title, *_grid(rows, floors(runs)), [caption(row.tested for row in rows)]))
     notes = [f"{CELL_LEGEND} Floors need no model. Numbers of two tables are not comparable."]
-    return Report(tables, to_frame(standings), notes=[*notes, *elsewhere(records)])
+    return Report(tables, to_frame(standings), notes=[*notes, *elsewhere(records), *several_processors(records)])
 
 
 def render(records: Sequence[RunRecord]) -> str:

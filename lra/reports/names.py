@@ -76,6 +76,29 @@ def elsewhere(runs: Iterable[RunRecord]) -> list[str]:
     return [f"{attn} is not of this repository: {text}." for attn, text in sorted(packages)]
 
 
+def several_processors(runs: Iterable[RunRecord]) -> list[str]:
+    """Name the groups of seeds that ran on processors of several makes, in the order of their names."""
+    groups: dict[tuple[str, str, str], dict[str, list[int]]] = {}
+    for run in sorted(runs, key=lambda run: run.seed):
+        seeds = groups.setdefault((run.attn, run.task, run.group), {})
+        seeds.setdefault(_processor(run), []).append(run.seed)
+    sentences = []
+    for (attn, task, _), makes in sorted(groups.items()):
+        if len(makes) > 1:
+            parts = [f"{make} (seed {', '.join(map(str, own))})" for make, own in makes.items()]
+            sentences.append(
+                f"{attn} on {task} ran on several makes of processor, whose rounding adds to the spread over seeds: "
+                f"{'; '.join(parts)}."
+            )
+    return sentences
+
+
+def _processor(run: RunRecord) -> str:
+    """Name the make of the processor or GPU that a run ran on."""
+    facts = [run.environment.get(name) for name in ("device_name", "cpu_capability")]
+    return ", ".join(fact for fact in facts if fact) or "unknown"
+
+
 def label(run: RunRecord, settings: str = "") -> str:
     """Name the row of a run, with the settings in which it differs from others of its name."""
     name = f"baseline: {run.attn.removeprefix(BASELINE)}" if run.is_baseline else run.attn

@@ -6,20 +6,19 @@ lock is being tested would give up.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from lra.records.collection import load_records
 from lra.records.folder import RunFolder
+from lra.records.reading import leaving_out
 from lra.records.record import RunRecord
 from lra.reports.names import status_text
 from lra.reports.report import Report, Table, write
@@ -88,9 +87,10 @@ def watch_report(results_dir: Path) -> Report:
     states = []
     for folder in RunFolder.all(results_dir):
         record = records.get(folder.path.name)
-        if folder.config.exists() and (record is None or not record.is_final):
-            states.append(_begun(folder, record))
-            records.pop(folder.path.name, None)
+        if record is None or not record.is_final:
+            with leaving_out(folder.config):
+                states.append(_begun(folder, record))
+                records.pop(folder.path.name, None)
     states += [_ended(run) for run in sorted(records.values(), key=lambda run: run.date or "", reverse=True)]
     frame = pd.DataFrame([asdict(state) for state in states], columns=[field.name for field in fields(RunState)])
     counts = Counter(state.status for state in states)
@@ -132,14 +132,13 @@ def _holder(folder: RunFolder) -> tuple[str, str]:
 
 
 def _begun(folder: RunFolder, record: RunRecord | None) -> RunState:
-    config = json.loads(folder.config.read_text())
-    points = _points(folder.metrics)
-    point = points[-1] if points else {}
-    steps, total = point.get("step", 0), config["trainer"]["steps"]
+    config, point = folder.read_config(), _latest(folder)
+    steps, total = int(point.get("step") or 0), config.get("trainer", {}).get("steps", 0)
     status, since = _holder(folder)
     if status == "stopped" and record is not None:
         status = record.status
-    seconds_left = point["train_seconds"] / steps * (total - steps) if steps and status in UNDER_WAY else None
+    spent = point.get("train_seconds")
+    seconds_left = spent / steps * (total - steps) if spent and steps and status in UNDER_WAY else None
     task, attn, protocol = (config[name]["name"] for name in ("task", "attn", "protocol"))
     return RunState(
         task, attn, protocol, config["scale"], config["seed"], status, steps, total, point.get("val_accuracy"),
@@ -155,15 +154,13 @@ def _ended(run: RunRecord) -> RunState:
     )  # fmt: skip
 
 
-def _points(path: Path) -> Sequence[dict[str, Any]]:
-    """Read a learning curve; a line that is still being written is left out."""
-    points = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        try:
-            points.append(json.loads(line))
-        except ValueError:
-            break
-    return points
+def _latest(folder: RunFolder) -> dict[str, int | float | None]:
+    """Return the last point of the learning curve that can be read; {} where there is none."""
+    point: dict[str, int | float | None] = {}
+    with leaving_out(folder.metrics):
+        for latest in folder.read_curve():
+            point = latest
+    return point
 
 
 def _duration(seconds: float) -> str:

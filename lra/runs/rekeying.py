@@ -7,7 +7,6 @@ interrupted: what bears the old key is written last, so that the next call sees 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from typing import Any
 from filelock import Timeout
 
 from lra.errors import InputError
-from lra.records.arrays import Packed
-from lra.records.collection import read_to_rewrite, write_measured
+from lra.records.collection import MEASURED, load_to_rewrite, read_to_rewrite, write_measured
 from lra.records.folder import RunFolder
 from lra.records.identity import fingerprint, run_group, run_key
+from lra.records.reading import leaving_out, refuse_to_rewrite
 from lra.records.record import RunRecord
-from lra.records.retest_record import REWRITTEN, read_retests, write_retests
+from lra.records.retest_record import read_retests, write_retests
 from lra.training.checkpoint import give_key
 
 
@@ -43,7 +42,7 @@ def rekey(results_dir: Path) -> dict[str, str]:
         if folder.path.name in from_folders:
             _renew_folder(folder, config)
     if renewed:
-        packed = Packed.load(results_dir / "measured")
+        packed = load_to_rewrite((results_dir / MEASURED).parent)
         packed.curves = {renewed.get(key, key): points for key, points in packed.curves.items()}
         packed.predictions = {
             (renewed.get(key, key), name): classes for (key, name), classes in packed.predictions.items()
@@ -82,11 +81,12 @@ def _config_of(folder: RunFolder) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read.
     """
-    try:
-        has_record = folder.record.exists()
-        return RunRecord.read(folder.record).config if has_record else json.loads(folder.config.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"The configuration of {folder} cannot be read: {error}. {REWRITTEN}") from error
+    damaged: list[str] = []
+    config: dict[str, Any] = {}
+    with leaving_out(folder, damaged.append):
+        config = RunRecord.read(folder.record).config if folder.record.exists() else folder.read_config()
+    refuse_to_rewrite(damaged)
+    return config
 
 
 def _renew_folder(folder: RunFolder, config: dict[str, Any]) -> None:
@@ -99,8 +99,7 @@ def _renew_folder(folder: RunFolder, config: dict[str, Any]) -> None:
     try:
         with folder.lock().acquire(timeout=0):
             retests, damaged = read_retests([folder.retests])
-            if damaged:
-                raise InputError(f"{damaged[0]} {REWRITTEN}")
+            refuse_to_rewrite(damaged)
             if retests:
                 write_retests(folder.retests, [dataclasses.replace(test, run=key) for test in retests.values()])
             give_key(folder.path, key)

@@ -25,10 +25,12 @@ from lra.machine.environment import current_commit, describe_environment, now
 from lra.machine.stopping import StopRequest
 from lra.records.folder import RunFolder
 from lra.records.identity import ADDED
+from lra.records.reading import refuse_to_rewrite
 from lra.records.record import RunRecord
-from lra.records.retest_record import REWRITTEN, Retest, key_of, read_retests, write_retests
+from lra.records.retest_record import Retest, key_of, read_retests, write_retests
 from lra.runs.factory import make_model, make_trainer
 from lra.tasks import Split, Task
+from lra.training import storage
 from lra.training.evaluation import Evaluation
 from lra.training.surroundings import Surroundings
 
@@ -158,9 +160,9 @@ def load_model(record: RunRecord, folder: RunFolder, own: Task, device: torch.de
         )
     again = f"To train it again, move {folder} away and run: {record.command}"
     try:
-        weights = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path} cannot be read: {error!r}. {again}") from error
+        weights = storage.load(path, device)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}. {again}") from error
     model = make_model(record.config, own)
     try:
         model.load_state_dict(weights)
@@ -287,8 +289,7 @@ def _opened(folder: RunFolder) -> Iterator[dict[str, Retest]]:
         lock.acquire()
     try:
         retests, refused = read_retests([folder.retests])
-        if refused:
-            raise InputError(f"{refused[0]} {REWRITTEN}")
+        refuse_to_rewrite(refused)
         yield retests
     finally:
         lock.release()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import shutil
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 from lra.errors import InputError
-from lra.files import write_atomically, writing
+from lra.files import replacing, write_atomically, writing
 from lra.machine.devices import claimed_device
 from lra.machine.distributed import World, joined
 from lra.machine.flops import count_flops
@@ -33,6 +32,7 @@ from lra.records.wandb_mirror import WandbMirror
 from lra.runs.diagnostics import diagnose
 from lra.runs.factory import make_trainer
 from lra.tasks import Task
+from lra.training import storage
 from lra.training.checkpoint import Checkpoints
 from lra.training.outcome import DivergedError, Outcome
 from lra.training.surroundings import Surroundings
@@ -302,16 +302,15 @@ class Attempt:
         """Write the best weights and what was predicted for the test examples."""
         if not self.world.leads:
             return
-        weights = io.BytesIO()  # torch's own errors do not say that a disk is full
-        torch.save(self.outcome.weights, weights)
-        write_atomically(self.folder.weights, weights.getvalue())
+        storage.save(self.outcome.weights, self.folder.weights)
         task = self.job.task
         classes = {
             LABELS: task.split("test").labels.astype(np.uint8),
             **{FLOOR + name: predicted for name, predicted in task.floor_predictions().items()},
             **self.outcome.predictions,
         }
-        np.savez_compressed(self.folder.predictions, allow_pickle=False, **classes)
+        with replacing(self.folder.predictions) as stream:
+            np.savez_compressed(stream, allow_pickle=False, **classes)
 
     def _examine(self) -> None:
         """Measure what needs no training, the operations of a pass and the mechanisms' figures, after all else."""

@@ -6,9 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lra.machine.environment import package_text
 from lra.records.folder import RunFolder
+from lra.records.reading import leaving_out
 from lra.records.record import FLOOR, WEIGHTS, RunRecord
 from lra.statistics import sampling_half_width
 
@@ -27,9 +29,9 @@ def summarize(record: RunRecord, folder: RunFolder) -> str:
             ),
             ("  last step", f"{record.last_test_accuracy:6.1%}"),
         ]
-    shares = _same_as_floors(folder)
+    shares = _same_as_floors(record, folder)
     for name, accuracy in _descending(record.floors):
-        agreement = f", same class in {shares[name]:.1%}" if shares else ""
+        agreement = f", same class in {shares[name]:.1%}" if name in shares else ""
         lines.append((f"  {name}", f"{accuracy:6.1%}   floor{agreement}"))
     if record.train_seconds is not None and record.ms_per_step is not None and record.ms_per_step_quartiles:
         low, high = record.ms_per_step_quartiles
@@ -63,7 +65,7 @@ def describe_sweep(results_dir: Path, since: str) -> str:
     for folder in RunFolder.all(results_dir):
         try:
             record = RunRecord.read(folder.record)
-        except ValueError:  # it has none yet, or another program's, which `report.py` names
+        except (OSError, ValueError):  # it has none yet, or a damaged one, which `report.py` names
             continue
         if record.date is not None and record.date >= since:
             begun.append((record, folder))
@@ -79,15 +81,14 @@ def describe_sweep(results_dir: Path, since: str) -> str:
     return "\n".join(lines)
 
 
-def _same_as_floors(folder: RunFolder) -> dict[str, float]:
+def _same_as_floors(record: RunRecord, folder: RunFolder) -> dict[str, float]:
     """Return the share of the test examples that the run's best weights put in the class that a floor does."""
-    if not folder.predictions.exists():
-        return {}
-    with np.load(folder.predictions) as arrays:
-        best = arrays[WEIGHTS[0]]
-        return {
-            name.removeprefix(FLOOR): float((arrays[name] == best).mean()) for name in arrays if name.startswith(FLOOR)
-        }
+    classes: dict[str, NDArray[np.uint8]] = {}
+    with leaving_out(folder.predictions):
+        classes = folder.read_predictions(record)
+    best = classes.get(WEIGHTS[0])
+    floors = {name.removeprefix(FLOOR): classes[name] for name in classes if name.startswith(FLOOR)}
+    return {} if best is None else {name: float((predicted == best).mean()) for name, predicted in floors.items()}
 
 
 def _descending(floors: dict[str, float]) -> list[tuple[str, float]]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import os
 import random
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from lra.errors import InputError
+from lra.files import set_aside
+from lra.machine.distributed import World
 from lra.machine.environment import current_commit
+from lra.machine.memory import is_out_of_memory
+from lra.training import storage
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +25,22 @@ KEPT = 2
 PATTERN = "checkpoint-*.pt"
 
 
+class Resumable(Protocol):
+    """What a checkpoint is made of, and goes on from one; on every process of the world alike."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that it needs to go on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there; raise whatever where the state does not fit."""
+
+
 class Checkpoints:
     """The checkpoints of one run, in its folder.
 
     Args:
         folder: the run's folder.
-        key: the run's key; a checkpoint of another run is refused.
+        key: the run's key; a checkpoint of another run is not used.
         seconds: time from one checkpoint to the next.
     """
 
@@ -50,41 +64,64 @@ class Checkpoints:
         self._written = time.monotonic()
         path = self.folder / f"checkpoint-{step:09d}.pt"
         try:
-            _write(path, {"key": self.key, "commit": current_commit(), "state": state})
+            storage.save({"key": self.key, "commit": current_commit(), "state": state}, path)
         except (OSError, RuntimeError) as error:
             log.warning(
                 "The checkpoint of step %d could not be written (%s); training goes on without it.", step, error
             )
             return
-        for path in self._paths()[KEPT:]:
-            path.unlink()
+        self._remove(self._paths()[KEPT:])
 
-    def load(self, device: torch.device) -> dict[str, Any] | None:
-        """Read the newest checkpoint that can be read; None where there is none.
+    def resume(self, training: Resumable, device: torch.device, world: World) -> bool:
+        """Go on from the newest checkpoint that can be read and fits; say whether there is one.
 
-        Raises:
-            InputError: it belongs to another run.
+        One that cannot be used is named and set aside, and leaves no trace in the training.
         """
-        for path in self._paths():
+        paths = world.agree(self._paths())
+        fresh = copy.deepcopy(training.state_dict()) if paths else {}
+        for path in paths:
+            refusal = ""
             try:
-                saved = torch.load(path, map_location=device, weights_only=True)
-                key, commit, state = saved["key"], saved["commit"], saved["state"]
+                training.load_state_dict(self._read(path, device))
             except Exception as error:  # a damaged file may raise anything
-                log.warning("%s cannot be read (%s); an older one is used, if there is one.", path, _first_line(error))
-                continue
-            if key != self.key:
-                raise InputError(
-                    f"{path} belongs to the run {key}, this one is {self.key}. It was copied there: move it away."
+                if is_out_of_memory(error):
+                    raise
+                refusal = _first_line(error)
+            refusals = [text for text in world.gather(refusal) if text]
+            if not refusals:
+                return True
+            training.load_state_dict(fresh)
+            if world.leads:
+                log.warning(
+                    "%s cannot be used (%s). It is %s now, and an older one is used, if there is one.",
+                    path,
+                    refusals[0],
+                    _renamed(path),
                 )
-            if commit != current_commit():
-                log.warning("The checkpoint was made by commit %s; the code is now %s.", commit, current_commit())
-            return state
-        return None
+        return False
 
     def clear(self) -> None:
         """Remove all checkpoints, once the run has its record."""
-        for path in [*self._paths(), *self.folder.glob("checkpoint-*.part")]:
-            path.unlink(missing_ok=True)
+        self._remove(self._paths())
+
+    def _read(self, path: Path, device: torch.device) -> dict[str, Any]:
+        """Return the state in a checkpoint.
+
+        Raises:
+            ValueError, OSError, KeyError, TypeError: it cannot be read, or is of another run.
+        """
+        saved = storage.load(path, device)
+        if saved["key"] != self.key:
+            raise ValueError(f"it belongs to the run {saved['key']}, this one is {self.key}")
+        commit = saved["commit"]
+        if commit != current_commit():
+            log.warning("The checkpoint was made by commit %s; the code is now %s.", commit, current_commit())
+        return saved["state"]
+
+    def _remove(self, paths: list[Path]) -> None:
+        for path in paths:
+            with suppress(OSError):  # a folder, for example, which is not of our making
+                path.unlink()
 
     def _paths(self) -> list[Path]:
         """List the newest first."""
@@ -99,25 +136,19 @@ def give_key(folder: Path, key: str) -> None:
     """
     for path in folder.glob(PATTERN):
         try:
-            saved = {**torch.load(path, map_location="cpu", weights_only=True), "key": key}
-        except Exception as error:  # as in `load`
+            saved = {**storage.load(path, torch.device("cpu")), "key": key}
+        except Exception as error:  # as in `resume`
             log.warning("%s cannot be read (%s) and keeps its key.", path, _first_line(error))
             continue
-        _write(path, saved)
+        storage.save(saved, path)
 
 
-def _write(path: Path, saved: dict[str, Any]) -> None:
-    """Write a checkpoint whole, or leave nothing."""
-    temporary = path.with_suffix(".part")
+def _renamed(path: Path) -> str:
+    """Set a checkpoint aside; where that cannot be done it keeps its name."""
     try:
-        with temporary.open("wb") as file:
-            torch.save(saved, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError):
-        temporary.unlink(missing_ok=True)
-        raise
+        return set_aside(path).name
+    except OSError:
+        return path.name
 
 
 def _first_line(error: Exception) -> str:

@@ -64,7 +64,13 @@ class Outcome:
         return {**self._held_by("checkpoint"), "wall_seconds": self.elapsed()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from there.
+
+        Raises:
+            ValueError: it is no state of an outcome.
+        """
+        if state.keys() != self.state_dict().keys():
+            raise ValueError(f"it has other fields: {', '.join(state.keys() ^ self.state_dict().keys())}")
         for name, value in state.items():
             setattr(self, name, value)
 

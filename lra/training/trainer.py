@@ -147,9 +147,7 @@ class Fit:
     def begin(self) -> None:
         """Go on from a checkpoint, if there is one, and get ready for the first step."""
         outcome, checkpoints = self.outcome, self.surroundings.checkpoints
-        saved = checkpoints.load(self.device) if checkpoints else None
-        if saved is not None:
-            self.load_state_dict(saved)
+        if checkpoints and checkpoints.resume(self, self.device, self.world):
             outcome.resumptions.append({"step": outcome.steps, "date": now(), "commit": current_commit()})
             log.info("Going on from step %d of %d.", outcome.steps, self.trainer.steps)
         self.model.train()
@@ -196,6 +194,8 @@ class Fit:
         """Go on from there, on every process of the world."""
         for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
+        if not 0 <= self.outcome.steps <= self.trainer.steps:
+            raise ValueError(f"it is of step {self.outcome.steps}, and there are {self.trainer.steps}")
         set_random_state(state["random"][self.world.rank], self.device)
 
     def _loop(self, bar: tqdm, mark: Mark, tick: Callable[[], None]) -> None:

@@ -59,7 +59,7 @@ def test_a_file_of_rows_is_drawn_and_what_is_none_is_named(tmp_path):
     assert [axis.get_title(loc="left") for axis in plots.figures(path)["memory"].axes[:3]] == [
         "Skeinformer", "floors", "hashing",
     ]  # fmt: skip
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is no file"):
         plots.figures(tmp_path / "cpu-model.jsonl")
 
 

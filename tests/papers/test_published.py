@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pandas as pd
+import pytest
 
-from lra.papers.published import METRICS, find_model
+from lra.errors import InputError
+from lra.papers.published import METRICS, find_model, load_models, load_tables
 from tests.helpers.configurations import CONFIGS, EXPERIMENTS, choices
 from tests.helpers.published import MODELS, NUMBERS, TABLES
+from tests.helpers.records import PUBLISHED
 
 TASKS = {*choices("task"), "avg", "all"}
 
@@ -62,3 +66,17 @@ def test_every_row_of_a_table_with_runs_finds_its_mechanism():
 def test_every_experiment_has_a_table():
     assert set(EXPERIMENTS) <= set(TABLES)
     assert {path.stem for path in (CONFIGS / "experiment").glob("*.yaml")} == set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a,b\n1,2\n", b'name,source\n"x', b"name,metrics\nx,fast\n", None])
+@pytest.mark.parametrize("name", ["numbers.csv", "tables.csv", "models.csv"])
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path, name, content):
+    shutil.copytree(PUBLISHED, tmp_path / "published")
+    path = tmp_path / "published" / name
+    path.unlink()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=f"{name}.* cannot be read: .*Restore it with git"):
+        load_tables(tmp_path), load_models(tmp_path)

@@ -93,8 +93,14 @@ def test_runs_without_a_record_are_known_by_their_configuration(tmp_path):
     saved(tmp_path, record("softmax", 0, 0.4))
     folder = tmp_path / "runs" / "listops" / "vmean" / "k"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text('{"seed": 3}')
-    assert unfinished(tmp_path) == [{"seed": 3}]
+    config = {
+        "seed": 3,
+        "scale": "mini",
+        "device": "cpu",
+        **{node: {"name": "x"} for node in ("task", "attn", "protocol")},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    assert unfinished(tmp_path) == [config]
 
 
 def test_records_of_others_are_merged_with_curves_and_predictions(tmp_path):
@@ -116,9 +122,9 @@ def test_records_of_others_are_merged_with_curves_and_predictions(tmp_path):
     [
         ({"schema": 2}, "its schema is 2, and this program reads 1"),
         ({"seed": 5}, "are not those of its configuration"),
-        ({"config": {}}, "lacks or misstates"),
+        ({"config": {}}, "config: it lacks attn"),
         ({"key": "0123456789"}, "its configuration was altered"),
-        ({"extra": 1}, "a field too many"),
+        ({"extra": 1}, "it has fields that it should not have: extra"),
     ],
 )
 def test_an_altered_record_is_refused_by_name(tmp_path, caplog, change, message):

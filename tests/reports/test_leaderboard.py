@@ -83,3 +83,20 @@ def test_no_records_is_no_error():
     assert write(leaderboard_report([]), "markdown").startswith("No records yet")
     assert to_frame([]).empty
     assert to_frame(leaderboard([record("a", 0, 0.1)]))["accuracy"].tolist() == [0.1]
+
+
+def test_seeds_that_ran_on_several_makes_of_processor_are_named():
+    makes = ["AMD EPYC 7B13", "AMD EPYC 7B13", "Intel Xeon"]
+    runs = [record("softmax", seed, 0.4, environment={"device_name": make}) for seed, make in enumerate(makes)]
+    others = [record("vmean", seed, 0.3, environment={"device_name": "Intel Xeon"}) for seed in (0, 1)]
+    notes = leaderboard_report([*runs, *others]).notes
+    assert notes[-1] == (
+        "softmax on listops ran on several makes of processor, whose rounding adds to the spread over seeds: "
+        "AMD EPYC 7B13 (seed 0, 1); Intel Xeon (seed 2)."
+    )
+    assert len(notes) == len(leaderboard_report(others).notes) + 1
+    capable = [
+        record("softmax", seed, 0.4, environment={"device_name": "AMD EPYC", "cpu_capability": capability})
+        for seed, capability in enumerate(["AVX2", "AVX512"])
+    ]
+    assert "AMD EPYC, AVX2 (seed 0); AMD EPYC, AVX512 (seed 1)" in leaderboard_report(capable).notes[-1]

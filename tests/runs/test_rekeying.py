@@ -22,6 +22,7 @@ from lra.records.record import RunRecord
 from lra.records.retest_record import RETESTS_NAME, Retest, write_retests
 from lra.runs import rekeying
 from lra.runs.rekeying import rekey
+from lra.training import storage
 from lra.training.checkpoint import Checkpoints
 from scripts import rekey as script
 from tests.helpers.records import saved, sound
@@ -100,8 +101,10 @@ def test_a_run_that_has_not_ended_goes_on_from_its_checkpoint(results):
     renewed = rekey(results)
     [folder] = [path.parent for path in results.rglob("checkpoint-*.pt")]
     assert folder.name in renewed.values()
-    state = Checkpoints(folder, folder.name, 0).load(CPU)
-    assert (state["step"], state["weights"].tolist()) == (3, [1, 1])
+    [path] = folder.glob("checkpoint-*.pt")
+    saved = storage.load(path, CPU)
+    assert saved["key"] == folder.name
+    assert (saved["state"]["step"], saved["state"]["weights"].tolist()) == (3, [1, 1])
 
 
 def test_a_second_time_changes_nothing(results, capsys):

@@ -22,6 +22,7 @@ from lra.records.retest_record import RETESTS_NAME, Retest, read_retests, write_
 from lra.runs.retest import Tasks, count_common, load_model, retest
 from lra.runs.schema import resolve
 from lra.tasks import Split
+from lra.training import storage
 from lra.training.trainer import Trainer
 from run import train
 from scripts import report
@@ -209,8 +210,8 @@ def test_a_run_on_released_files_is_not_tested_on_generated_ones(trained, tmp_pa
 def test_weights_whose_parts_have_other_names_are_refused_in_a_sentence(run, trained):
     record, folder = run
     own = Tasks({}, cache_dir=str(trained / "cache")).of(record).own
-    weights = torch.load(folder.weights, weights_only=True)
-    torch.save({name.replace("mixer", "attention"): tensor for name, tensor in weights.items()}, folder.weights)
+    weights = storage.load(folder.weights, CPU)
+    storage.save({name.replace("mixer", "attention"): tensor for name, tensor in weights.items()}, folder.weights)
     with pytest.raises(InputError) as error:
         load_model(record, folder, own, CPU)
     assert (
@@ -239,7 +240,7 @@ def test_weights_of_other_code_are_refused(run, trained, tmp_path):
         with pytest.raises(InputError, match=message):
             load_model(altered, folder, own, CPU)
     folder.weights.write_bytes(b"")
-    with pytest.raises(InputError, match=r"weights.pt cannot be read: EOFError"):
+    with pytest.raises(InputError, match=r"weights.pt cannot be read: it has no checksum at its end"):
         load_model(record, folder, own, CPU)
 
 
@@ -279,11 +280,11 @@ def test_of_two_tests_of_the_same_the_collected_one_is_kept_and_the_other_named(
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda line: '{"schema": 1}', "missing 9 required"),
+        (lambda line: '{"schema": 1}', "it lacks run, changes, data"),
         (lambda line: '{"schema": 2}', "its schema is 2, and this program reads 1"),
-        (lambda line: json.dumps({**line, "accuracy": 7.0}), "an accuracy that is no fraction"),
-        (lambda line: json.dumps({**line, "data": {}}), "KeyError"),
-        (lambda line: "\udcff", "cannot be read"),
+        (lambda line: json.dumps({**line, "accuracy": 7.0}), "accuracy must be less than or equal to 1"),
+        (lambda line: json.dumps({**line, "data": {}}), "data: it lacks source, variant"),
+        (lambda line: "\udcff", "Invalid JSON"),
     ],
 )
 def test_a_damaged_line_is_named_and_left_out_and_nothing_is_rewritten(run, results, again, caplog, damage, message):

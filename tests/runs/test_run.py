@@ -22,7 +22,9 @@ from torch import nn
 from lra.errors import InputError
 from lra.files import write_atomically
 from lra.machine import environment
+from lra.records.folder import RunFolder
 from lra.records.record import RunRecord
+from lra.reports.watch import watch_report
 from lra.runs.run import Job, run
 from tests.helpers.toy import ToyTask
 from tests.helpers.training import TRAINER, model_for
@@ -176,14 +178,26 @@ def test_divergence_is_a_result(tmp_path):
     assert "training loss is nan at step 1" in record.error
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "no json"])
-def test_a_folder_of_another_configuration_is_refused_and_kept(tmp_path, content):
+def test_a_folder_of_another_configuration_is_refused_and_kept(tmp_path):
     _, folder = train(tmp_path)
-    (folder / "config.json").write_text(content)
+    _, other = train(tmp_path, seed=1)
+    (folder / "config.json").write_bytes((other / "config.json").read_bytes())
     before = (folder / "record.json").read_bytes()
     with pytest.raises(InputError, match="holds another configuration"):
         train(tmp_path)
     assert (folder / "record.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "no json", "[" * 10**5, "\x00", '{"seed": 0}'], ids=repr)
+def test_a_damaged_configuration_is_set_aside_by_name(tmp_path, caplog, content):
+    first, folder = train(tmp_path)
+    whole = (folder / "config.json").read_bytes()
+    (folder / "config.json").write_text(content)
+    assert train(tmp_path, build=lambda: pytest.fail("trained again"))[0] == first
+    assert (folder / "config.json").read_bytes() == whole
+    assert (folder / "config.json.damaged").read_text() == content
+    assert f"{folder / 'config.json'}: " in caplog.text
+    assert "It is set aside as config.json.damaged." in caplog.text
 
 
 def test_a_class_that_moved_is_no_other_run_and_is_named(tmp_path, caplog):
@@ -197,12 +211,77 @@ def test_a_class_that_moved_is_no_other_run_and_is_named(tmp_path, caplog):
     assert f"{folder / 'config.json'} was begun with models.here.Softmax, which is now there.Softmax" in caplog.text
 
 
-def test_a_corrupt_record_is_named_and_kept(tmp_path):
-    _, folder = train(tmp_path)
-    (folder / "record.json").write_text('{"schema": 1')
-    with pytest.raises(InputError, match=r"record\.json is no readable record.*Move it away"):
-        train(tmp_path)
-    assert (folder / "record.json").read_text() == '{"schema": 1'
+@pytest.mark.parametrize("changes", [{"seed": -1}, {"scale": "a/b"}, {"attn": {"name": "a\nb", "version": 1}}])
+def test_what_could_not_be_read_again_is_not_begun(tmp_path, changes):
+    with pytest.raises(InputError, match="There can be no record of this run: "):
+        train(tmp_path, **changes)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_cannot_begin_has_not_begun(tmp_path):
+    def build():
+        raise InputError("It has no such model.")
+
+    with pytest.raises(InputError, match="no such model"):
+        train(tmp_path, build=build)
+    assert RunFolder.all(tmp_path) == []
+    assert "Nothing has begun." in watch_report(tmp_path).intro[0]
+    train(tmp_path)
+
+
+def facts(record: RunRecord) -> tuple:
+    return record.key, record.status, record.test_accuracy, record.last_test_accuracy, record.best_step
+
+
+def replaced(path: Path, **fields: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path, other: path.write_text('{"schema": 1'),
+        lambda path, other: path.write_bytes(b"\xff\xfe"),
+        lambda path, other: path.write_text("[" * 10**5),
+        lambda path, other: (path.unlink(), path.mkdir()),
+        lambda path, other: path.write_bytes(other.read_bytes()),
+        lambda path, other: replaced(path, ms_per_step="fast"),
+        lambda path, other: replaced(path, attn=None),
+        lambda path, other: replaced(path, task=5),
+        lambda path, other: replaced(path, seed=7),
+        lambda path, other: replaced(path, schema=2),
+    ],
+    ids=["cut", "bytes", "deep", "folder", "of_another", "text", "null", "number", "seed", "schema"],
+)
+def test_a_damaged_record_is_set_aside_by_name_and_the_run_done_again(tmp_path, caplog, damage):
+    first, folder = train(tmp_path)
+    _, other = train(tmp_path, seed=1)
+    path = folder / "record.json"
+    damage(path, other / "record.json")
+    damaged = path.read_bytes() if path.is_file() else b""
+    again, _ = train(tmp_path)
+    assert facts(again) == facts(first)
+    assert RunRecord.read(path) == again
+    aside = folder / "record.json.damaged"
+    assert (aside.read_bytes() if aside.is_file() else b"") == damaged
+    assert str(path) in caplog.text
+    assert "It is set aside as record.json.damaged." in caplog.text
+    assert train(tmp_path, build=lambda: pytest.fail("trained again"))[0] == again
+
+
+def test_what_stands_in_the_way_of_a_run_is_set_aside(tmp_path, caplog):
+    """A folder of the name of each file that a run writes."""
+    first, folder = train(tmp_path)
+    names = ["config.json", "record.json", "metrics.jsonl", "predictions.npz", "weights.pt", ".holder"]
+    for name in names:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+    again, _ = train(tmp_path)
+    assert facts(again) == facts(first)
+    for name in names:
+        assert (folder / name).is_file()
+        assert (folder / f"{name}.damaged").is_dir()
+        assert str(folder / name) in caplog.text
 
 
 def test_a_run_that_another_process_trains_is_refused(tmp_path):
@@ -330,16 +409,6 @@ def test_wandb_is_told_what_the_record_holds_and_is_always_finished(tmp_path, mo
         if not failing:
             assert fake.summary["test_accuracy"] == record.test_accuracy
             assert fake.exit_code == 0
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "x.json"
-    write_atomically(path, "old")
-    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_record_of_another_schema_is_refused(tmp_path):

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lra.errors import InputError
 from lra.files import ROOT
+from lra.machine.distributed import World
 from lra.machine.meter import Meter
 from lra.machine.stopping import StoppedError, StopRequest, stoppable
+from lra.training import storage
 from lra.training.batching import Batching
 from lra.training.checkpoint import Checkpoints, random_state, set_random_state
 from lra.training.outcome import Outcome
@@ -91,38 +94,149 @@ def test_stopping_early_survives_an_interruption(tmp_path):
     assert facts(fit(tmp_path, trainer)) == facts(whole)
 
 
-def test_two_checkpoints_are_kept_and_the_older_replaces_a_damaged_one(tmp_path, caplog):
-    whole = fit(tmp_path / "nothing")
+def flip(path: Path, share: float) -> None:
+    """Flip a bit of a file, so far from its beginning."""
+    content = bytearray(path.read_bytes())
+    content[int(share * (len(content) - 1))] ^= 1
+    path.write_bytes(content)
+
+
+def resaved(path: Path, change) -> None:
+    """Save a checkpoint again, with its checksum, after a change."""
+    saved = storage.load(path, CPU)
+    change(saved["state"])
+    storage.save(saved, path)
+
+
+def without_weight(state) -> None:
+    state["stepper"]["model"].popitem()
+
+
+def with_other_shape(state) -> None:
+    model = state["stepper"]["model"]
+    model[next(reversed(model))] = torch.zeros(5, 7)
+
+
+DAMAGES = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "empty": lambda path: path.write_bytes(b""),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+    "other_text": lambda path: path.write_text("no checkpoint"),
+    **{f"bit_at_{share}": partial(flip, share=share) for share in (0, 0.3, 0.5, 0.9, 0.999, 1)},
+    "no_checksum": lambda path: path.write_bytes(path.read_bytes()[: -storage.LENGTH]),
+    "other_type": lambda path: storage.save([1, 2], path),
+    "other_run": lambda path: storage.save({**storage.load(path, CPU), "key": "theirs"}, path),
+    "lacks_a_weight": partial(resaved, change=without_weight),
+    "lacks_the_meter": partial(resaved, change=lambda state: state.pop("meter")),
+    "other_shape": partial(resaved, change=with_other_shape),
+    "other_random_state": partial(resaved, change=lambda state: state.update(random=[3])),
+    "other_steps": partial(resaved, change=lambda state: state["outcome"].update(steps=10**6)),
+    "steps_of_text": partial(resaved, change=lambda state: state["outcome"].update(steps="5")),
+    "outcome_of_more": partial(resaved, change=lambda state: state["outcome"].update(more=5)),
+}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> Path:
+    """A folder with two checkpoints."""
+    folder = tmp_path_factory.mktemp("stopped")
     with pytest.raises(StoppedError):
-        fit(tmp_path, stop=StopAfter(25), seconds=0)
+        fit(folder, stop=StopAfter(25), seconds=0)
+    assert len(list(folder.iterdir())) == 2
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return facts(fit(tmp_path_factory.mktemp("whole")))
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
+def test_the_older_checkpoint_replaces_one_that_cannot_be_used(tmp_path, caplog, stopped, whole, damage):
+    """Nothing of the unfit one is used, and it is not lost."""
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     newest, older = sorted(tmp_path.glob("checkpoint-*.pt"), reverse=True)
-    newest.write_bytes(newest.read_bytes()[:1000])
-    assert facts(fit(tmp_path)) == facts(whole)
-    assert f"{newest} cannot be read" in caplog.text
-    for path in (newest, older):
-        path.write_bytes(b"")
-    assert facts(fit(tmp_path)) == facts(whole)
+    damage(newest)
+    outcome = fit(tmp_path)
+    assert facts(outcome) == whole
+    assert outcome.resumptions[0]["step"] == int(older.stem.split("-")[1])
+    [line] = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert line.startswith(f"{newest} cannot be used (")
+    assert f"It is {newest.name}.damaged now" in line
+    assert newest.with_name(f"{newest.name}.damaged").exists()
+    assert "\n" not in line
 
 
-def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path):
-    with pytest.raises(StoppedError):
-        fit(tmp_path, stop=StopAfter(3), key="theirs")
-    with pytest.raises(InputError, match=r"checkpoint-.*\.pt belongs to the run theirs, this one is mine"):
-        fit(tmp_path, key="mine")
+def test_where_no_checkpoint_can_be_used_the_training_begins_anew(tmp_path, caplog, stopped, whole):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    newest, older = sorted(tmp_path.glob("checkpoint-*.pt"), reverse=True)
+    resaved(newest, lambda state: state.pop("meter"))
+    older.write_bytes(b"")
+    outcome = fit(tmp_path)
+    assert facts(outcome) == whole
+    assert outcome.resumptions == []
+    assert caplog.text.count("cannot be used") == 2
+    assert {path.name for path in tmp_path.glob("*.damaged")} == {f"{newest.name}.damaged", f"{older.name}.damaged"}
+
+
+def test_a_folder_of_the_name_of_an_old_checkpoint_stops_nothing(tmp_path, stopped, whole):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "checkpoint-000000001.pt").mkdir()
+    assert facts(fit(tmp_path, seconds=0)) == whole
+    Checkpoints(tmp_path, "key", 0).clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000000001.pt"]
+
+
+@pytest.mark.slow
+def test_no_flipped_bit_of_a_checkpoint_changes_a_result(tmp_path, stopped, whole):
+    for share in np.random.default_rng(0).random(60):
+        folder = tmp_path / str(share)
+        shutil.copytree(stopped, folder)
+        flip(max(folder.iterdir()), share)
+        assert facts(fit(folder)) == whole
+        assert len(list(folder.glob("*.damaged"))) == 1
+
+
+def test_torch_reads_what_has_a_checksum(tmp_path):
+    path, value = tmp_path / "weights.pt", {"a": torch.arange(5), "b": [1, 2.5, None]}
+    storage.save(value, path)
+    assert torch.equal(torch.load(path, weights_only=True)["a"], value["a"])
+    assert storage.load(path, CPU)["b"] == value["b"]
+    for position in range(len(path.read_bytes())):  # every byte counts
+        content = bytearray(path.read_bytes())
+        content[position] ^= 1 << position % 8
+        path.with_name("flipped").write_bytes(content)
+        with pytest.raises(ValueError, match="checksum"):
+            storage.load(path.with_name("flipped"), CPU)
+
+
+class Toy:
+    """A state to be kept."""
+
+    def __init__(self, step: object = 0) -> None:
+        self.step = step
+
+    def state_dict(self):
+        return {"step": self.step}
+
+    def load_state_dict(self, state):
+        self.step = state["step"]
 
 
 def test_a_checkpoint_of_other_code_is_used_with_a_word(tmp_path, caplog, monkeypatch):
     Checkpoints(tmp_path, "key", 0).save(3, {"step": 3})
     monkeypatch.setattr("lra.training.checkpoint.current_commit", lambda: "other")
-    assert Checkpoints(tmp_path, "key", 0).load(CPU) == {"step": 3}
+    toy = Toy()
+    assert Checkpoints(tmp_path, "key", 0).resume(toy, CPU, World())
+    assert toy.step == 3
     assert "the code is now other" in caplog.text
 
 
 def test_only_plain_values_are_loaded(tmp_path, caplog):
     """A checkpoint is data: unpickling it may not run code."""
-    torch.save({"key": "key", "commit": None, "state": Path("x")}, tmp_path / "checkpoint-000000001.pt")
-    assert Checkpoints(tmp_path, "key", 0).load(CPU) is None
-    assert "cannot be read" in caplog.text
+    storage.save({"key": "key", "commit": None, "state": Path("x")}, tmp_path / "checkpoint-000000001.pt")
+    assert not Checkpoints(tmp_path, "key", 0).resume(Toy(), CPU, World())
+    assert "cannot be used (torch cannot read it: Weights only load failed" in caplog.text
 
 
 def test_a_full_disk_costs_the_checkpoint_not_the_run(tmp_path, monkeypatch, caplog):
@@ -138,7 +252,7 @@ def test_a_full_disk_costs_the_checkpoint_not_the_run(tmp_path, monkeypatch, cap
         outcome = fit(tmp_path, seconds=0)
     assert facts(outcome) == facts(whole)
     assert "could not be written ([Errno 28] No space left on device); training goes on" in caplog.text
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["kept"]
 
 
 def test_the_clock_may_jump(tmp_path, monkeypatch):

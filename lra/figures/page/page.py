@@ -23,7 +23,7 @@ from lra.errors import InputError
 from lra.figures.benchmarks import REFERENCES
 from lra.figures.page.rows import Line, measured_lines, published_lines
 from lra.files import write_atomically, writing
-from lra.records.benchmark_rows import LengthRow, load_rows, measured
+from lra.records.benchmark_rows import LengthRow, load_rows_of, measured
 from lra.records.collection import load_packed
 from lra.records.record import RunRecord, accuracy_of, tested
 from lra.reports.leaderboard import CELL_LEGEND
@@ -180,8 +180,8 @@ def _run(run: RunRecord, curve: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _scaling(folder: Path) -> list[dict[str, Any]]:
     """Read time and memory of every mechanism by length, where a benchmark measured them."""
     lines: dict[tuple[str, str], dict[str, Any]] = {}
-    for path in sorted(folder.glob(f"*-{BENCHMARK}.jsonl")):
-        for row in measured(load_rows(path), LengthRow):
+    for rows in load_rows_of(folder, f"*-{BENCHMARK}.jsonl").values():
+        for row in measured(rows, LengthRow):
             if row.direction == DIRECTION:
                 machine, name = row.origin.machine, row.backbone
                 reference = REFERENCES[name][0] if name in REFERENCES else ""
