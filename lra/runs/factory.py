@@ -98,8 +98,9 @@ def check_model(resolved: Mapping[str, Any], task: Task) -> None:
     """Make the model and throw it away, so that an impossible value is told before data are prepared.
 
     Raises:
-        InputError: a value is not possible.
+        InputError: a value is not possible, or attn.* has a setting that is no argument of its class.
     """
+    check_arguments(mechanism_of(resolved["attn"]), _settings(resolved["attn"]), "attn")
     with suppress(Exception), torch.device("meta"):  # without memory, and without its time
         make_model(resolved, task)
         return
@@ -199,15 +200,12 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
 
 
 def mechanism_of(attn: Mapping[str, Any]) -> type[Mechanism]:
-    """Import the class that the node `attn` names, and hold the node's settings to its arguments.
+    """Import the class that the node `attn` names.
 
     Raises:
-        InputError: the node names none, it cannot be imported, it is neither an attention nor a mixer, or a setting is
-            none of its arguments or has another type.
+        InputError: the node names none, it cannot be imported, or it is neither an attention nor a mixer.
     """
-    kind = check_mechanism(_class_named("attn", attn))
-    check_arguments(kind, _settings(attn), "attn")
-    return kind
+    return check_mechanism(_class_named("attn", attn))
 
 
 def _class_named(name: str, node: Mapping[str, Any]) -> Any:

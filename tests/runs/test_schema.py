@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from lra.configuration import compose_config
 from lra.errors import InputError
-from lra.runs.factory import check_model, make_task, make_trainer, mechanism_of
+from lra.runs.factory import check_model, make_task, make_trainer
 from lra.runs.schema import Configuration, Data, Model, Optimizer, Trainer, check_names, resolve
 from models.attention import Sizes
 from models.attention.softmax import SoftmaxAttention
@@ -35,6 +35,8 @@ def test_every_key_is_described_and_nothing_else():
 # What users typed, and what it must say; a value here is written as on the command line.
 REFUSED = [
     ("data.bucket_batches=abc", "data.bucket_batches must be an integer, at least 1. Got 'abc'."),
+    ("data.bucket_batches=0", "data.bucket_batches must be an integer, at least 1. Got 0."),
+    ("data.padding=none", "data.padding must be one of batch, max. Got 'none'."),
     ("data.bucket_batches=null", "data.bucket_batches must be an integer, at least 1. Got None."),
     ("trainer.deterministic=-1", "trainer.deterministic must be true or false. Got -1."),
     ("trainer.checkpoint_seconds='7'", "trainer.checkpoint_seconds must be a number, at least 0. Got '7'."),
@@ -110,7 +112,6 @@ def test_what_a_key_does_not_take_is_refused_in_a_sentence(word, message):
 def test_what_a_class_does_not_take_is_refused_before_anything_is_prepared(words, message, tmp_path):
     def begin() -> None:
         resolved = resolve(compose_config("scale=smoke", f"cache_dir={tmp_path}", *words))
-        mechanism_of(resolved["attn"])
         task = make_task(resolved)
         make_trainer(resolved)
         check_model(resolved, task)

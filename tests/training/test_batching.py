@@ -149,11 +149,3 @@ def test_evaluation_counts_every_example_exactly_once(batch_size):
     assert sorted(np.concatenate([index for index, _ in parts])) == list(range(67))
     for index, batch in parts:
         assert batch.labels.tolist() == split.labels[index].tolist()
-
-
-@pytest.mark.parametrize(
-    ("padding", "buckets", "message"), [("none", 1, "batch, max. Got 'none'"), ("max", 0, "Got 0")]
-)
-def test_bad_settings_are_named(padding, buckets, message):
-    with pytest.raises(InputError, match=message):
-        Batching(padding, buckets, mask_zero=False)
