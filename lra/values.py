@@ -29,7 +29,7 @@ STRICT = ConfigDict(
 
 Count = Annotated[int, Field(ge=1, le=LARGEST_INTEGER)]
 Whole = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
-Rate = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]

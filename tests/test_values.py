@@ -8,7 +8,7 @@ import pytest
 from pydantic import Field, Strict
 
 from lra.errors import InputError
-from lra.values import Count, Node, Positive, Rate, Text, Whole, check_arguments, check_node, takes
+from lra.values import Count, Node, Positive, Share, Text, Whole, check_arguments, check_node, takes
 
 
 class Inner(Node):
@@ -19,12 +19,12 @@ class Inner(Node):
 class Outer(Node):
     count: Count
     whole: Whole
-    rate: Rate
+    rate: Share
     number: float
     text: Text
     flag: bool
     size: Count | Literal["auto"] | None
-    pair: Annotated[tuple[Rate, Rate], Strict(False)]
+    pair: Annotated[tuple[Share, Share], Strict(False)]
     inner: Inner
     perhaps: Inner | None
     table: dict[str, Any]
@@ -49,7 +49,7 @@ def test_what_fits_passes():
         ({"count": 1.0}, "count must be an integer, at least 1. Got 1.0."),
         ({"count": "1"}, "count must be an integer, at least 1. Got '1'."),
         ({"count": 2**31}, "count must be an integer from 1 to 2147483647. Got 2147483648."),
-        ({"rate": 1.5}, "rate must be a number from 0 to 1. Got 1.5."),
+        ({"rate": 1.5}, "rate must be a number from 0 to below 1. Got 1.5."),
         ({"number": float("nan")}, "number must be a number. Got nan."),
         ({"number": float("inf")}, "number must be a number. Got inf."),
         ({"number": "1e-3"}, "number must be a number. Got '1e-3'."),
@@ -58,9 +58,9 @@ def test_what_fits_passes():
         ({"text": 3}, "text must be text, not empty. Got 3."),
         ({"flag": 1}, "flag must be true or false. Got 1."),
         ({"size": "x"}, "size must be an integer, at least 1, or auto, or null. Got 'x'."),
-        ({"pair": [0.5]}, "pair must be a list of 2, each a number from 0 to 1. Got [0.5]."),
-        ({"pair": [0.5, 2]}, "pair must be a list of 2, each a number from 0 to 1. Got [0.5, 2]."),
-        ({"pair": 0.5}, "pair must be a list of 2, each a number from 0 to 1. Got 0.5."),
+        ({"pair": [0.5]}, "pair must be a list of 2, each a number from 0 to below 1. Got [0.5]."),
+        ({"pair": [0.5, 2]}, "pair must be a list of 2, each a number from 0 to below 1. Got [0.5, 2]."),
+        ({"pair": 0.5}, "pair must be a list of 2, each a number from 0 to below 1. Got 0.5."),
         ({"inner": {"norm": "layers", "std": 1}}, "inner.norm must be one of layer, batch. Got 'layers'."),
         ({"inner": {"norm": "layer"}}, "inner.std is missing. It must be a number, more than 0."),
         ({"inner": {**GOOD["inner"], "nrm": 1}}, "inner.nrm is no key. Did you mean norm? Keys of inner: norm, std."),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lra.benchmarks.mechanisms import HEAD_DIM, HEADS
 from lra.configuration import compose_config, to_plain
-from lra.errors import InputError
+from lra.errors import InputError, MissingDataError
 from lra.records.folder import RunFolder
 from lra.runs.factory import make_classifier
 from lra.tasks import Task
@@ -58,7 +58,7 @@ def text_task() -> Task | None:
     task: Task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
     try:
         task.prepare()
-    except InputError:
+    except MissingDataError:
         return None
     return task
 

@@ -24,7 +24,7 @@ from lra.benchmarks.mechanisms import Factory, factory
 from lra.benchmarks.timing import Progress
 from lra.benchmarks.transcriptions import transcription
 from lra.configuration import compose_config, to_plain
-from lra.errors import InputError
+from lra.errors import MissingDataError
 from lra.machine.memory import is_out_of_memory, limit_memory
 from lra.records.benchmark_rows import TrainCase, TrainRow
 from lra.runs.factory import make_classifier
@@ -62,7 +62,7 @@ def measure(tasks: Sequence[str], names: Sequence[str], memory_gib: float, progr
         task: Task = instantiate(cfg.task)(cache_dir=cfg.cache_dir)
         try:
             task.prepare()
-        except InputError:
+        except MissingDataError:
             progress.done += len(names)
             yield TrainCase(status="skipped: no raw data; set LRA_DATA", part="step", name=task_name)
             continue

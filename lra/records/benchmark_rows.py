@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import with_config
 
 from lra.errors import InputError
+from lra.records.forms import STRICT, Amount, Count, Environment, Form, Name, Positive
 from lra.records.reading import leaving_out, read_lines
-from lra.records.values import STRICT, Amount, Count, Environment, Form, Name, Positive
 
 OK = "ok"
 WHOLE = ("both", "step")  # directions that have every part of a pass

@@ -20,11 +20,11 @@ from pydantic import with_config
 from lra.errors import InputError
 from lra.files import set_aside, write_atomically, writing
 from lra.machine.environment import now
+from lra.records.forms import STRICT, BegunConfig, Form, Point, Positive
 from lra.records.identity import run_key
 from lra.records.reading import entries, leaving_out, reason_of
 from lra.records.record import LABELS, RECORD_NAME, WEIGHTS, RunRecord
 from lra.records.retest_record import RETESTS_NAME
-from lra.records.values import STRICT, BegunConfig, Form, Point, Positive
 
 log = logging.getLogger(__name__)
 

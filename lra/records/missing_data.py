@@ -14,8 +14,8 @@ from pydantic import with_config
 from lra.files import write_atomically
 from lra.machine.environment import now
 from lra.records.folder import RUNS
+from lra.records.forms import STRICT, Form, Name
 from lra.records.reading import entries, leaving_out
-from lra.records.values import STRICT, Form, Name
 
 
 @with_config(STRICT)

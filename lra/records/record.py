@@ -15,8 +15,7 @@ from pydantic import AfterValidator, Field, with_config
 from lra.errors import InputError
 from lra.files import write_atomically
 from lra.machine.environment import current_commit, describe_environment, now
-from lra.records.identity import fingerprint, run_group, run_key
-from lra.records.values import (
+from lra.records.forms import (
     STRICT,
     Amount,
     Config,
@@ -30,6 +29,7 @@ from lra.records.values import (
     Share,
     Title,
 )
+from lra.records.identity import fingerprint, run_group, run_key
 
 SCHEMA = 1
 RECORD_NAME = "record.json"

@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import with_config
 
 from lra.files import write_atomically, writing
+from lra.records.forms import STRICT, Amount, Count, Data, Environment, Form, Name, Object, Share, Title
 from lra.records.identity import fingerprint
 from lra.records.reading import read_lines
 from lra.records.record import Schema
-from lra.records.values import STRICT, Amount, Count, Data, Environment, Form, Name, Object, Share, Title
 
 SCHEMA = 1
 RETESTS_NAME = "retests.jsonl"

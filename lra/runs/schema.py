@@ -11,14 +11,13 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field, Strict
+from pydantic import Strict
 
 from lra.configuration import to_plain, told
 from lra.errors import InputError
-from lra.values import Count, Node, NotNegative, Positive, Rate, Text, Whole, check_node
+from lra.values import Count, Node, NotNegative, Positive, Share, Text, Whole, check_node
 
 TABLES = ("tasks", "row", "sizes", "size")
-Beta = Annotated[float, Field(ge=0, lt=1)]
 Folder = Text | None
 
 
@@ -53,8 +52,8 @@ class Model(Node):
     num_heads: Count
     head_dim: Count
     mlp_dim: Count
-    dropout: Rate
-    attention_dropout: Rate
+    dropout: Share
+    attention_dropout: Share
     embedding_std: NotNegative
     positions: Literal["learned", "sinusoidal", "none"]
     num_positions: Count | None
@@ -89,7 +88,7 @@ class Optimizer(Node):
     learning_rate: NotNegative
     warmup_steps: Whole
     weight_decay: NotNegative
-    adam_betas: Annotated[tuple[Beta, Beta], Strict(False)]  # a list, in yaml
+    adam_betas: Annotated[tuple[Share, Share], Strict(False)]  # a list, in yaml
     adam_eps: NotNegative
     cycle_momentum: bool
     clip_norm: Positive | None

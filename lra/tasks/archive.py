@@ -82,7 +82,7 @@ def released(
     refusals: list[str] = []
     try:
         raw.mkdir(parents=True, exist_ok=True)
-        with FileLock(raw / ".lock"):
+        with FileLock(raw / ".lock", mode=0o666):
             if _complete(target, names):  # another process has downloaded it meanwhile
                 return target
             for url in filter(None, (archive.url, mirror)):

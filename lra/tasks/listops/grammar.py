@@ -102,7 +102,9 @@ class Grammar(NamedTuple):
     def check(self) -> None:
         """Raise InputError for the first value out of its range."""
         for name, least in (("max_depth", 1), ("max_args", 2), ("min_length", 0), ("data_seed", 0)):
-            check_integer(name, getattr(self, name), least)
-        check_integer("max_length", self.max_length, self.min_length + 2)
+            check_integer(f"task.{name}", getattr(self, name), least)
+        check_integer("task.max_length", self.max_length, self.min_length + 2)
         if not isinstance(self.operator_probability, int | float) or not 0 <= self.operator_probability <= 1:
-            raise InputError(f"operator_probability must be a number from 0 to 1. Got {self.operator_probability!r}.")
+            raise InputError(
+                f"task.operator_probability must be a number from 0 to 1. Got {self.operator_probability!r}."
+            )
