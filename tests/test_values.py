@@ -31,7 +31,7 @@ class Outer(Node):
 
 
 GOOD = {
-    "count": 1, "whole": 0, "rate": 1, "number": -2.5, "text": "a", "flag": False, "size": None, "pair": [0, 0.5],
+    "count": 1, "whole": 0, "rate": 0, "number": -2.5, "text": "a", "flag": False, "size": None, "pair": [0, 0.5],
     "inner": {"norm": "layer", "std": 2}, "perhaps": None, "table": {},
 }  # fmt: skip
 
