@@ -160,7 +160,7 @@ def test_a_killed_run_leaves_no_half_record_and_the_same_command_finishes(comman
         (["scale=smoke", "trainer.micro_batch=99"], "from 1 to trainer.batch_size=16. Got 99"),
         (
             ["scale=smoke", "task.data_dir=/nonexistent"],
-            "Cannot read the folder /nonexistent (No such file or directory)",
+            "Cannot read the folder of task.data_dir=/nonexistent (No such file or directory). It must be",
         ),
         (["scale=smoke", "cache_dir=/proc/none"], "cache_dir="),
     ],

@@ -96,7 +96,7 @@ def test_impossible_variables_are_one_sentence(cache, tmp_path):
 def test_no_home_no_git_and_nonsense_in_the_variables(cache, tmp_path):
     (tmp_path / "empty").mkdir()
     done = start(
-        cache, tmp_path / "results", HOME="/nonexistent", TMPDIR="/nonexistent", PATH=str(tmp_path / "empty"),
+        cache, tmp_path / "results", HOME="/proc/none", TMPDIR="/proc/none", PATH=str(tmp_path / "empty"),
         USER=None, LOGNAME=None, COLUMNS="0", OMP_NUM_THREADS="abc", CUDA_VISIBLE_DEVICES="nonsense", TZ="No/Where",
         LANGUAGE="xx", NUMBA_CACHE_DIR="/proc/nowhere",
     )  # fmt: skip

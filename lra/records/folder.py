@@ -225,7 +225,7 @@ class RunFolder:
         """
         if not self.predictions.exists():
             return {}
-        with np.load(self.predictions) as arrays:
+        with self.predictions.open("rb") as stream, np.load(stream) as arrays:
             classes = {name: values.astype(np.uint8, casting="safe") for name, values in arrays.items()}
         labels = classes.get(LABELS)
         if labels is None or any(values.shape != labels.shape or values.ndim != 1 for values in classes.values()):
