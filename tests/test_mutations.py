@@ -39,12 +39,12 @@ def of_the_configuration() -> list[list[str]]:
 
 
 def of_the_mechanisms() -> list[list[str]]:
-    """Two for each of the mechanisms' own keys."""
+    """One for each of the mechanisms' own keys, another one for each mechanism that has it."""
     return [
         mutated
         for number, attn in enumerate(choices("attn"))
-        for mutated in mutations(composed(f"attn={attn}"), (f"attn={attn}", *TINY), 2, first=number)
-        if mutated[-1].lstrip("~").startswith("attn.") and "_target_" not in mutated[-1]
+        for mutated in mutations(composed(f"attn={attn}"), (f"attn={attn}", *TINY), 1, first=7 * number)
+        if mutated[-1].startswith("attn.") and "_target_" not in mutated[-1]
     ]
 
 
@@ -87,6 +87,6 @@ def problem_of(outcome: dict[str, Any]) -> str:
         return f"ended with {outcome['code']} after {outcome['seconds']:.0f} s: " + shown[-300:]
     if outcome["code"] != 0 and not outcome["err"].strip():
         return "nothing is said"
-    if outcome["code"] != 0 and (left := [name for name in outcome["left"] if not name.startswith("runs/.multirun")]):
-        return f"leaves {left}"
+    if outcome["code"] != 0 and outcome["left"] and outcome["words"][0] != "-m":  # a sweep has jobs that are done
+        return f"leaves {outcome['left']}"
     return ""
