@@ -60,8 +60,19 @@ def train(resolved: Mapping[str, Any], task_name: str, attn_name: str, words: Se
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="config")
 def main(cfg: DictConfig) -> float | None:
-    """Do one job; a sweep goes on without a task that has no data."""
+    """Do one job, and tell a mistake of the user's in a sentence."""
     secure_output()  # in the processes of a sweep, too
+    try:
+        return do_job(cfg)
+    except InputError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra says which job it was, after the others
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(1)
+
+
+def do_job(cfg: DictConfig) -> float | None:
+    """Do one job; a sweep goes on without a task that has no data."""
     job = HydraConfig.get()
     choices, in_sweep = job.runtime.choices, job.mode == RunMode.MULTIRUN
     resolved = resolve(cfg)

@@ -245,7 +245,8 @@ class RunFolder:
         with writing(f"The run's folder {self}", REMEDY):
             aside = set_aside(path)
         text = reason_of(reason)
-        log.warning("%s It is set aside as %s.", text if str(path) in text else f"{path}: {text}.", aside.name)
+        named = text if str(path) in text else f"{path}: {text}"
+        log.warning("%s. It is set aside as %s.", named.rstrip("."), aside.name)
 
     def _begin(self, config: Mapping[str, Any]) -> bool:
         """Write the configuration, unless it is there; set a damaged one aside. Say whether the run is a new one.
