@@ -158,7 +158,7 @@ class TrainRow(TrainCase):
     value: float
     target_text: str = ""
     met: bool | None = None
-    quartiles: list[Amount] | None = None
+    quartiles: list[float] | None = None
     ms: Amount | None = None
     bare_ms: Amount | None = None
     plain_ms: Amount | None = None

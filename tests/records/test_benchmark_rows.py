@@ -15,6 +15,7 @@ from lra.records.benchmark_rows import (
     LengthCase,
     LengthRow,
     Origin,
+    TrainRow,
     format_row,
     load_rows,
     measured,
@@ -99,3 +100,12 @@ def test_a_file_that_is_none_is_named(tmp_path):
     assert [target_of(tmp_path / name) for name in ("cuda-max_batch.jsonl", "cpu-flops.json", "cpu-x.jsonl")] == [
         "max_batch", "", "",
     ]  # fmt: skip
+
+
+def test_an_overhead_may_be_negative():
+    """The faster of two loops is known to within the noise."""
+    row = TrainRow(
+        part="loop overhead", name="vmean", unit="% of a bare step", value=-0.2, quartiles=[-1.5, 0.4], ms=1.0,
+        bare_ms=1.0, met=True, target_text="< 2",
+    )  # fmt: skip
+    assert parse_row("train", format_row(row)) == row
