@@ -56,10 +56,8 @@ def told(error: BaseException) -> str:
         return str(error)
     if isinstance(error, OSError) and ".multirun" in str(error.filename):  # the folder of a sweep, which Hydra makes
         return f"Cannot make {error.filename} ({error.strerror}). Choose another folder with results_dir=."
-    if not isinstance(error, HydraException | OmegaConfBaseException) and _raised_in(error) not in (
-        "hydra",
-        "omegaconf",
-    ):
+    is_of_hydra = _raised_in(error) in ("hydra", "omegaconf")
+    if not is_of_hydra and not isinstance(error, HydraException | OmegaConfBaseException):
         return ""
     reason = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(reason, OmegaConfBaseException):

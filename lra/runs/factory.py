@@ -71,10 +71,8 @@ def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
     """
     attn = {key: value for key, value in resolved["attn"].items() if key not in ADDED}
     _check_batch_norm(resolved)
-    num_positions, padded_length = (
-        resolved["model"].get("num_positions") or task.max_len,
-        resolved["data"]["padded_length"],
-    )
+    num_positions = resolved["model"].get("num_positions") or task.max_len
+    padded_length = resolved["data"]["padded_length"]
     if resolved["data"]["padding"] == "max" and (padded_length or 0) > num_positions:
         raise InputError(
             f"data.padding=max pads to data.padded_length={padded_length}, so model.num_positions must be at least as "
