@@ -25,10 +25,10 @@ run: .venv/.installed  ## Train Skeinformer on ListOps, minutes on two cores
 	$(BIN)/python run.py task=listops attn=skeinformer scale=mini
 
 test: .venv/.tested  ## Run the fast tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-slow: .venv/.tested  ## Run the tests that take longer
-	$(BIN)/python -m pytest -m 'slow and not gpu'
+	$(BIN)/python -m pytest -m 'slow and not gpu' --numprocesses 2 --dist worksteal
 
 test-gpu: .venv/.tested  ## Run the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu
