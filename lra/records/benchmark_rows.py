@@ -215,8 +215,8 @@ KINDS = {
     "train": Kind(TrainCase, TrainRow),
     "max_batch": Kind(BatchRow, BatchRow),
     "data": Kind(QuantityCase, QuantityRow),
-    "listops": Kind(QuantityCase, QuantityRow),
     "operators": Kind(QuantityCase, QuantityRow),
+    "listops": Kind(QuantityCase, QuantityRow),
 }
 
 Row = TypeVar("Row", bound=BenchmarkRow)
