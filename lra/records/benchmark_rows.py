@@ -197,7 +197,7 @@ class QuantityRow(QuantityCase):
     value: float
     unit: str
     note: str
-    ratio: Amount
+    ratio: float
 
 
 class Kind(NamedTuple):
