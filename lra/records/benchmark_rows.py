@@ -184,7 +184,7 @@ class BatchRow(BenchmarkRow):
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class QuantityCase(BenchmarkRow):
-    """A quantity of the targets `data` and `listops`."""
+    """A quantity of the targets `data`, `listops` and `operators`."""
 
     name: str
 
@@ -215,6 +215,7 @@ KINDS = {
     "train": Kind(TrainCase, TrainRow),
     "max_batch": Kind(BatchRow, BatchRow),
     "data": Kind(QuantityCase, QuantityRow),
+    "operators": Kind(QuantityCase, QuantityRow),
     "listops": Kind(QuantityCase, QuantityRow),
 }
 
