@@ -100,8 +100,8 @@ class Mega(Mixer):
         time="O(L^2), or O(L log L + L c) in chunks of c tokens",
         memory="O(L), since scores are made a block of rows at a time",
         paper="2209.10655",
-        oracle="none installed; in tests loops over tokens, for averages and attention. Compared once by hand with "
-        "transformers 4.57.6 MegaMovingAverageGatedAttention, outputs and gradients",
+        oracle="none found; loops over tokens stand in, for averages and attention. Compared once by hand with "
+        "MegaMovingAverageGatedAttention, which transformers had until version 5, outputs and gradients",
     )
 
     def __init__(
