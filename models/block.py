@@ -76,7 +76,11 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map (B, L, C) to (B, L, C)."""
         if self.place == "pre":
-            x = x + self.dropout(self.mixer(self.mixer_norm(x, mask), mask))
+            x = x + self._mix(self.mixer_norm(x, mask), mask, x)
             return x if self.mlp is None else x + self.mlp(self.mlp_norm(x, mask))
-        x = self.mixer_norm(x + self.dropout(self.mixer(x, mask)), mask)
+        x = self.mixer_norm(x + self._mix(x, mask, x), mask)
         return x if self.mlp is None else self.mlp_norm(x + self.mlp(x), mask)
+
+    def _mix(self, x: Tensor, mask: Tensor, residual: Tensor) -> Tensor:
+        more = {"residual": residual} if self.mixer.reads_residual else {}
+        return self.dropout(self.mixer(x, mask, **more))
