@@ -8,6 +8,7 @@ train: the training loop's own cost, the time to the first step, real batches ag
 max_batch: the largest batch that fits, for every task and method.
 data: preparing every task that is at hand, batches a second, padding, and the share of a step spent waiting.
 listops: drawing and preparing ListOps, against plain recursion.
+operators: convolution by FFT and the associative scan at growing lengths.
 report: tables and figures of what is in the folder `out`; measures nothing.
 
 A key goes to every target that has it. With `out=results/benchmarks` the rows of a target replace the file

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from lra.benchmarks import approximation, data, flops, lengths, listops, max_batch, quantities, train
+from lra.benchmarks import approximation, data, flops, lengths, listops, max_batch, operators, quantities, train
 from lra.records.benchmark_rows import BenchmarkRow
 
 Options = Mapping[str, str]
@@ -34,5 +34,6 @@ TARGETS: dict[str, Target] = {
     "train": Target(train.OPTIONS, train.measure, train.render),
     "max_batch": Target(max_batch.OPTIONS, max_batch.measure, max_batch.render),
     "data": Target(data.OPTIONS, lambda given: quantities.rows(data.measure(given)), quantities.render),
+    "operators": Target(operators.OPTIONS, lambda given: quantities.rows(operators.measure(given)), quantities.render),
     "listops": Target(listops.OPTIONS, lambda given: quantities.rows(listops.measure(given)), quantities.render),
 }

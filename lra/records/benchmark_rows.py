@@ -184,7 +184,7 @@ class BatchRow(BenchmarkRow):
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class QuantityCase(BenchmarkRow):
-    """A quantity of the targets `data` and `listops`."""
+    """A quantity of the targets `data`, `listops` and `operators`."""
 
     name: str
 
@@ -216,6 +216,7 @@ KINDS = {
     "max_batch": Kind(BatchRow, BatchRow),
     "data": Kind(QuantityCase, QuantityRow),
     "listops": Kind(QuantityCase, QuantityRow),
+    "operators": Kind(QuantityCase, QuantityRow),
 }
 
 Row = TypeVar("Row", bound=BenchmarkRow)
