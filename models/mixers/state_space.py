@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.checks import even, not_negative
+from models.checks import even, not_negative, one_of
 from models.dropout import Dropout
 from models.mixers import Mixer
 from models.ops.fft_convolution import convolve
 from models.ops.precision import accumulation_dtype, without_autocast
+from models.ops.scan import scan
 
 Gating = Literal["full", "half", "raw"]
 
@@ -51,6 +52,7 @@ class Gate(nn.Module):
 
     def __init__(self, dim: int, dropout: float, gating: Gating = "full") -> None:
         super().__init__()
+        one_of(get_args(Gating), gating=gating)
         self.gating = gating
         self.linear = nn.Linear(dim, 2 * dim if gating == "full" else dim)
         self.dropout = Dropout(dropout)
@@ -111,4 +113,25 @@ class ConvolutionMixer(StateSpaceMixer):
 
     def kernels(self, length: int, dtype: torch.dtype) -> Tensor:
         """Compute the taps (directions, C, length) in a precision, that of each direction's own next token last."""
+        raise NotImplementedError
+
+
+class ScanMixer(StateSpaceMixer):
+    """One diagonal state space model of all channels together, computed as a scan over its states.
+
+    h_t = a h_{t-1} + B u_t, y_t = Re(C h_t), and with a second C from a state that runs backwards; both have seen u_t.
+    """
+
+    def respond(self, u: Tensor) -> Tensor:
+        """See the base class."""
+        decay, inputs, outputs = self.matrices(u.dtype)
+        entering = torch.complex(u @ inputs.real.mT, u @ inputs.imag.mT)  # (B, L, M)
+        directions = []
+        for matrix, reverse in zip(outputs, (False, True), strict=False):
+            states = scan(decay[None, None], entering, reverse)
+            directions.append(states.real @ matrix.real.mT - states.imag @ matrix.imag.mT)
+        return sum(directions[1:], start=directions[0])
+
+    def matrices(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute a (M), B (M, C) and C (directions, C, M), complex, their parts in a precision."""
         raise NotImplementedError

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.mixers.lru import LRU
 from models.mixers.s4d import S4D, S4DFourier
+from models.mixers.s5 import S5
 from models.mixers.state_space import Gate, StateSpaceMixer
 from models.ops.state_space import exponential_sums, hippo_legs
 from tests.helpers.contract import holey_mask
@@ -187,3 +189,120 @@ def test_an_impossible_option_is_named(options, message):
 def test_the_base_class_computes_nothing():
     with pytest.raises(NotImplementedError):
         StateSpaceMixer(**SIZES)(inputs().float(), torch.ones(B, L, dtype=torch.bool))
+
+
+# S5 and LRU
+
+
+def loop(u: Tensor, a: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+    """y_t = Re(C h_t), h_t = a h_{t-1} + B u_t, one token after another, for one direction."""
+    h = torch.zeros(u.shape[0], len(a), dtype=torch.complex128)
+    rows = []
+    for t in range(u.shape[1]):
+        h = a * h + u[:, t].to(h.dtype) @ inputs.T
+        rows.append((h @ outputs.T).real)
+    return torch.stack(rows, 1)
+
+
+def both_ways(u: Tensor, a: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+    return loop(u, a, inputs, outputs[0]) + loop(u.flip(1), a, inputs, outputs[1]).flip(1)
+
+
+def test_s5s_scan_is_the_recurrence():
+    mixer, u = S5(num_states=N, num_blocks=2, **SIZES).double(), inputs()
+    poles, step = mixer.real.detach() + 1j * mixer.frequency.detach(), mixer.log_step.detach().exp()
+    a = torch.exp(step * poles)
+    into = ((a - 1) / poles)[:, None] * complex_of(mixer.input)
+    expected = both_ways(u, a, into, 2 * complex_of(mixer.output))
+    close(mixer.respond(u), expected)
+    one_way = S5(num_states=N, num_blocks=2, bidirectional=False, **SIZES).double()
+    one_way.load_state_dict({**mixer.state_dict(), "output": mixer.output[:1]})
+    close(one_way.respond(u), loop(u, a, into, 2 * complex_of(mixer.output)[0]))
+
+
+def test_s5_of_block_diagonal_inputs_and_outputs_is_one_s4d_a_channel():
+    """A state space model for every channel, of N states each: S4D is the S5 in which no state sees two channels."""
+    s4d, u = S4D(num_states=N, bidirectional=False, **SIZES).double(), inputs()
+    s5 = S5(num_states=C * N, num_blocks=1, bidirectional=False, **SIZES).double()
+    blocks = torch.eye(C, dtype=torch.float64).repeat_interleave(N // 2, 0)  # (states, channels)
+    with torch.no_grad():
+        s5.real.copy_(-s4d.log_decay.exp().flatten())
+        s5.frequency.copy_(s4d.frequency.flatten())
+        s5.log_step.copy_(s4d.log_step.expand(-1, N // 2).flatten())
+        s5.input.copy_(blocks[..., None] * s4d.input.flatten(0, 1)[:, None])
+        s5.output.copy_((blocks[..., None] * s4d.output[0].flatten(0, 1)[:, None]).transpose(0, 1)[None])
+    close(s5.respond(u), s4d.respond(u))
+
+
+def test_s5_starts_as_hippo_matrices_in_a_row_and_can_be_kept_stable():
+    mixer = S5(num_states=N, num_blocks=2, clip_eigenvalues=True, **SIZES)
+    close(mixer.frequency, hippo_legs(N // 2)[0].float().repeat(2), 1e-6)
+    close(mixer.real, torch.full((N // 2,), -0.5))
+    with torch.no_grad():
+        mixer.real.fill_(1.0)
+    assert (mixer.matrices(torch.float64)[0].abs() < 1).all()
+    mixer.clip_eigenvalues = False
+    assert (mixer.matrices(torch.float64)[0].abs() > 1).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "variance"), [("lecun_normal", 2 / (64 * 64)), ("trunc_standard_normal", 2 / 64), ("complex_normal", 1.0)]
+)
+def test_s5s_matrices_are_drawn_as_turned_ones(kind, variance):
+    """The authors draw matrices and turn them by eigenvectors orthogonal to one another and to all conjugates."""
+    torch.manual_seed(0)
+    mixer = S5(num_states=64, num_blocks=1, output_initialization=kind, dim=64, max_len=8, dropout=0.0)
+    assert complex_of(mixer.output).abs().square().mean() == pytest.approx(variance, rel=0.1)
+    A, _ = dense_legs(64)
+    p = (torch.arange(64, dtype=torch.float64) + 0.5).sqrt()
+    vectors = torch.linalg.eigh(-1j * (A + torch.outer(p, p) + 0.5 * torch.eye(64))).eigenvectors[:, 32:]
+    close(vectors.mH @ vectors, torch.eye(32, dtype=vectors.dtype))
+    close(vectors.mT @ vectors, torch.zeros(32, 32, dtype=vectors.dtype))
+    numbers = complex_of(mixer.input)
+    assert numbers.abs().square().mean() == pytest.approx(1 / 64, rel=0.1)
+    assert numbers.square().mean().abs() < 0.15 / 64  # real and imaginary parts alike, and independent
+
+
+def test_the_authors_scripts_have_rates_and_decay_for_b_and_the_steps():
+    usual = S5(**SIZES)
+    assert usual.learning_rates == dict.fromkeys(("real", "frequency", "input", "log_step"), 1e-3)
+    assert set(usual.undecayed) == {"real", "frequency", "input", "log_step"}
+    fast = S5(input_learning_rate=None, input_decay=True, dt_learning_rate=None, **SIZES)
+    assert fast.learning_rates == dict.fromkeys(("real", "frequency"), 1e-3)
+    assert set(fast.undecayed) == {"real", "frequency"}
+
+
+def test_lrus_scan_is_the_recurrence():
+    mixer, u = LRU(num_states=N, **SIZES).double(), inputs()
+    a = torch.polar(torch.exp(-mixer.nu.detach().exp()), mixer.theta.detach().exp())
+    into = mixer.log_gamma.detach().exp()[:, None] * complex_of(mixer.input)
+    close(mixer.respond(u), both_ways(u, a, into, complex_of(mixer.output)))
+
+
+def test_lru_starts_in_its_ring_and_normalises():
+    torch.manual_seed(0)
+    mixer = LRU(num_states=1000, r_min=0.4, r_max=0.9, max_phase=1.0, **SIZES).double()
+    a = mixer.matrices(torch.float64)[0].detach()
+    assert a.abs().min() >= 0.4 - 1e-6
+    assert a.abs().max() <= 0.9 + 1e-6
+    assert a.angle().min() >= 0
+    assert a.angle().max() <= 1.0 + 1e-6
+    # Even over the area: the squares of the radii are uniform.
+    assert a.abs().square().mean() == pytest.approx((0.4**2 + 0.9**2) / 2, rel=0.03)
+    close(mixer.log_gamma.exp(), (1 - a.abs().square()).sqrt(), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (S5, {"num_states": 8, "num_blocks": 3}, r"num_blocks must divide num_states / 2 = 4\. Got 3\."),
+        (S5, {"gating": "none"}, r"gating must be one of full, half, raw\. Got 'none'\."),
+        (S5, {"output_initialization": "zeros"}, r"output_initialization must be one of .* Got 'zeros'\."),
+        (LRU, {"r_min": 0.5, "r_max": 0.4}, r"r_max must lie between r_min=0\.5 and 1\. Got 0\.4\."),
+        (LRU, {"r_max": 1.5}, r"r_max must lie between r_min=0\.0 and 1\. Got 1\.5\."),
+        (LRU, {"num_states": 0}, r"num_states must be at least 1\. Got 0\."),
+    ],
+)
+def test_an_impossible_option_of_a_scan_is_named(kind, options, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        kind(**options, **SIZES)
