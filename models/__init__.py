@@ -1,6 +1,6 @@
 """The models, in plain PyTorch: they know nothing of the harness in `lra`.
 
-`classifier` pools what `encoder` gives and classifies; the encoder builds its blocks around any mixer. `mixers` holds
+`classifier` pools what `encoder` gives and classifies; the encoder builds each `block` around any mixer. `mixers` holds
 the contract (x, mask) -> x, and `MultiHead`, which makes a mixer of an attention. `attention` holds the contract
 (q, k, v, mask) -> q and one mechanism a file; both kinds share what `mechanism` defines. `ops` are functions that
 several mechanisms use, `positions` and `norms` and `dropout` parts of the encoder, `baselines` models without

@@ -8,14 +8,13 @@ none of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.checks import MOST_ROUNDS, at_least, finite, not_negative, one_of, positive, rate
+from models.block import TRANSFORMER, Block, BlockShape
+from models.checks import MOST_ROUNDS, at_least, finite, not_negative, positive, rate
 from models.dropout import Dropout
 from models.mechanism import Mechanism
 from models.mixers import Mixer
@@ -23,58 +22,6 @@ from models.norms import NORMS
 from models.positions.added import LEARNED_STD, positions_of
 
 MixerFactory = Callable[..., Mixer]
-
-PLACES = ("pre", "post")
-
-
-@dataclass(frozen=True)
-class BlockShape:
-    """What stands around the mixer of a block. The default is the pre-norm Transformer's.
-
-    Args:
-        norm: "layer", or "batch" over the real tokens of a batch, as S4 has it on some tasks.
-        place: "pre" normalises the inputs of mixer and perceptron, and once more behind the last block; "post"
-            normalises each sum with the residual, as in Vaswani et al. 2017.
-        mlp: whether a two-layer perceptron follows the mixer.
-
-    Raises:
-        ValueError: an option has a value it cannot have.
-    """
-
-    norm: Literal["layer", "batch"] = "layer"
-    place: Literal["pre", "post"] = "pre"
-    mlp: bool = True
-
-    def __post_init__(self) -> None:
-        one_of(tuple(NORMS), **{"model.block.norm": self.norm})
-        one_of(PLACES, **{"model.block.place": self.place})
-        if not isinstance(self.mlp, bool):
-            raise ValueError(f"model.block.mlp must be true or false. Got {self.mlp!r}.")
-
-
-class Block(nn.Module):
-    """One layer: a mixer and, if the shape has it, a two-layer perceptron, each with norm, dropout and a residual."""
-
-    def __init__(self, mixer: Mixer, shape: BlockShape, *, dim: int, mlp_dim: int, dropout: float) -> None:
-        super().__init__()
-        self.place = shape.place
-        self.mixer_norm = NORMS[shape.norm](dim)
-        self.mixer = mixer
-        self.mlp: nn.Module | None = None
-        if shape.mlp:
-            self.mlp_norm = NORMS[shape.norm](dim)
-            self.mlp = nn.Sequential(
-                nn.Linear(dim, mlp_dim), nn.GELU(), Dropout(dropout), nn.Linear(mlp_dim, dim), Dropout(dropout)
-            )
-        self.dropout = Dropout(dropout)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map (B, L, C) to (B, L, C)."""
-        if self.place == "pre":
-            x = x + self.dropout(self.mixer(self.mixer_norm(x, mask), mask))
-            return x if self.mlp is None else x + self.mlp(self.mlp_norm(x, mask))
-        x = self.mixer_norm(x + self.dropout(self.mixer(x, mask)), mask)
-        return x if self.mlp is None else self.mlp_norm(x + self.mlp(x), mask)
 
 
 class Encoder(nn.Module):
@@ -112,7 +59,7 @@ class Encoder(nn.Module):
         positions: str = "learned",
         with_cls: bool = False,
         real_valued: Mapping[str, float] | None = None,
-        block: BlockShape = BlockShape(),
+        block: BlockShape = TRANSFORMER,
     ) -> None:
         super().__init__()
         at_least(1, **{"model.dim": dim, "model.mlp_dim": mlp_dim})

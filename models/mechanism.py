@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -43,12 +45,16 @@ class Mechanism(nn.Module):
         card: what tables say of it.
         surrogate_gradient: True if the backward pass is not the derivative of the forward one, on purpose.
         shared: names of its parameters that all layers of an encoder have in common: those of the first layer.
+        undecayed: names of its parameters that weight decay leaves alone.
+        learning_rates: the peak learning rates of those of its parameters that have one of their own, by name.
     """
 
     version: ClassVar[int] = 1
     card: ClassVar[Card]
     surrogate_gradient: ClassVar[bool] = False
     shared: tuple[str, ...] = ()
+    undecayed: tuple[str, ...] = ()
+    learning_rates: Mapping[str, float] = MappingProxyType({})
 
     def draw(self, distribution: Distribution, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Draw float32 numbers from torch's default generator: the only source of randomness, overridable in tests.

@@ -14,6 +14,27 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(x)
 
 
+class ScaleNorm(nn.Module):
+    """Every row brought to one length, which is learned (Nguyen, Salazar 2019, arXiv 1910.05895, Section 3.2).
+
+    The length is counted in root mean squares, as MEGA's code does: a row of ones has length 1.
+
+    Args:
+        dim: C; the same for rows of any width.
+        eps: added to the mean square.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalise (B, L, C), at least in float32; `mask` does not matter, as no row sees another."""
+        rows = x.to(torch.promote_types(x.dtype, torch.float32))
+        return rows * torch.rsqrt(rows.square().mean(-1, keepdim=True) + self.eps) * self.scale
+
+
 class BatchNorm(nn.Module):
     """Every channel by its mean and variance over all real tokens of a batch (Ioffe, Szegedy 2015, arXiv 1502.03167).
 
@@ -58,4 +79,4 @@ class BatchNorm(nn.Module):
         return mean, squares / count.clamp_min(1)
 
 
-NORMS = {"layer": LayerNorm, "batch": BatchNorm}
+NORMS = {"layer": LayerNorm, "batch": BatchNorm, "scale": ScaleNorm}

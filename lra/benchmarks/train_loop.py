@@ -70,7 +70,7 @@ def _train_both(resolved: Mapping[str, Any], task: Task, steps: int, rounds: int
 
     def bare() -> list[float]:
         model = build()
-        optimizer, _ = trainer.optimization.build(model.parameters(), steps)
+        optimizer, _ = trainer.optimization.build(model, steps)
         return [_bare_step(model, optimizer, batch) for batch in batches]
 
     laps: dict[str, list[list[float]]] = {"harness": [], "bare": []}

@@ -20,8 +20,9 @@ from lra.training.optimizer import Optimization
 from lra.training.trainer import Trainer
 from lra.values import check_arguments
 from models.attention import Attention, Sizes
+from models.block import BlockShape
 from models.classifier import Classifier
-from models.encoder import BlockShape, Encoder
+from models.encoder import Encoder
 from models.mechanism import Mechanism
 from models.mixers import Mixer
 from models.mixers.multi_head import MultiHead

@@ -39,9 +39,9 @@ class RealValued(Node):
 class Block(Node):
     """What stands around a mixer."""
 
-    norm: Literal["layer", "batch"]
+    norm: Literal["layer", "batch", "scale"]
     place: Literal["pre", "post"]
-    mlp: bool
+    mlp: bool | Literal["glu"]
 
 
 class Model(Node):

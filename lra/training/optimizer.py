@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from lra.errors import InputError
@@ -64,32 +65,51 @@ class Optimization:
                 "optimizer.warmup_steps must be 0, or at least 2, for optimizer.schedule=one_cycle. Got 1."
             )
 
-    def build(self, parameters: Iterable[Tensor], steps: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
-        """Make the optimiser of some parameters and the schedule of a training of `steps` steps.
+    def build(self, model: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
+        """Make the optimiser of a model and the schedule of a training of `steps` steps.
 
-        The state of both, restored into a pair built alike, goes on as if there had been no interruption.
+        The state of both, restored into a pair built alike, goes on as if there had been no interruption. A parameter
+        with a learning rate of its own follows the same schedule to another peak.
         """
+        groups = self.groups(model)
         beta1, beta2 = self.adam_betas
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=self.learning_rate,
-            betas=(beta1, beta2),
-            eps=self.adam_eps,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
+        optimizer = torch.optim.AdamW(groups, betas=(beta1, beta2), eps=self.adam_eps, fused=True)
         if self.schedule == "inverse_sqrt":
             return optimizer, LambdaLR(optimizer, partial(inverse_sqrt, warmup_steps=self.warmup_steps))
         if self.schedule == "cosine":
             return optimizer, LambdaLR(optimizer, partial(cosine, warmup_steps=self.warmup_steps, steps=steps))
         return optimizer, OneCycleLR(
             optimizer,
-            max_lr=self.learning_rate,
+            max_lr=[group["lr"] for group in groups],
             total_steps=steps,
             pct_start=self.warmup_steps / steps,
             anneal_strategy="linear",
             cycle_momentum=self.cycle_momentum,
         )
+
+    def groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        """Sort a model's parameters by learning rate and weight decay.
+
+        A module may name parameters of its own that weight decay leaves alone, `undecayed`, and give some a peak
+        learning rate of their own, `learning_rates`, as `models.mechanism.Mechanism` does.
+
+        Returns:
+            Groups as torch's optimisers take them; first the one that follows the configuration alone.
+        """
+        usual = (self.learning_rate, self.weight_decay)
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {usual: []}
+        seen: set[nn.Parameter] = set()  # layers may share one
+        for module in model.modules():
+            rates, undecayed = getattr(module, "learning_rates", {}), getattr(module, "undecayed", ())
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter not in seen:
+                    seen.add(parameter)
+                    rate = rates.get(name, self.learning_rate)
+                    decay = 0.0 if name in undecayed else self.weight_decay
+                    groups.setdefault((rate, decay), []).append(parameter)
+        return [
+            {"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()
+        ]
 
 
 def inverse_sqrt(step: int, *, warmup_steps: int) -> float:

@@ -83,7 +83,7 @@ class Stepper:
     size: int | None = None
 
     def __post_init__(self) -> None:
-        self.optimizer, self.schedule = self.optimization.build(self.model.parameters(), self.steps)
+        self.optimizer, self.schedule = self.optimization.build(self.model, self.steps)
         self.scaler = GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.forward = self.model
 

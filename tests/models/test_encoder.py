@@ -14,10 +14,10 @@ from lra.runs.factory import make_classifier
 from models.attention import Attention
 from models.attention.linformer import LinformerAttention
 from models.attention.softmax import SoftmaxAttention
+from models.block import Block, BlockShape
 from models.classifier import Classifier, masked_mean
-from models.encoder import Block, BlockShape
 from models.mixers import Mixer
-from models.norms import BatchNorm
+from models.norms import BatchNorm, ScaleNorm
 from models.positions.added import Sinusoids
 
 TASK = {"vocab_size": 11, "max_len": 20, "num_classes": 5, "padded_length": None}
@@ -31,6 +31,7 @@ BLOCKS = [
     {"norm": "layer", "place": "post", "mlp": True},
     {"norm": "batch", "place": "pre", "mlp": True},
     {"norm": "batch", "place": "post", "mlp": False},
+    {"norm": "scale", "place": "pre", "mlp": "glu"},
 ]
 
 
@@ -215,9 +216,9 @@ def test_more_positions_than_the_task_has(made):
         ({"num_heads": 0}, "model.num_heads must be at least 1. Got 0."),
         ({"dim": "abc"}, "model.dim must be an integer, at least 1. Got 'abc'"),
         ({"mlp_dim": 0}, "model.mlp_dim must be at least 1. Got 0."),
-        ({"block": {"norm": "group"}}, "model.block.norm must be one of layer, batch. Got 'group'"),
+        ({"block": {"norm": "group"}}, "model.block.norm must be one of layer, batch, scale. Got 'group'"),
         ({"block": {"place": "both"}}, "model.block.place must be one of pre, post. Got 'both'"),
-        ({"block": {"mlp": "no"}}, "model.block.mlp must be true or false. Got 'no'"),
+        ({"block": {"mlp": "no"}}, "model.block.mlp must be true, false or glu. Got 'no'"),
         ({"depth": 1001}, "model.depth must be at most 1000. Got 1001"),
         ({"head_depth": 8}, "model.mlp_dim must be at least 64. Got 32"),
         ({"dropout": 1.0}, "model.dropout must be at least 0 and below 1. Got 1.0"),
@@ -374,12 +375,12 @@ def block_of(**shape) -> tuple[Block, torch.Tensor, torch.Tensor]:
     return block.double(), torch.randn(3, 6, 4).double(), torch.arange(6) < torch.tensor([[6], [4], [1]])
 
 
-@pytest.mark.parametrize("norm", ["layer", "batch"])
+@pytest.mark.parametrize("norm", ["layer", "batch", "scale"])
 @pytest.mark.parametrize("place", ["pre", "post"])
-@pytest.mark.parametrize("mlp", [True, False])
+@pytest.mark.parametrize("mlp", [True, False, "glu"])
 def test_the_shape_of_a_block_is_its_formula(norm, place, mlp):
     block, x, mask = block_of(norm=norm, place=place, mlp=mlp)
-    assert (block.mlp is not None) == hasattr(block, "mlp_norm") == mlp
+    assert (block.mlp is not None) == hasattr(block, "mlp_norm") == bool(mlp)
     first, mixed = partial(block.mixer_norm, mask=mask), partial(block.mixer, mask=mask)
     second = partial(block.mlp_norm, mask=mask) if mlp else None
     if place == "pre":
@@ -417,6 +418,20 @@ def real_rows(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     x = 2 + 3 * torch.randn(3, 7, 4, generator=generator, dtype=torch.float64)
     return x, torch.rand(3, 7, generator=generator) < 0.6
+
+
+def test_the_gated_perceptron_is_its_formula():
+    block, x, _ = block_of(mlp="glu")
+    hidden, out = block.mlp[0], block.mlp[2]
+    gate = hidden.gate(x)
+    torch.testing.assert_close(block.mlp(x), out(gate * gate.sigmoid() * hidden.value(x)))
+
+
+def test_scale_norm_is_torchs_rms_norm_with_one_weight_for_all_channels():
+    ours, theirs, x = ScaleNorm(4).double(), nn.RMSNorm(4, eps=1e-6).double(), torch.randn(3, 6, 4).double()
+    nn.init.constant_(ours.scale, 0.7)
+    nn.init.constant_(theirs.weight, 0.7)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-12, atol=1e-12)
 
 
 def test_batch_norm_is_torchs_on_the_real_rows():

@@ -18,9 +18,17 @@ PLAIN = {
 }  # fmt: skip
 
 
+class Holder(nn.Module):
+    """A module of one parameter."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.value = nn.Parameter(value)
+
+
 def rates(steps: int, count: int | None = None, **changes) -> list[float]:
     """The rates of the first `count` steps of a training of `steps` steps."""
-    optimizer, schedule = Optimization(**{**PLAIN, **changes}).build([nn.Parameter(torch.zeros(1))], steps)
+    optimizer, schedule = Optimization(**{**PLAIN, **changes}).build(Holder(torch.zeros(1)), steps)
     found = []
     for step in range(count or steps):
         found.append(optimizer.param_groups[0]["lr"])
@@ -69,15 +77,16 @@ def test_one_cycle_rises_from_a_twentyfifth_and_falls_to_nothing():
 
 def test_beta1_cycles_only_where_it_is_asked_to():
     for cycle, expected in ((True, 0.95), (False, 0.9)):
-        optimizer, _ = Optimization(**{**PLAIN, "cycle_momentum": cycle}).build([nn.Parameter(torch.zeros(1))], 100)
+        optimizer, _ = Optimization(**{**PLAIN, "cycle_momentum": cycle}).build(Holder(torch.zeros(1)), 100)
         assert optimizer.param_groups[0]["betas"] == (expected, 0.999)
 
 
 def test_the_optimiser_is_flaxs_adam_with_decoupled_decay():
     """new = p - lr (m' / (sqrt(v') + eps) + decay p), m' and v' without bias: flax.deprecated's optim.Adam."""
     options = {"schedule": "inverse_sqrt", "adam_betas": [0.9, 0.98], "adam_eps": 1e-9, "weight_decay": 0.1}
-    p = nn.Parameter(torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
-    optimizer, schedule = Optimization(**{**PLAIN, **options, "warmup_steps": 3}).build([p], 10)
+    model = Holder(torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64))
+    p = model.value
+    optimizer, schedule = Optimization(**{**PLAIN, **options, "warmup_steps": 3}).build(model, 10)
     by_hand, m, v = p.detach().clone(), torch.zeros(3), torch.zeros(3)
     for step in range(6):
         rate = optimizer.param_groups[0]["lr"]
@@ -91,6 +100,36 @@ def test_the_optimiser_is_flaxs_adam_with_decoupled_decay():
     torch.testing.assert_close(p.detach(), by_hand, rtol=1e-12, atol=1e-12)
 
 
+class Rated(nn.Linear):
+    """A layer whose bias is not decayed and has a learning rate of its own, as a mechanism may ask for."""
+
+    undecayed = ("bias",)
+
+    def __init__(self) -> None:
+        super().__init__(3, 2)
+        self.learning_rates = {"bias": 1e-5}
+
+
+def test_parameters_have_rates_and_decay_of_their_own_where_their_module_says_so():
+    model = nn.Sequential(nn.Linear(2, 3), Rated())
+    model.append(model[0])  # shared: counted once
+    optimization = Optimization(**{**PLAIN, "weight_decay": 0.1, "learning_rate": 1e-3})
+    usual, own = optimization.groups(model)
+    assert (usual["lr"], usual["weight_decay"], own["lr"], own["weight_decay"]) == (1e-3, 0.1, 1e-5, 0.0)
+    assert [*map(id, usual["params"])] == [*map(id, [*model[0].parameters(), model[1].weight])]
+    assert [*map(id, own["params"])] == [id(model[1].bias)]
+
+
+@pytest.mark.parametrize("schedule", ["one_cycle", "inverse_sqrt", "cosine"])
+def test_a_rate_of_its_own_follows_the_schedule(schedule):
+    optimizer, scheduler = Optimization(**{**PLAIN, "schedule": schedule}).build(Rated(), 30)
+    for _ in range(29):
+        usual, own = (group["lr"] for group in optimizer.param_groups)
+        assert own == pytest.approx(usual / 100, rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
 @pytest.mark.parametrize("cycle", [True, False])
 @pytest.mark.parametrize("schedule", ["one_cycle", "inverse_sqrt", "cosine"])
 def test_a_restored_pair_goes_on_bit_for_bit(schedule, cycle):
@@ -100,8 +139,8 @@ def test_a_restored_pair_goes_on_bit_for_bit(schedule, cycle):
 
     def begin():
         torch.manual_seed(0)
-        model = nn.Linear(3, 2)
-        return model, *optimization.build(model.parameters(), 30)
+        model = Rated()
+        return model, *optimization.build(model, 30)
 
     def train(model, optimizer, schedule, first, last):
         for step in range(first, last):

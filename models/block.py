@@ -1,0 +1,82 @@
+"""What stands around a mixer in every layer: norms, residuals, dropout, and a perceptron behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.checks import one_of
+from models.dropout import Dropout
+from models.mixers import Mixer
+from models.norms import NORMS
+
+PLACES = ("pre", "post")
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """What stands around the mixer of a block. The default is the pre-norm Transformer's.
+
+    Args:
+        norm: "layer"; "batch" over the real tokens of a batch, as S4 has it on some tasks; "scale", as MEGA has it.
+        place: "pre" normalises the inputs of mixer and perceptron, and once more behind the last block; "post"
+            normalises each sum with the residual, as in Vaswani et al. 2017.
+        mlp: whether a perceptron follows the mixer: True for the Transformer's, of two layers; "glu" for a gated one,
+            as TNN has it.
+
+    Raises:
+        ValueError: an option has a value it cannot have.
+    """
+
+    norm: Literal["layer", "batch", "scale"] = "layer"
+    place: Literal["pre", "post"] = "pre"
+    mlp: bool | Literal["glu"] = True
+
+    def __post_init__(self) -> None:
+        one_of(tuple(NORMS), **{"model.block.norm": self.norm})
+        one_of(PLACES, **{"model.block.place": self.place})
+        if not isinstance(self.mlp, bool) and self.mlp != "glu":
+            raise ValueError(f"model.block.mlp must be true, false or glu. Got {self.mlp!r}.")
+
+
+TRANSFORMER = BlockShape()
+
+
+class GatedLinear(nn.Module):
+    """A linear map whose results are gated by silu of another one (Shazeer 2020, arXiv 2002.05202, "SwiGLU")."""
+
+    def __init__(self, dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(dim, out_dim)
+        self.value = nn.Linear(dim, out_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, L, C) to (B, L, out_dim)."""
+        return F.silu(self.gate(x)) * self.value(x)
+
+
+class Block(nn.Module):
+    """One layer: a mixer and, if the shape has it, a perceptron, each with norm, dropout and a residual."""
+
+    def __init__(self, mixer: Mixer, shape: BlockShape, *, dim: int, mlp_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.place = shape.place
+        self.mixer_norm = NORMS[shape.norm](dim)
+        self.mixer = mixer
+        self.mlp: nn.Module | None = None
+        if shape.mlp:
+            self.mlp_norm = NORMS[shape.norm](dim)
+            hidden = [GatedLinear(dim, mlp_dim)] if shape.mlp == "glu" else [nn.Linear(dim, mlp_dim), nn.GELU()]
+            self.mlp = nn.Sequential(*hidden, Dropout(dropout), nn.Linear(mlp_dim, dim), Dropout(dropout))
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (B, L, C) to (B, L, C)."""
+        if self.place == "pre":
+            x = x + self.dropout(self.mixer(self.mixer_norm(x, mask), mask))
+            return x if self.mlp is None else x + self.mlp(self.mlp_norm(x, mask))
+        x = self.mixer_norm(x + self.dropout(self.mixer(x, mask)), mask)
+        return x if self.mlp is None else self.mlp_norm(x + self.mlp(x), mask)
