@@ -48,8 +48,8 @@ class HTransformer1DAttention(Attention):
         time="O(L b) for blocks of b tokens",
         memory="O(L b)",
         paper="2107.11906",
-        exact="the sequence has at most two blocks, or queries and keys are constant in the cells of the coarsest level",
-        oracle="h-transformer-1d HAttention1D, outputs and gradients of the dense form, with the blocks that it pairs",
+        exact="the sequence has at most two blocks, or queries and keys are constant in the coarsest cells",
+        oracle="h-transformer-1d HAttention1D, outputs and gradients of the dense form on the blocks that it pairs",
     )
 
     def __init__(self, *, block_size: int, budget: int, **sizes: Unpack[Sizes]) -> None:

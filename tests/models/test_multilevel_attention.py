@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from models.attention.h_transformer_1d import HTransformer1DAttention
+from models.attention.transformer_ls import TransformerLSAttention
 from models.ops.block_attention import PUBLISHED_BUDGET
 
 B, H, D = 3, 2, 4
@@ -135,3 +137,82 @@ def test_the_dense_form_with_siblings_is_that_of_h_transformer_1d(monkeypatch):
     half, mask = slice(32), torch.ones(B, 32, dtype=torch.bool)
     expected = hierarchical(*(x[:, :, half] for x in qkv), mask, 4, siblings)
     assert_same(out[:, :, half], expected, mask, qkv)
+
+
+# Transformer-LS
+
+
+def long_short(module: TransformerLSAttention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """The paper's Eqs. 2 and 3, a head at a time, with the norms of Eq. 6."""
+    i, w, r = torch.arange(q.shape[2]), module.window, module.num_landmarks
+    segment = i // w * w
+    window = (i >= segment[:, None] - w // 2) & (i < segment[:, None] + w + w // 2)
+    joined, outs = k.transpose(1, 2).flatten(2), []
+    for h in range(H):
+        logits = joined @ module.projection.weight[h * r : (h + 1) * r].T
+        P = logits.masked_fill(~mask[..., None], torch.finfo(q.dtype).min).softmax(1)
+        keys, values = (
+            torch.cat([module.window_norm(x[:, h]), module.landmark_norm(P.mT @ x[:, h])], 1) for x in (k, v)
+        )
+        seen = torch.cat([window & mask[:, None], mask.new_ones(B, len(i), r)], -1)
+        scores = (q[:, h] @ keys.mT / D**0.5).masked_fill(~seen, torch.finfo(q.dtype).min)
+        outs.append(scores.softmax(-1) @ values)
+    return torch.stack(outs, 1)
+
+
+def with_drawn_norms(module: TransformerLSAttention) -> TransformerLSAttention:
+    torch.manual_seed(0)
+    for norm in (module.window_norm, module.landmark_norm):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    return module.double()
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 8, 40, 200])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_transformer_ls_is_its_dense_form(length, window):
+    qkv, mask = inputs(length), masks(length)
+    module = with_drawn_norms(TransformerLSAttention(**COMMON, **FULL, window=window, num_landmarks=3))
+    out, expected = module(*qkv, mask), long_short(module, *qkv, mask)
+    assert_same(out, expected, mask, [*qkv, *module.parameters()], 1e-9)
+
+
+@pytest.mark.parametrize("window", [37, 128])
+def test_transformer_ls_without_landmarks_and_norms_is_softmax_attention(window):
+    qkv, mask = inputs(37), masks(37)
+    module = TransformerLSAttention(**COMMON, **FULL, window=window, num_landmarks=0, norms=False)
+    assert not list(module.parameters())
+    assert_same(module(*qkv, mask), softmax_attention(*qkv, mask), mask, qkv)
+
+
+class Columns(nn.Module):
+    """Some of the columns of a row."""
+
+    def __init__(self, columns: slice) -> None:
+        super().__init__()
+        self.columns = columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., self.columns]
+
+
+@outdated
+def test_transformer_ls_equals_long_short_transformer():
+    """Theirs has one tensor for keys and values, one projection for all heads, and windows with wider margins."""
+    package = pytest.importorskip("long_short_transformer.long_short_transformer")
+    r, (q, k, _), mask = 3, inputs(40), masks(40)
+    ours = with_drawn_norms(TransformerLSAttention(**COMMON, **FULL, window=40, num_landmarks=r))
+    theirs = package.LongShortAttention(dim=2 * D, heads=1, dim_head=D, causal=False, window_size=40, r=r).double()
+    theirs.pos_emb, theirs.to_out = None, nn.Identity()
+    theirs.to_q, theirs.to_kv = Columns(slice(D)), Columns(slice(D, None))
+    theirs.local_norm, theirs.global_norm = ours.window_norm, ours.landmark_norm
+    expected = theirs(torch.cat([q, k], -1).flatten(0, 1), mask=mask.repeat_interleave(H, 0)).unflatten(0, (B, H))
+    weight = theirs.to_dynamic_proj.weight
+    out = functional_call(ours, {"projection.weight": torch.block_diag(*[weight] * H)}, (q, k, k, mask))
+    norms = [*ours.window_norm.parameters(), *ours.landmark_norm.parameters()]
+    assert_same(out, expected, mask, [q, k, weight, *norms], 1e-9)
+
+
+def test_transformer_ls_scales_both_sets_with_the_budget():
+    modules = [TransformerLSAttention(**COMMON, window=8, num_landmarks=32, budget=budget) for budget in (8, 64, 256)]
+    assert [(module.window, module.num_landmarks) for module in modules] == [(1, 1), (2, 8), (8, 32)]
