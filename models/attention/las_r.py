@@ -11,8 +11,10 @@ between 0 and B; the mean over P neighbouring weights keeps a row's length; noth
 Ours:
 - B = `decay` and P = `pool_size`, which they choose for each task; the defaults are ours;
 - the alphas: 0, B 2^-(H - 2), ..., B / 4, B / 2, B for the heads in order, so that a single head has none. Descriptions
-  have "exponential-uniform". With B = 1/2, nine heads have 0 and the slopes of ALiBi (arXiv 2108.12409) for eight;
-- the mean is of weights, after the softmax; in one review the figure has it so and an equation the other way round;
+  have "exponential-uniform in [0, B]" and B below 1. With B = 1/2, nine heads have 0 and the slopes of ALiBi (arXiv
+  2108.12409) for eight. The one public re-run (github.com/CENG501-Projects/CENG501-Fall2024, EkinUcar) reads it as
+  exp(-alpha) evenly spaced up to B, with B = 0.001, and has P = 5 on Long Range Arena;
+- the mean is of weights, after the softmax, as in that re-run; in one review the figure and an equation disagree;
 - it is centred, so that a weight reaches (P - 1) / 2 keys ahead. Beyond both ends, on padding and in holes there is no
   value, and what falls there is lost: rows near the end sum to less than 1.
 
