@@ -53,7 +53,7 @@ class ScatterbrainAttention(Attention):
     card: ClassVar[Card] = Card(
         what="Scatterbrain: exact attention nearby, and random features of the softmax kernel for everything else",
         family="multilevel",
-        time="O(L (b + M)) for blocks of b tokens and M = `num_features`, and O(L log(L) M / b) of running sums",
+        time="O(L (b + M)) for blocks of b tokens and M = `num_features`",
         memory="O(L (b + M))",
         paper="2110.15343",
         exact="the support covers the sequence",
@@ -126,8 +126,9 @@ def _elsewhere(q: Tensor, k: Tensor, v: Tensor, W: Tensor, left: int, right: int
     phi, shift = exponential_keys(exponent.masked_fill(v[..., -1:] == 0, -torch.inf).flatten(1, 2))
     own = ShiftedSums(phi.mT @ v.flatten(1, 2), shift.mT)  # (B, H blocks, M, D + 1)
     own = ShiftedSums(*(x.unflatten(1, k.shape[1:3]) for x in own))
-    before = _moved(_running(own), left + 1)
-    behind = _moved(_running(_reversed(own)), right)
+    nb = k.shape[2]
+    before = _moved(_running(own), left + 1, nb)
+    behind = _moved(_running(_reversed(own)), right, nb)
     sums = before.plus(_reversed(behind))
 
     exponent = q @ W.mT + sums.shift.mT
@@ -142,19 +143,23 @@ def _elsewhere(q: Tensor, k: Tensor, v: Tensor, W: Tensor, left: int, right: int
 
 def _running(sums: ShiftedSums) -> ShiftedSums:
     """Add to each block's sums (B, H, blocks, M, D + 1) those of all blocks before it."""
-    step = 1
-    while step < sums.values.shape[2]:
-        sums = sums.plus(_moved(sums, step))
-        step *= 2
-    return sums
+    n = sums.values.shape[2]
+    if n == 1:
+        return sums
+    # Pairs of blocks have running sums; those of the first of a pair are one block more than those of the pairs before.
+    pairs = [x.unflatten(2, (-1, 2)).unbind(3) for x in _moved(sums, 0, n + n % 2)]
+    first, second = (ShiftedSums(*x) for x in zip(*pairs, strict=True))
+    both = _running(first.plus(second))
+    first = first.plus(_moved(both, 1, both.shift.shape[2]))
+    return ShiftedSums(*(torch.stack(x, 3).flatten(2, 3)[:, :, :n] for x in zip(first, both, strict=True)))
 
 
-def _moved(sums: ShiftedSums, step: int) -> ShiftedSums:
-    """Give each block the sums of the one that is `step` before it, or none."""
-    step = min(step, sums.values.shape[2])
-    values, shift = (x[:, :, : x.shape[2] - step] for x in sums)
-    beyond = (0, 0, 0, 0, step, 0)
-    return ShiftedSums(F.pad(values, beyond), F.pad(shift, beyond, value=torch.finfo(shift.dtype).min / 2))
+def _moved(sums: ShiftedSums, step: int, length: int) -> ShiftedSums:
+    """Give each of `length` blocks the sums of the one that is `step` before it, or none."""
+    step = min(step, length)
+    around = (0, 0, 0, 0, step, length - step - sums.values.shape[2])  # negative where blocks fall out
+    none = torch.finfo(sums.shift.dtype).min / 2
+    return ShiftedSums(F.pad(sums.values, around), F.pad(sums.shift, around, value=none))
 
 
 def _reversed(sums: ShiftedSums) -> ShiftedSums:
