@@ -31,6 +31,7 @@ from models.attention import Attention, Sizes
 from models.mechanism import Card
 from models.ops.block_attention import in_proportion
 from models.ops.precision import accumulation_dtype, without_autocast
+from models.ops.shifted_sums import ShiftedSums
 from models.ops.windows import blocks_of, windows_of
 
 
@@ -70,7 +71,7 @@ class HTransformer1DAttention(Attention):
         sums = _attend(levels[-1], b, first=len(levels) == 1)
         for level in reversed(range(len(levels) - 1)):
             cells = levels[level]
-            sums = _attend(cells, b, first=level == 0).plus(sums.refined(cells.q.shape[2]))
+            sums = _attend(cells, b, first=level == 0).plus(_refined(sums, cells.q.shape[2]))
         total = sums.values[..., -1:]
         return (sums.values[..., :-1] / total.masked_fill(total == 0, 1)).to(dtype)
 
@@ -87,25 +88,13 @@ class _Cells(NamedTuple):
         return _Cells(*(F.pad(x, (0, 0, 0, x.shape[2] % 2)).unflatten(2, (-1, 2)).sum(3) for x in self))
 
 
-class _Sums(NamedTuple):
-    """Sums of weights times values and 1, (B, H, n, D + 1), the weights divided by exp(shift), (B, H, n, 1)."""
-
-    values: Tensor
-    shift: Tensor
-
-    def plus(self, other: _Sums) -> _Sums:
-        """Add the sums of other keys."""
-        shift = torch.maximum(self.shift, other.shift)
-        values = (x.values * (x.shift - shift).exp() for x in (self, other))
-        return _Sums(torch.add(*values), shift)
-
-    def refined(self, length: int) -> _Sums:
-        """Give each half of a cell, of which there are `length`, the sums of the whole."""
-        return _Sums(*(x[:, :, :, None].expand(-1, -1, -1, 2, -1).flatten(2, 3)[:, :, :length] for x in self))
+def _refined(sums: ShiftedSums, length: int) -> ShiftedSums:
+    """Give each half of a cell, of which there are `length`, the sums of the whole."""
+    return ShiftedSums(*(x[:, :, :, None].expand(-1, -1, -1, 2, -1).flatten(2, 3)[:, :, :length] for x in sums))
 
 
-def _attend(cells: _Cells, block_size: int, first: bool) -> _Sums:
-    """Sum what the cells of a block see at their level."""
+def _attend(cells: _Cells, block_size: int, first: bool) -> ShiftedSums:
+    """Sum the values and 1 that each cell sees at its level, (B, H, n, D + 1)."""
     n, count = cells.q.shape[2], cells.v[..., -1:]
     queries = blocks_of(cells.q / count.clamp(min=1), block_size)
     keys = windows_of(cells.k / count.clamp(min=1), block_size, 1, 2)
@@ -117,7 +106,7 @@ def _attend(cells: _Cells, block_size: int, first: bool) -> _Sums:
     scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
     shift = scores.detach().amax(-1, keepdim=True)
     weights = (scores - shift).exp().masked_fill(~seen, 0)
-    return _Sums(*(x.flatten(2, 3)[:, :, :n] for x in (weights @ values, shift)))
+    return ShiftedSums(*(x.flatten(2, 3)[:, :, :n] for x in (weights @ values, shift)))
 
 
 def _far(block_size: int, device: torch.device) -> Tensor:

@@ -34,6 +34,7 @@ from models.checks import at_least, one_of
 from models.mechanism import Card
 from models.ops.feature_sums import FeatureMap, attend_features, exponential_keys, exponential_queries
 from models.ops.precision import accumulation_dtype
+from models.ops.random_vectors import orthogonal_vectors
 
 Kernel = Literal["softmax", "relu"]
 
@@ -102,16 +103,9 @@ class PerformerAttention(Attention):
         )
         return attend_features(features, self.num_features, q, k, v, mask)
 
-    @torch.no_grad()
     def _draw_projection(self, device: torch.device) -> Tensor:
         """Draw W (M, D): orthogonal blocks, each row with the norm of a Gaussian vector of its own."""
-        D, M = self.head_dim, self.num_features
-        with torch.autocast(device.type, enabled=False):
-            Q, R = torch.linalg.qr(self.draw("normal", (-(-M // D), D, D), device))
-            # The columns of Q times these signs are uniform over all orthogonal matrices.
-            Q = Q * torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)[:, None]
-            norms = self.draw("normal", (M, D), device).norm(dim=-1, keepdim=True)
-            return Q.mT.flatten(0, 1)[:M] * norms
+        return orthogonal_vectors(self.draw, self.num_features, self.head_dim, device)
 
 
 class _Exponential:

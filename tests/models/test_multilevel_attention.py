@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from models.attention.h_transformer_1d import HTransformer1DAttention
+from models.attention.performer import PerformerAttention
+from models.attention.scatterbrain import ScatterbrainAttention
 from models.attention.transformer_ls import TransformerLSAttention
 from models.ops.block_attention import PUBLISHED_BUDGET
 
@@ -216,3 +219,50 @@ def test_transformer_ls_equals_long_short_transformer():
 def test_transformer_ls_scales_both_sets_with_the_budget():
     modules = [TransformerLSAttention(**COMMON, window=8, num_landmarks=32, budget=budget) for budget in (8, 64, 256)]
     assert [(module.window, module.num_landmarks) for module in modules] == [(1, 1), (2, 8), (8, 32)]
+
+
+# Scatterbrain
+
+
+def scattered(module: ScatterbrainAttention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, left: int) -> Tensor:
+    """exp(q . k / sqrt(D)) on blocks from `left` before a query's own, phi(q) . phi(k) elsewhere, in logarithms."""
+    W = module.projection
+    exponents = [x @ W.T / D**0.25 - x.square().sum(-1, keepdim=True) / (2 * D**0.5) for x in (q, k)]  # (B, H, L, M)
+    estimate = (exponents[0][:, :, :, None] + exponents[1][:, :, None]).logsumexp(-1) - math.log(len(W))
+    block = torch.arange(q.shape[2]) // module.block_size
+    offset = block - block[:, None]
+    support = (offset >= -left) & (offset < module.right)
+    return weighted(torch.where(support, q @ k.mT / D**0.5, estimate), v, mask)
+
+
+def scatterbrain(block_size: int, num_blocks: int, num_features: int = 6) -> ScatterbrainAttention:
+    torch.manual_seed(0)
+    options = {"block_size": block_size, "num_blocks": num_blocks, "num_features": num_features}
+    return ScatterbrainAttention(**COMMON, **FULL, **options).double().eval()
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+@pytest.mark.parametrize(("block_size", "num_blocks", "left"), [(8, 3, 1), (5, 1, 0), (7, 2, 1), (4, 0, 0), (50, 3, 1)])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_scatterbrain_is_its_dense_form(length, block_size, num_blocks, left, scale):
+    qkv, mask, module = inputs(length, scale), masks(length), scatterbrain(block_size, num_blocks)
+    assert_same(module(*qkv, mask), scattered(module, *qkv, mask, left), mask, qkv, 1e-9)
+
+
+@pytest.mark.parametrize(("block_size", "num_blocks"), [(64, 1), (22, 5), (1, 127)])
+def test_scatterbrain_on_a_full_support_is_softmax_attention(block_size, num_blocks):
+    qkv, mask = inputs(64), masks(64)
+    assert_same(scatterbrain(block_size, num_blocks)(*qkv, mask), softmax_attention(*qkv, mask), mask, qkv)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_scatterbrain_on_an_empty_support_is_performer(training):
+    qkv, mask, ours = inputs(64), masks(64), scatterbrain(8, 0).train(training)
+    theirs = PerformerAttention(**COMMON, num_features=6).double().train(training)
+    theirs.load_state_dict(ours.state_dict())
+    results = []
+    for module in (ours, theirs):
+        torch.manual_seed(1)
+        results.append(module(*qkv, mask))
+    assert torch.equal(ours.projection, theirs.projection)
+    assert_same(*results, mask, qkv)
