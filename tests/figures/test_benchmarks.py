@@ -47,7 +47,9 @@ def test_the_same_rows_give_the_same_bytes(target, rows, names, tmp_path):
 
 
 def test_mixers_are_drawn_and_not_what_is_alone_beside_them(tmp_path):
-    mixers = [length_row(backbone="vmean", n=n, ms=2.0 * n, ratio_to_fused=2.0, as_mixer=True) for n in (512, 1024, 2048)]
+    mixers = [
+        length_row(backbone="vmean", n=n, ms=2.0 * n, ratio_to_fused=2.0, as_mixer=True) for n in (512, 1024, 2048)
+    ]
     figure = plots.figures(written(tmp_path / "cpu-attention.jsonl", [*mixers, *scaling_rows()]))["efficiency-length"]
     assert figure.axes[0].get_title(loc="left") == "No backbone is faster"
     time = plots.figures(tmp_path / "cpu-attention.jsonl")["time"]
