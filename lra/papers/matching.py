@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from lra.papers.methods import AVERAGE
 from lra.papers.published import METRICS, Metric, Models, PaperTable, PublishedNumber, find_model
 from lra.records.record import RunRecord, accuracy_of
 from lra.reports.experiments import Experiment
@@ -17,7 +18,6 @@ from lra.reports.report import MINUS, TIMES
 from lra.statistics import sampling_half_width
 
 PUBLISHED_SCALE = "full"
-AVERAGE = "avg"
 NOT_AVERAGED = {AVERAGE, "pathx"}
 # Keys that a command line may set without changing what is compared.
 HARMLESS = {

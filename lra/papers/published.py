@@ -12,6 +12,7 @@ import pandas as pd
 
 from lra.errors import InputError
 from lra.files import ROOT
+from lra.papers.methods import Method
 from lra.records.reading import reason_of
 from lra.records.record import RunRecord
 
@@ -71,6 +72,7 @@ class PublishedNumber(NamedTuple):
         status: `reported`, or why there is no value.
         note: what else the paper says about it.
         printed: the number as the paper has it; "" where it has none.
+        method: which one it is, and what makes it comparable.
     """
 
     source: str
@@ -85,6 +87,12 @@ class PublishedNumber(NamedTuple):
     status: str
     note: str
     printed: str
+    method: Method
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the number is, in a few words each: its origin first."""
+        return self.method.labels(self.task, self.metric)
 
     @property
     def text(self) -> str:
@@ -150,19 +158,32 @@ def read_numbers(results_dir: Path) -> list[PublishedNumber]:
     """Read every published number.
 
     Raises:
-        InputError: the file cannot be read.
+        InputError: a file cannot be read, or a number's row is not in `methods.csv`.
     """
+    methods = dict(_read(results_dir, "methods.csv", lambda row: ((row["source"], row["model"]), Method.of(row))))
 
     def make(row: Row) -> PublishedNumber:
-        printed = row.pop("value")
-        return PublishedNumber(**row, value=float(printed) if printed else None, printed=printed)
+        printed, place = row.pop("value"), (row["source"], row["model"])
+        if place not in methods:
+            raise ValueError(f"{' '.join(place)} has no row in methods.csv")
+        value = float(printed) if printed else None
+        return PublishedNumber(**row, value=value, printed=printed, method=methods[place])
 
     return _read(results_dir, "numbers.csv", make)
 
 
 def load_numbers(results_dir: Path) -> pd.DataFrame:
-    """Put every published number in a data frame; `value` is a float, NaN where none was reported, the rest text."""
-    return pd.DataFrame(read_numbers(results_dir), columns=list(PublishedNumber._fields))
+    """Put every published number in a data frame.
+
+    Returns:
+        The columns of `numbers.csv`, `printed`, `method` (its name), `origin`, and `labels` as one text. `value` is a
+        float, NaN where none was reported; the rest is text.
+    """
+    rows = [
+        {**n._asdict(), "method": n.method.name, "origin": n.method.origin, "labels": "; ".join(n.labels)}
+        for n in read_numbers(results_dir)
+    ]
+    return pd.DataFrame(rows, columns=[*PublishedNumber._fields, "origin", "labels"])
 
 
 def load_models(results_dir: Path) -> dict[tuple[str, str, str], Model]:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lra.papers.matching import AVERAGE, Match, match_table
+from lra.papers.matching import Match, match_table
+from lra.papers.methods import AVERAGE
 from lra.papers.published import METRICS, Models, PaperTable
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment

@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from lra.papers.matching import AVERAGE, PUBLISHED_SCALE, Match, Ours, match_table
+from lra.papers.matching import PUBLISHED_SCALE, Match, Ours, match_table
 from lra.papers.matching_costs import COUNTERPARTS, benchmarked, sections
-from lra.papers.published import METRICS, Metric, Models, PaperTable
+from lra.papers.methods import AVERAGE, ORIGIN_LEGEND
+from lra.papers.published import METRICS, Metric, Models, PaperTable, PublishedNumber
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
 from lra.reports.leaderboard import CELL_LEGEND, floors, leaderboard
@@ -95,14 +96,22 @@ def _as_published(table: PaperTable) -> list[Table]:
         numbers = table.numbers_of(metric)
         columns = list(dict.fromkeys((number.task, number.length) for number in numbers))
         cells = {(number.model, number.task, number.length): number.text for number in numbers}
-        head = ["model", *(f"{task} {length}".strip() for task, length in columns)]
+        head = ["model", "label", *(f"{task} {length}".strip() for task, length in columns)]
         rows = [
-            [model, *(cells.get((model, *column), "") for column in columns)]
+            [model, _label(numbers, model), *(cells.get((model, *column), "") for column in columns)]
             for model in dict.fromkeys(number.model for number in numbers)
         ]
+        averages = dict.fromkeys(number.method.average_label(metric) for number in numbers if number.task == AVERAGE)
+        notes = [f"{AVERAGE}: {average}." for average in averages]
         if rows:
-            tables.append(Table(f"As published: {METRICS[metric].title}", head, rows))
+            tables.append(Table(f"As published: {METRICS[metric].title}", head, rows, notes))
     return tables
+
+
+def _label(numbers: Sequence[PublishedNumber], model: str) -> str:
+    """Say what the numbers of a row are."""
+    own = [number for number in numbers if number.model == model and number.task != AVERAGE]
+    return "; ".join(dict.fromkeys(label for number in own for label in number.labels))
 
 
 def _sections(matches: Sequence[Match], records: Sequence[RunRecord], has_paper: bool) -> list[Table]:
@@ -166,7 +175,7 @@ def _without_training(table: PaperTable, costs: Sequence[Match]) -> str:
 
 def _notes(table: PaperTable, matches: Sequence[Match], costs: Sequence[Match]) -> list[str]:
     """Gather the paper's notes on its numbers, how our mechanisms differ, and how to read the tables."""
-    notes = _paper_notes(table)
+    notes = [*([ORIGIN_LEGEND] if table.numbers else []), *_paper_notes(table)]
     differing = dict.fromkeys((match.model, match.attn, match.note) for match in (*matches, *costs) if match.note)
     notes += [f"{model}: {note} (attn={attn})." for model, attn, note in differing]
     has_accuracy = {METRICS[match.metric].is_accuracy for match in matches if match.text}

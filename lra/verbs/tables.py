@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from lra.figures.runs import board
 from lra.figures.style import save
 from lra.files import write_atomically, writing
-from lra.papers.published import load_tables
+from lra.papers.best import records_report
+from lra.papers.published import load_tables, read_numbers
 from lra.records.collection import load_measured, load_retests
 from lra.records.record import RunRecord
 from lra.reports import backbones
@@ -48,6 +49,7 @@ def _reports(request: Request, records: list[RunRecord]) -> Iterator[tuple[str, 
     yield "leaderboard", leaderboard_report(records)
     yield "cost", cost_report(records)
     yield "ranks", ranks(request, records)
+    yield "records", records_report(read_numbers(request.results_dir))
     yield "coverage", coverage(list(request.experiments().values()), records, others=True)
     yield "retests", retest_report(load_retests(request.results_dir, collected_alone=True), records)
     for name in load_tables(request.results_dir):

@@ -70,6 +70,8 @@ def test_published_numbers_stand_beside_ours_at_the_published_size_alone(tmp_pat
     }
     assert papers["mini"] == ""
     assert papers["full"] == "38.73 (skeinformer_naacl)"
+    bigbird = measured_lines([record("bigbird", 0, 0.4, scale="full")], tmp_path)[0]
+    assert bigbird.cells["paper"].text == "38.86 (skeinformer_naacl, re-run)"
 
 
 def test_the_measured_numbers_are_the_leaderboards(tmp_path):
@@ -88,6 +90,12 @@ def test_every_published_number_has_a_row_as_it_was_printed(tmp_path):
     rows = (tmp_path / "published" / "numbers.csv").read_text().count("\n") - 1
     assert len(lines) == rows
     assert any(line.cells["value"].text == "FAIL" for line in lines)
+    labels = {
+        (line.cells["source"].text, line.cells["name"].text, line.cells["task"].text): line.cells["label"].text
+        for line in lines
+    }
+    assert labels["hgrn2", "hgrn2", "pathx"] == "first-hand; 2-D prior"
+    assert labels["s4", "transformer_copied", "avg"] == "copied; average of 6 tasks, a failed one as 50"
 
 
 def test_a_page_of_no_records_has_the_published_numbers(tmp_path):

@@ -70,6 +70,13 @@ def test_a_smaller_scale_never_stands_in_a_column_of_published_numbers():
     assert report.frame["difference"].isna().all()
 
 
+def test_published_numbers_say_whose_runs_they_are():
+    _, text = beside("nystromformer_lra")
+    assert re.search(r"\| standard +\| re-run +\| +37.10", text)
+    assert re.search(r"\| nystromformer +\| first-hand +\| +37.15", text)
+    assert "avg: average of 5 tasks." in text
+
+
 def test_other_protocols_stay_out():
     _, text = beside("lra_table1", record("vmean", 0, 0.9), record("reformer", 0, 0.9))
     assert "scale=mini" not in text

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lra.papers.matching import AVERAGE, PUBLISHED_SCALE
+from lra.papers.matching import PUBLISHED_SCALE
+from lra.papers.methods import AVERAGE, FIRST_HAND, ORIGINS
 from lra.papers.published import METRICS, Model, PublishedNumber, find_model, load_models, load_tables, read_numbers
 from lra.records.record import RunRecord
 from lra.reports.costs import machine_of
@@ -57,12 +58,21 @@ NO_COSTS = Costs()
 
 
 class Paper(NamedTuple):
-    """An accuracy that a paper prints for one of our mechanisms: source, the paper's name, value, how it differs."""
+    """An accuracy that a paper prints for one of our mechanisms: source, the paper's name, value, what it is, how the
+    mechanism differs.
+    """
 
     source: str
     model: str
     value: str
+    labels: tuple[str, ...]
     note: str
+
+    @property
+    def text(self) -> str:
+        """The value with its source, and what it is where that is not first-hand."""
+        labels = [label for label in self.labels if label != ORIGINS[FIRST_HAND]]
+        return f"{self.value} ({', '.join([self.source, *labels])})"
 
 
 def measured_lines(records: Sequence[RunRecord], results_dir: Path) -> list[Line]:
@@ -87,7 +97,7 @@ def _measured(standing: Standing, papers: Mapping[tuple[str, str, str], Sequence
         published = papers.get((standing.attn, setting.protocol, task), [])
     cells = _cells(
         name, task, setting, standing.data, accuracy, interval, n=standing.n, costs=costs, failures=standing.failures,
-        paper="; ".join(f"{paper.value} ({paper.source})" for paper in published),
+        paper="; ".join(paper.text for paper in published),
     )  # fmt: skip
     reached = f"{accuracy:.1f} % {interval}, seeds: {standing.n}" if standing.n else standing.failures
     detail = {
@@ -95,7 +105,10 @@ def _measured(standing: Standing, papers: Mapping[tuple[str, str, str], Sequence
         "facts": [
             ["Scale, protocol, device", ", ".join(setting)], ["Test accuracy", reached],
             ["Weights tested", standing.tested], ["Data", standing.data], ["Failures", standing.failures],
-            *([f"Published, {paper.source}: {paper.model}", f"{paper.value} {paper.note}"] for paper in published),
+            *(
+                [f"Published, {paper.source}: {paper.model}", f"{paper.value} ({'; '.join(paper.labels)}) {paper.note}"]
+                for paper in published
+            ),
         ],
         "runs": [run.key for run in sorted(standing.runs, key=lambda run: (run.seed, run.key))],
     }  # fmt: skip
@@ -154,6 +167,7 @@ def published_lines(results_dir: Path) -> list[Line]:
             "task": Cell("task", number.task),
             "value": Cell("value as printed", number.text, NAN if number.value is None else number.value),
             "unit": Cell("unit", number.unit),
+            "label": Cell("label", "; ".join(number.labels)),
             "metric": Cell("metric", number.metric.replace("_", " ")),
             "source": Cell("source", number.source),
             "year": Cell("year", number.year),
@@ -170,7 +184,8 @@ def _published_detail(number: PublishedNumber, model: Model | None, table: str |
     metric = METRICS[number.metric].title if number.metric in METRICS else number.metric.replace("_", " ")
     facts = [
         ["Publication", f"{number.source} {number.year}, {number.table}"], ["What", metric],
-        ["Value as printed", f"{number.text} {number.unit}"], ["Length", number.length], ["Note", number.note],
+        ["Value as printed", f"{number.text} {number.unit}"], ["Length", number.length],
+        ["Method", number.method.name], ["Label", "; ".join(number.labels)], ["Note", number.note],
         ["Mechanism here", f"{model.attn}, protocol={model.protocol}" if model else "none"],
         ["How it differs", model.note if model else ""],
     ]  # fmt: skip
@@ -190,7 +205,7 @@ def _papers(results_dir: Path) -> dict[tuple[str, str, str], list[Paper]]:
     for number in read_numbers(results_dir):
         model = find_model(models, number.source, number.model, number.task)
         if model and number.metric == "accuracy":
-            paper = Paper(number.source, number.model, number.text, model.note)
+            paper = Paper(number.source, number.model, number.text, number.labels, model.note)
             papers.setdefault((model.attn, model.protocol, number.task), []).append(paper)
     return papers
 
