@@ -1,6 +1,7 @@
 """What things cost, and how near approximations come: python scripts/benchmark.py TARGET [TARGET ...] [key=value ...].
 
-attention: forward and backward pass of every backbone at growing lengths: time, memory, growth, least possible time.
+attention: forward and backward pass of every backbone, attention or not, at growing lengths, projections included, and
+    of an attention also alone: time, memory, growth, least possible time.
 model: the same for an optimiser step of the whole classifier.
 flops: counted operations of every backbone, and the leading terms of its formula.
 approximation: distance of every approximation from exact softmax attention, at growing budgets.

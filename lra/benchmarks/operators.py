@@ -21,7 +21,8 @@ from models.ops.fft_convolution import convolve
 from models.ops.scan import scan
 
 OPTIONS = {
-    "lengths": "1024,4096,16384,65536", "batch": "4", "channels": "64", "repeats": "5", "seconds": "20", "device": "cpu",
+    "lengths": "1024,4096,16384,65536", "batch": "4", "channels": "64", "repeats": "5", "seconds": "20",
+    "device": "cpu",
 }  # fmt: skip
 CHUNK = 64  # steps of a chunk in the loop
 
@@ -29,13 +30,13 @@ CHUNK = 64  # steps of a chunk in the loop
 def measure(options: Mapping[str, str]) -> Iterator[Quantity]:
     """Read the options; measure forward and backward pass of each operator at each length."""
     lengths = read.counts(options, "lengths", least=CHUNK)
-    sizes = [read.count(options, name) for name in ("batch", "channels")]
+    sizes = read.count(options, "batch"), read.count(options, "channels")
     device = torch.device(options["device"])
     return _measure(lengths, sizes, device, read.count(options, "repeats"), read.amount(options, "seconds"))
 
 
 def _measure(
-    lengths: Sequence[int], sizes: Sequence[int], device: torch.device, repeats: int, seconds: float
+    lengths: Sequence[int], sizes: tuple[int, int], device: torch.device, repeats: int, seconds: float
 ) -> Iterator[Quantity]:
     medians: dict[str, list[float]] = {}
     for length in Progress("length", len(lengths)).over(lengths):
@@ -45,8 +46,8 @@ def _measure(
         for name, times in interleave(passes, repeats, seconds).items():
             medians.setdefault(name, []).append(median(times["both"]))
             yield Quantity(f"{name}, L = {length:,}", 1e3 * medians[name][-1], "ms", "forward and backward")
-    for name, times in medians.items():
-        if exponent := fit_exponent(lengths, times):
+    for name, values in medians.items():
+        if exponent := fit_exponent(lengths, values):
             yield Quantity(f"{name}, growth", exponent.value, "exponent", f"± {exponent.half_width:.2f}")
     for other in ("recurrence by FFT", "recurrence chunk by chunk"):
         ratios = [one / two for one, two in zip(medians["scan, the same decay"], medians[other], strict=True)]

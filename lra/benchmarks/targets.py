@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from lra.benchmarks import approximation, data, flops, lengths, listops, max_batch, operators, quantities, train
+from lra.benchmarks import (
+    approximation,
+    data,
+    flops,
+    length_table,
+    lengths,
+    listops,
+    max_batch,
+    operators,
+    quantities,
+    train,
+)
 from lra.records.benchmark_rows import BenchmarkRow
 
 Options = Mapping[str, str]
@@ -27,8 +38,8 @@ class Target(NamedTuple):
 
 
 TARGETS: dict[str, Target] = {
-    "attention": Target(lengths.OPTIONS["attention"], partial(lengths.measure, "attention"), lengths.render),
-    "model": Target(lengths.OPTIONS["model"], partial(lengths.measure, "model"), lengths.render),
+    "attention": Target(lengths.OPTIONS["attention"], partial(lengths.measure, "attention"), length_table.render),
+    "model": Target(lengths.OPTIONS["model"], partial(lengths.measure, "model"), length_table.render),
     "flops": Target(flops.OPTIONS, flops.measure, flops.render),
     "approximation": Target(approximation.OPTIONS, approximation.measure, approximation.render),
     "train": Target(train.OPTIONS, train.measure, train.render),
