@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from lra.errors import InputError
 from lra.files import ROOT
 from lra.records.identity import NEUTRAL
-from lra.runs.factory import make_trainer
+from lra.runs.factory import make_model, make_trainer
 from lra.tasks import Task
 from lra.training.batching import Batching
 from tests.helpers.configurations import build_and_classify, choices, composed, resolved, stacked
@@ -488,6 +489,19 @@ def test_every_combination_builds(task, attn, protocol, scale, tmp_path):
     if (task, attn, scale) == ("pathx", "synthesizer_random", "full"):
         pytest.skip("4 GB of learned weights")
     build_and_classify(stacked(task=task, attn=attn, protocol=protocol, scale=scale), tmp_path)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("protocol", "attn"), [("s4", "s4d"), ("s4", "s4d_dfout"), ("s4", "lru"), ("s4", "softmax"), ("s5", "s5")]
+)
+def test_a_state_space_protocol_builds_its_full_size_around_any_mechanism(task, protocol, attn):
+    made = run(task=task, attn=attn, protocol=protocol)
+    make_trainer(made.cfg)
+    with torch.device("meta"):  # without memory
+        model = make_model(made.cfg, made.task)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert (model.encoder.real_valued is None) == (task in TASKS[:3])
 
 
 def test_a_padded_length_without_effect_is_refused():
