@@ -53,7 +53,7 @@ BACKBONES = {
     "skeinformer": ["skeinformer"], "skein_uniform": ["skeinformer_uniform"], "skein_nonorm": ["skeinformer_no_norm"],
     "skein_simplenorm": ["skeinformer_simple_norm"], "skein_nopilot": ["skeinformer_no_pilot"],
     "base": ["vmean"], "all models": ["vmean"],
-    "s4 current": ["s4d", "s4d_inv", "s4d_legs"], "s5": ["s5"],
+    "s4 current": ["s4", "s4d", "s4d_inv", "s4d_legs"], "s5": ["s5"],
 }  # fmt: skip
 
 
@@ -493,7 +493,8 @@ def test_every_combination_builds(task, attn, protocol, scale, tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(
-    ("protocol", "attn"), [("s4", "s4d"), ("s4", "s4d_dfout"), ("s4", "lru"), ("s4", "softmax"), ("s5", "s5")]
+    ("protocol", "attn"),
+    [("s4", "s4d"), ("s4", "s4d_dfout"), ("s4", "s4"), ("s4", "lru"), ("s4", "softmax"), ("s5", "s5")],
 )
 def test_a_state_space_protocol_builds_its_full_size_around_any_mechanism(task, protocol, attn):
     made = run(task=task, attn=attn, protocol=protocol)
