@@ -84,7 +84,7 @@ class Trainer(Node):
 class Optimizer(Node):
     """How weights are updated."""
 
-    schedule: Literal["one_cycle", "inverse_sqrt", "cosine"]
+    schedule: Literal["one_cycle", "inverse_sqrt", "cosine", "cosine_to_zero"]
     learning_rate: NotNegative
     warmup_steps: Whole
     weight_decay: NotNegative

@@ -29,7 +29,7 @@ class Optimization:
         cycle_momentum: cycle beta1 between 0.95 and 0.85 against the learning rate, as OneCycleLR does by default.
         clip_norm: largest norm of the gradient, None for no clipping.
         schedule: "one_cycle" rises linearly from 1/25 of the peak and falls linearly to 1/250,000 of it; for the two of
-            LRA's code, see `inverse_sqrt` and `cosine`.
+            LRA's code, see `inverse_sqrt` and `cosine`; for that of S4's, `cosine_to_zero`.
         adam_betas: of AdamW; with `cycle_momentum` the first is not used.
     """
 
@@ -76,8 +76,9 @@ class Optimization:
         optimizer = torch.optim.AdamW(groups, betas=(beta1, beta2), eps=self.adam_eps, fused=True)
         if self.schedule == "inverse_sqrt":
             return optimizer, LambdaLR(optimizer, partial(inverse_sqrt, warmup_steps=self.warmup_steps))
-        if self.schedule == "cosine":
-            return optimizer, LambdaLR(optimizer, partial(cosine, warmup_steps=self.warmup_steps, steps=steps))
+        if self.schedule in COSINES:
+            share = partial(COSINES[self.schedule], warmup_steps=self.warmup_steps, steps=steps)
+            return optimizer, LambdaLR(optimizer, share)
         return optimizer, OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in groups],
@@ -129,3 +130,16 @@ def cosine(step: int, *, warmup_steps: int, steps: int) -> float:
     """
     rise = min(1.0, step / max(warmup_steps, 1))
     return rise * 0.5 * (1 + math.cos(math.pi * max(0, step - warmup_steps) / steps))
+
+
+def cosine_to_zero(step: int, *, warmup_steps: int, steps: int) -> float:
+    """Return the share of the peak at a step, the first being 0: linear up, then half a cosine that ends at 0.
+
+    The "cosine_warmup" of github.com/state-spaces/s4, whose first step has 1 / warmup_steps of the peak, not 0.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / max(steps - warmup_steps, 1)))
+
+
+COSINES = {"cosine": cosine, "cosine_to_zero": cosine_to_zero}

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from lra.errors import InputError
 from lra.files import ROOT
 from lra.records.identity import NEUTRAL
-from lra.runs.factory import make_trainer
+from lra.runs.factory import make_model, make_trainer
 from lra.tasks import Task
 from lra.training.batching import Batching
 from tests.helpers.configurations import build_and_classify, choices, composed, resolved, stacked
@@ -32,8 +33,11 @@ NYSTROMFORMER = "mlpen/Nystromformer LRA/code"
 YOSO = "mlpen/YOSO LRA"
 SKEINFORMER = "pkuzengqi/Skeinformer"
 PAPER = "Skeinformer paper (NAACL 2022) appendix A.1"
+S4 = "state-spaces/s4"
+S5 = "lindermanlab/S5"
 PROTOCOLS = {
     LRA: "lra", NYSTROMFORMER: "nystromformer", YOSO: "nystromformer", SKEINFORMER: "skeinformer", PAPER: "skeinformer",
+    S4: "s4", S5: "s5",
 }  # fmt: skip
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 
@@ -49,6 +53,7 @@ BACKBONES = {
     "skeinformer": ["skeinformer"], "skein_uniform": ["skeinformer_uniform"], "skein_nonorm": ["skeinformer_no_norm"],
     "skein_simplenorm": ["skeinformer_simple_norm"], "skein_nopilot": ["skeinformer_no_pilot"],
     "base": ["vmean"], "all models": ["vmean"],
+    "s4 current": ["s4", "s4d", "s4d_inv", "s4d_legs"], "s5": ["s5"],
 }  # fmt: skip
 
 
@@ -189,7 +194,88 @@ FROM_PAPER: dict[str, Counterpart] = {
     "bigbird_random_blocks": lambda r: r.own("bigbird", "num_random_blocks"),
     "bigbird_block_size": lambda r: r.own("bigbird", "block_size"),
 }
-MAPPINGS = {LRA: FROM_LRA, NYSTROMFORMER: FROM_MLPEN, YOSO: FROM_MLPEN, SKEINFORMER: FROM_MLPEN, PAPER: FROM_PAPER}
+# Training examples, by which epochs are steps; where the validation split is the test split, Text trains on all.
+EXAMPLES = {
+    "listops": 96_000, "text": 25_000, "retrieval": 147_086, "image": 45_000, "pathfinder": 160_000, "pathx": 160_000,
+}  # fmt: skip
+
+
+def epochs(r: Run) -> float:
+    return r["trainer.steps"] * r["trainer.batch_size"] / EXAMPLES[r["task_name"]]
+
+
+def warmup_epochs(r: Run) -> float:
+    return r["optimizer.warmup_steps"] * r["trainer.batch_size"] / EXAMPLES[r["task_name"]]
+
+
+def pixels(r: Run) -> str:
+    return "mean {mean:g} std {std:g}".format(**r["model.real_valued"])
+
+
+def alike(*keys: str) -> Callable[[Run], Any]:
+    """The one value that several keys have."""
+
+    def value(r: Run) -> Any:
+        values = {r[key] for key in keys}
+        return values.pop() if len(values) == 1 else values
+
+    return value
+
+
+FROM_STATE_SPACES: dict[str, Counterpart] = {
+    "dropout": alike("model.dropout", "model.attention_dropout"),
+    "p_dropout": alike("model.dropout", "model.attention_dropout"),
+    "n_layers": "model.depth",
+    "d_model": "model.dim",
+    "prenorm": lambda r: r["model.block.place"] == "pre",
+    "norm": "model.block.norm",
+    "batchnorm": lambda r: r["model.block.norm"] == "batch",
+    "decoder.mode": lambda r: {"mean": "pool"}.get(r["model.pooling"]),
+    "pixels": pixels,
+    "dataset.l_max": "task.max_length",
+    "dataset.level": lambda r: {"characters": "char"}.get(r["task.symbols"]),
+    "dataset.grayscale": lambda r: r["task._target_"].endswith("Image"),  # grey alone
+    "loader.batch_size": "trainer.batch_size",
+    "bsz": "trainer.batch_size",
+    "scheduler": lambda r: {"cosine_to_zero": "cosine with linear warm-up"}.get(r["optimizer.schedule"]),
+    "cosine_anneal": lambda r: r["optimizer.schedule"] == "cosine_to_zero",
+    "scheduler.num_training_steps": "trainer.steps",
+    "scheduler.num_warmup_steps": "optimizer.warmup_steps",
+    "trainer.max_epochs": epochs,
+    "epochs": epochs,
+    "warmup_end": warmup_epochs,
+    "optimizer.lr": "optimizer.learning_rate",
+    "optimizer.weight_decay": "optimizer.weight_decay",
+    "weight_decay": "optimizer.weight_decay",
+    "layer.d_state": "attn.num_states",
+    "layer.bidirectional": "attn.bidirectional",
+    "layer.n_ssm": lambda r: 1 if r["attn.tied"] else None,
+    "layer.dt_min": "attn.dt_min",
+    "layer.dt_max": "attn.dt_max",
+    "layer.lr": alike("attn.ssm_learning_rate", "attn.dt_learning_rate"),
+    "layer.lr.A": "attn.ssm_learning_rate",
+    "layer.lr.B": "attn.ssm_learning_rate",
+    "layer.lr.dt": "attn.dt_learning_rate",
+    "ssm_size_base": "attn.num_states",
+    "blocks": "attn.num_blocks",
+    "bidirectional": "attn.bidirectional",
+    "C_init": "attn.output_initialization",
+    "clip_eigs": "attn.clip_eigenvalues",
+    "dt_min": "attn.dt_min",
+    "activation_fn": lambda r: {"half": "half_glu1", "raw": "half_glu2"}.get(r["attn.gating"]),
+    "ssm_lr_base": "attn.ssm_learning_rate",
+    "lr_factor": lambda r: r["optimizer.learning_rate"] / r["attn.ssm_learning_rate"],
+    "dt_global": lambda r: r["attn.dt_learning_rate"] is None,
+    "opt_config": lambda r: {
+        (False, True): "BfastandCdecay",
+        (True, True): "BandCdecay",
+        (True, False): "standard",
+    }.get((r["attn.input_learning_rate"] == r["attn.ssm_learning_rate"], r["attn.input_decay"])),
+}
+MAPPINGS = {
+    LRA: FROM_LRA, NYSTROMFORMER: FROM_MLPEN, YOSO: FROM_MLPEN, SKEINFORMER: FROM_MLPEN, PAPER: FROM_PAPER,
+    S4: FROM_STATE_SPACES, S5: FROM_STATE_SPACES,
+}  # fmt: skip
 
 
 def parsed(text: str, parameter: str) -> Any:
@@ -237,7 +323,7 @@ def test_a_protocol_is_what_its_source_released(source, task, scope):
 
 
 def test_every_task_of_every_source_is_compared():
-    for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER):
+    for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER, S4, S5):
         assert {task for other, task, _ in PUBLISHED if other == source} >= set(TASKS[:5])
     own = [path for path in choices("protocol_attn") if path.startswith("lra_")]
     named = {attn for source, _, scope in PUBLISHED if source == LRA for attn in BACKBONES[scope]}
@@ -251,6 +337,8 @@ def test_every_task_of_every_source_is_compared():
         ("nystromformer", False, "test", 1000, "best", 1),
         ("lra", True, "test", 1000, "last", 1),
         ("controlled", True, "split", 4000, "best", 1),
+        ("s4", True, "test", 4096, "best", 1),
+        ("s5", True, "test", 4096, "best", 1),
     ],
 )
 def test_a_protocol_has_the_data_of_its_code(protocol, brackets, validation, text_length, tested, version):
@@ -272,6 +360,7 @@ def test_the_small_scales_have_no_quirk_of_the_data(task, protocol, scale):
     assert made["protocol.tested"] == "best"
     assert made["task"].get("brackets", True) is True
     assert made["task"].get("validation", "split") == "split"
+    assert made["task"].get("symbols", "bytes") == "bytes"
 
 
 # What published code does in one mechanism, by design or by mistake.
@@ -400,6 +489,20 @@ def test_every_combination_builds(task, attn, protocol, scale, tmp_path):
     if (task, attn, scale) == ("pathx", "synthesizer_random", "full"):
         pytest.skip("4 GB of learned weights")
     build_and_classify(stacked(task=task, attn=attn, protocol=protocol, scale=scale), tmp_path)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("protocol", "attn"),
+    [("s4", "s4d"), ("s4", "s4d_dfout"), ("s4", "s4"), ("s4", "lru"), ("s4", "softmax"), ("s5", "s5")],
+)
+def test_a_state_space_protocol_builds_its_full_size_around_any_mechanism(task, protocol, attn):
+    made = run(task=task, attn=attn, protocol=protocol)
+    make_trainer(made.cfg)
+    with torch.device("meta"):  # without memory
+        model = make_model(made.cfg, made.task)
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert (model.encoder.real_valued is None) == (task in TASKS[:3])
 
 
 def test_a_padded_length_without_effect_is_refused():

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.mixers.lru import LRU
+from models.mixers.s4 import S4
 from models.mixers.s4d import S4D, S4DFourier
 from models.mixers.s5 import S5
 from models.mixers.state_space import Gate, StateSpaceMixer
@@ -306,3 +307,86 @@ def test_lru_starts_in_its_ring_and_normalises():
 def test_an_impossible_option_of_a_scan_is_named(kind, options, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         kind(**options, **SIZES)
+
+
+# S4
+
+
+def bilinear(A: Tensor, b: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """The bilinear transform of a dense model (arXiv 2111.00396, Equation 3)."""
+    identity = torch.eye(len(A), dtype=A.dtype)
+    inverse = torch.linalg.inv(identity - step / 2 * A)
+    return inverse @ (identity + step / 2 * A), inverse @ b * step
+
+
+def powers(c: Tensor, A: Tensor, b: Tensor, length: int) -> Tensor:
+    """c A^l b for every lag, one product after another."""
+    taps = []
+    for _ in range(length):
+        taps.append((c @ b).real)
+        b = A @ b
+    return torch.stack(taps)
+
+
+def s4(num_states: int = N, **options) -> tuple[S4, Tensor]:
+    """An S4 in float64 whose A and B are HiPPO's to the last digit, and the C from which its outputs are made."""
+    mixer = S4(num_states=num_states, **options, **SIZES).double()
+    frequencies, weights = hippo_legs(num_states)
+    outputs = torch.randn(2, C, num_states // 2, dtype=torch.complex128)
+    with torch.no_grad():
+        mixer.frequency.copy_(frequencies)
+        mixer.log_decay.fill_(math.log(0.5))
+        for parameter, factor in ((mixer.low_rank, 1), (mixer.input, math.sqrt(2))):
+            parameter.copy_(torch.stack([factor * weights, torch.zeros_like(weights)], -1))
+        mixer.output.copy_(torch.view_as_real(mixer.within_period(outputs)))
+    return mixer, outputs
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("num_states", [2, 8, 64])
+def test_s4s_kernel_is_that_of_the_dense_hippo_matrix(num_states, tied):
+    mixer, outputs = s4(num_states, tied=tied)
+    A, b = dense_legs(num_states)
+    # Eigenvectors as `hippo_legs` turns them, upper half; C in the basis of the dense matrix is real.
+    p = b / math.sqrt(2)
+    skew = A + torch.outer(p, p) + 0.5 * torch.eye(num_states)
+    vectors = torch.linalg.eigh(-1j * skew).eigenvectors[:, num_states // 2 :]
+    along = vectors.mH @ p.to(vectors.dtype)
+    vectors = vectors * (along / along.abs())
+    kernels = mixer.kernels(32, torch.float64)
+    for direction in range(2):
+        for channel in range(C):
+            c = 2 * (outputs[direction, channel] @ vectors.mH).real
+            A_bar, b_bar = bilinear(A, b, mixer.log_step[channel].exp().item())
+            close(kernels[direction, channel], powers(c, A_bar, b_bar, 32), 1e-8)
+
+
+def test_s4_without_its_low_rank_part_is_a_diagonal_model_by_the_bilinear_transform():
+    mixer, outputs = s4()
+    with torch.no_grad():
+        mixer.low_rank.zero_()
+        mixer.frequency.mul_(torch.rand_like(mixer.frequency))
+        mixer.output.copy_(torch.view_as_real(mixer.within_period(outputs)))
+    kernels = mixer.kernels(L, torch.float64)
+    for channel in range(C):
+        poles = -mixer.log_decay[channel].exp() + 1j * mixer.frequency[channel]
+        A_bar, b_bar = bilinear(
+            torch.diag(poles), complex_of(mixer.input)[channel], mixer.log_step[channel].exp().item()
+        )
+        close(kernels[0, channel], 2 * powers(outputs[0, channel], A_bar, b_bar, L))
+
+
+def test_float32_computes_s4s_kernel_to_five_digits():
+    mixer, _ = s4(64, dt_min=1e-4)
+    exact = mixer.kernels(32, torch.float64)
+    assert (mixer.kernels(32, torch.float32) - exact).abs().max() < 1e-5 * exact.abs().max()
+
+
+def test_s4s_layer_is_two_convolutions():
+    mixer, _ = s4()
+    u, (forward, backward) = inputs(), mixer.kernels(L, torch.float64)
+    expected = torch.zeros_like(u)
+    for i in range(L):
+        for j in range(L):
+            expected[:, i] += u[:, j] * (forward[:, i - j] if i >= j else backward[:, j - i - 1])
+    close(mixer.respond(u), expected)

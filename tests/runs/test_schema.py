@@ -49,7 +49,10 @@ REFUSED = [
     ("trainer.micro_batch=automatic", "trainer.micro_batch must be an integer, at least 1, or auto, or null."),
     ("trainer.precision=fp8", "trainer.precision must be one of fp32, bf16, fp16. Got 'fp8'."),
     ("trainer=3", "trainer must be a mapping with the keys steps, batch_size, "),
-    ("optimizer.schedule=linear", "optimizer.schedule must be one of one_cycle, inverse_sqrt, cosine. Got 'linear'."),
+    (
+        "optimizer.schedule=linear",
+        "optimizer.schedule must be one of one_cycle, inverse_sqrt, cosine, cosine_to_zero. Got 'linear'.",
+    ),
     ("optimizer.adam_betas=1.5", "optimizer.adam_betas must be a list of 2, each a number from 0 to below 1. Got 1.5."),
     ("optimizer.adam_betas=[0.9]", "Got [0.9]."),
     ("optimizer.adam_betas=[0.9,1.0]", "Got [0.9, 1.0]."),

@@ -67,6 +67,20 @@ def test_cosine_is_lras_which_ends_just_short_of_nothing():
     assert 0 < found[-1] < 1e-7
 
 
+def test_cosine_to_zero_is_s4s():
+    """Beside torch's own cosine, which the original changes by a warm-up."""
+    found = rates(50, schedule="cosine_to_zero", learning_rate=1e-2, warmup_steps=5)
+    assert found[:5] == pytest.approx([2e-3, 4e-3, 6e-3, 8e-3, 1e-2])
+    optimizer = torch.optim.SGD(Holder(torch.zeros(1)).parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 45)
+    for rate in found[5:]:
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+    assert rates(50, schedule="cosine_to_zero", learning_rate=1e-2, warmup_steps=0)[0] == 1e-2
+
+
 def test_one_cycle_rises_from_a_twentyfifth_and_falls_to_nothing():
     found = rates(100, warmup_steps=20, learning_rate=1e-4)
     assert found[0] == pytest.approx(1e-4 / 25)
@@ -120,7 +134,7 @@ def test_parameters_have_rates_and_decay_of_their_own_where_their_module_says_so
     assert [*map(id, own["params"])] == [id(model[1].bias)]
 
 
-@pytest.mark.parametrize("schedule", ["one_cycle", "inverse_sqrt", "cosine"])
+@pytest.mark.parametrize("schedule", ["one_cycle", "inverse_sqrt", "cosine", "cosine_to_zero"])
 def test_a_rate_of_its_own_follows_the_schedule(schedule):
     optimizer, scheduler = Optimization(**{**PLAIN, "schedule": schedule}).build(Rated(), 30)
     for _ in range(29):
@@ -131,7 +145,7 @@ def test_a_rate_of_its_own_follows_the_schedule(schedule):
 
 
 @pytest.mark.parametrize("cycle", [True, False])
-@pytest.mark.parametrize("schedule", ["one_cycle", "inverse_sqrt", "cosine"])
+@pytest.mark.parametrize("schedule", ["one_cycle", "inverse_sqrt", "cosine", "cosine_to_zero"])
 def test_a_restored_pair_goes_on_bit_for_bit(schedule, cycle):
     if cycle and schedule != "one_cycle":
         return
@@ -173,7 +187,7 @@ def test_only_one_cycle_cycles_the_momentum():
 
 def test_only_inverse_sqrt_may_warm_up_beyond_the_end():
     Optimization(**{**PLAIN, "schedule": "inverse_sqrt", "warmup_steps": 8000}).check(5000)
-    for schedule in ("one_cycle", "cosine"):
+    for schedule in ("one_cycle", "cosine", "cosine_to_zero"):
         with pytest.raises(InputError, match="between 0 and trainer.steps=5. Got 10"):
             Optimization(**{**PLAIN, "schedule": schedule}).check(5)
 
