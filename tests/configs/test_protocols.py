@@ -32,8 +32,10 @@ NYSTROMFORMER = "mlpen/Nystromformer LRA/code"
 YOSO = "mlpen/YOSO LRA"
 SKEINFORMER = "pkuzengqi/Skeinformer"
 PAPER = "Skeinformer paper (NAACL 2022) appendix A.1"
+MEGA = "facebookresearch/mega"
 PROTOCOLS = {
     LRA: "lra", NYSTROMFORMER: "nystromformer", YOSO: "nystromformer", SKEINFORMER: "skeinformer", PAPER: "skeinformer",
+    MEGA: "mega",
 }  # fmt: skip
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 
@@ -49,6 +51,7 @@ BACKBONES = {
     "skeinformer": ["skeinformer"], "skein_uniform": ["skeinformer_uniform"], "skein_nonorm": ["skeinformer_no_norm"],
     "skein_simplenorm": ["skeinformer_simple_norm"], "skein_nopilot": ["skeinformer_no_pilot"],
     "base": ["vmean"], "all models": ["vmean"],
+    "mega": ["mega", "mega_chunk"],
 }  # fmt: skip
 
 
@@ -189,7 +192,43 @@ FROM_PAPER: dict[str, Counterpart] = {
     "bigbird_random_blocks": lambda r: r.own("bigbird", "num_random_blocks"),
     "bigbird_block_size": lambda r: r.own("bigbird", "block_size"),
 }
-MAPPINGS = {LRA: FROM_LRA, NYSTROMFORMER: FROM_MLPEN, YOSO: FROM_MLPEN, SKEINFORMER: FROM_MLPEN, PAPER: FROM_PAPER}
+FROM_MEGA: dict[str, Counterpart] = {
+    "encoder-layers": "model.depth",
+    "encoder_embed_dim": "model.dim",
+    "encoder_hidden_dim": lambda r: (
+        r["model.mlp_dim"] if r["model.mlp_dim"] == r["attn.expansion"] * r["model.dim"] else None
+    ),
+    "classifier_out_dim": "model.mlp_dim",
+    "embedding_std": lambda r: "linear" if r["model.real_valued"] else r["model.embedding_std"],
+    "n-dim": "attn.ema_dim",
+    "z_dim": "attn.shared_dim",
+    "truncation_length": "attn.truncation",
+    "attention-activation-fn": "attn.function",
+    # In one process a norm over the batch needs no synchronisation.
+    "norm-type": lambda r: ("sync" if r["task_name"] == "pathx" else "") + r["model.block.norm"] + "norm",
+    "encoder-normalize-before": lambda r: r["model.block.place"] == "pre",
+    "sen-rep-type": lambda r: {("mean", "none"): "mp"}.get((r["model.pooling"], r["model.padding_in_mean"])),
+    "lr": "optimizer.learning_rate",
+    "adam-betas": lambda r: "({}; {})".format(*r["optimizer.adam_betas"]),
+    "adam-eps": "optimizer.adam_eps",
+    "clip-norm": "optimizer.clip_norm",
+    "dropout": lambda r: r["model.dropout"] if r["model.dropout"] == r["model.attention_dropout"] else None,
+    "attention-dropout": lambda r: Run(**{**r.names, "attn": "softmax_materialised"})["model.attention_dropout"],
+    "weight-decay": "optimizer.weight_decay",
+    "batch-size x update-freq x GPUs": "trainer.batch_size",
+    "max-update": "trainer.steps",
+    "lr-scheduler": lambda r: "linear_decay" if r["optimizer.schedule"] == "one_cycle" else None,
+    "warmup-updates": "optimizer.warmup_steps",
+    "pixel-normalization": lambda r: "{:g} {:g}".format(*(x / 255 for x in r["model.real_valued"].values())),
+}
+MAPPINGS = {
+    LRA: FROM_LRA,
+    NYSTROMFORMER: FROM_MLPEN,
+    YOSO: FROM_MLPEN,
+    SKEINFORMER: FROM_MLPEN,
+    PAPER: FROM_PAPER,
+    MEGA: FROM_MEGA,
+}
 
 
 def parsed(text: str, parameter: str) -> Any:
@@ -237,7 +276,7 @@ def test_a_protocol_is_what_its_source_released(source, task, scope):
 
 
 def test_every_task_of_every_source_is_compared():
-    for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER):
+    for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER, MEGA):
         assert {task for other, task, _ in PUBLISHED if other == source} >= set(TASKS[:5])
     own = [path for path in choices("protocol_attn") if path.startswith("lra_")]
     named = {attn for source, _, scope in PUBLISHED if source == LRA for attn in BACKBONES[scope]}
@@ -251,6 +290,7 @@ def test_every_task_of_every_source_is_compared():
         ("nystromformer", False, "test", 1000, "best", 1),
         ("lra", True, "test", 1000, "last", 1),
         ("controlled", True, "split", 4000, "best", 1),
+        ("mega", True, "test", 4000, "best", 1),
     ],
 )
 def test_a_protocol_has_the_data_of_its_code(protocol, brackets, validation, text_length, tested, version):
