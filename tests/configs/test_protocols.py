@@ -35,9 +35,10 @@ SKEINFORMER = "pkuzengqi/Skeinformer"
 PAPER = "Skeinformer paper (NAACL 2022) appendix A.1"
 S4 = "state-spaces/s4"
 S5 = "lindermanlab/S5"
+MEGA = "facebookresearch/mega"
 PROTOCOLS = {
     LRA: "lra", NYSTROMFORMER: "nystromformer", YOSO: "nystromformer", SKEINFORMER: "skeinformer", PAPER: "skeinformer",
-    S4: "s4", S5: "s5",
+    S4: "s4", S5: "s5", MEGA: "mega",
 }  # fmt: skip
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 
@@ -54,6 +55,7 @@ BACKBONES = {
     "skein_simplenorm": ["skeinformer_simple_norm"], "skein_nopilot": ["skeinformer_no_pilot"],
     "base": ["vmean"], "all models": ["vmean"],
     "s4 current": ["s4", "s4d", "s4d_inv", "s4d_legs"], "s5": ["s5"],
+    "mega": ["mega", "mega_chunk"],
 }  # fmt: skip
 
 
@@ -272,9 +274,38 @@ FROM_STATE_SPACES: dict[str, Counterpart] = {
         (True, False): "standard",
     }.get((r["attn.input_learning_rate"] == r["attn.ssm_learning_rate"], r["attn.input_decay"])),
 }
+FROM_MEGA: dict[str, Counterpart] = {
+    "encoder-layers": "model.depth",
+    "encoder_embed_dim": "model.dim",
+    "encoder_hidden_dim": lambda r: (
+        r["model.mlp_dim"] if r["model.mlp_dim"] == r["attn.expansion"] * r["model.dim"] else None
+    ),
+    "classifier_out_dim": "model.mlp_dim",
+    "embedding_std": lambda r: "linear" if r["model.real_valued"] else r["model.embedding_std"],
+    "n-dim": "attn.ema_dim",
+    "z_dim": "attn.shared_dim",
+    "truncation_length": "attn.truncation",
+    "attention-activation-fn": "attn.function",
+    # In one process a norm over the batch needs no synchronisation.
+    "norm-type": lambda r: ("sync" if r["task_name"] == "pathx" else "") + r["model.block.norm"] + "norm",
+    "encoder-normalize-before": lambda r: r["model.block.place"] == "pre",
+    "sen-rep-type": lambda r: {("mean", "none"): "mp"}.get((r["model.pooling"], r["model.padding_in_mean"])),
+    "lr": "optimizer.learning_rate",
+    "adam-betas": lambda r: "({}; {})".format(*r["optimizer.adam_betas"]),
+    "adam-eps": "optimizer.adam_eps",
+    "clip-norm": "optimizer.clip_norm",
+    "dropout": lambda r: r["model.dropout"] if r["model.dropout"] == r["model.attention_dropout"] else None,
+    "attention-dropout": lambda r: Run(**{**r.names, "attn": "softmax_materialised"})["model.attention_dropout"],
+    "weight-decay": "optimizer.weight_decay",
+    "batch-size x update-freq x GPUs": "trainer.batch_size",
+    "max-update": "trainer.steps",
+    "lr-scheduler": lambda r: "linear_decay" if r["optimizer.schedule"] == "one_cycle" else None,
+    "warmup-updates": "optimizer.warmup_steps",
+    "pixel-normalization": lambda r: "{:g} {:g}".format(*(x / 255 for x in r["model.real_valued"].values())),
+}
 MAPPINGS = {
     LRA: FROM_LRA, NYSTROMFORMER: FROM_MLPEN, YOSO: FROM_MLPEN, SKEINFORMER: FROM_MLPEN, PAPER: FROM_PAPER,
-    S4: FROM_STATE_SPACES, S5: FROM_STATE_SPACES,
+    S4: FROM_STATE_SPACES, S5: FROM_STATE_SPACES, MEGA: FROM_MEGA,
 }  # fmt: skip
 
 
@@ -324,6 +355,7 @@ def test_a_protocol_is_what_its_source_released(source, task, scope):
 
 def test_every_task_of_every_source_is_compared():
     for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER, S4, S5):
+    for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER, MEGA):
         assert {task for other, task, _ in PUBLISHED if other == source} >= set(TASKS[:5])
     own = [path for path in choices("protocol_attn") if path.startswith("lra_")]
     named = {attn for source, _, scope in PUBLISHED if source == LRA for attn in BACKBONES[scope]}
@@ -339,6 +371,7 @@ def test_every_task_of_every_source_is_compared():
         ("controlled", True, "split", 4000, "best", 1),
         ("s4", True, "test", 4096, "best", 1),
         ("s5", True, "test", 4096, "best", 1),
+        ("mega", True, "test", 4000, "best", 1),
     ],
 )
 def test_a_protocol_has_the_data_of_its_code(protocol, brackets, validation, text_length, tested, version):
