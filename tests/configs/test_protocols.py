@@ -32,8 +32,10 @@ NYSTROMFORMER = "mlpen/Nystromformer LRA/code"
 YOSO = "mlpen/YOSO LRA"
 SKEINFORMER = "pkuzengqi/Skeinformer"
 PAPER = "Skeinformer paper (NAACL 2022) appendix A.1"
+TNN = "OpenNLPLab/Tnn"
 PROTOCOLS = {
     LRA: "lra", NYSTROMFORMER: "nystromformer", YOSO: "nystromformer", SKEINFORMER: "skeinformer", PAPER: "skeinformer",
+    TNN: "tnn",
 }  # fmt: skip
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 
@@ -49,6 +51,7 @@ BACKBONES = {
     "skeinformer": ["skeinformer"], "skein_uniform": ["skeinformer_uniform"], "skein_nonorm": ["skeinformer_no_norm"],
     "skein_simplenorm": ["skeinformer_simple_norm"], "skein_nopilot": ["skeinformer_no_pilot"],
     "base": ["vmean"], "all models": ["vmean"],
+    "tno": ["tnn"], "tno2d": ["tnn_2d"],
 }  # fmt: skip
 
 
@@ -189,7 +192,49 @@ FROM_PAPER: dict[str, Counterpart] = {
     "bigbird_random_blocks": lambda r: r.own("bigbird", "num_random_blocks"),
     "bigbird_block_size": lambda r: r.own("bigbird", "block_size"),
 }
-MAPPINGS = {LRA: FROM_LRA, NYSTROMFORMER: FROM_MLPEN, YOSO: FROM_MLPEN, SKEINFORMER: FROM_MLPEN, PAPER: FROM_PAPER}
+FROM_TNN: dict[str, Counterpart] = {
+    "batch": "trainer.batch_size",
+    "d_model": "model.dim",
+    "n_layers": "model.depth",
+    "expand_ratio_gtu": "attn.expand",
+    "expand_ratio_glu": lambda r: r["model.mlp_dim"] / r["model.dim"],
+    "gtu_gamma": "attn.gamma",
+    "gtu_dpb_dim": "attn.rpe_dim",
+    "tno_max_l": "attn.max_offset",
+    "norm": lambda r: "synbatch" if r["model.block.norm"] == "batch" else None,
+    "prenorm": lambda r: r["model.block.place"] == "pre",
+    "lr": "optimizer.learning_rate",
+    "wd": "optimizer.weight_decay",
+    "dropout": lambda r: r["model.dropout"] if r["model.dropout"] == r["model.attention_dropout"] else None,
+    "warmup_steps": "optimizer.warmup_steps",
+    "scheduler": lambda r: "cosine_warmup" if r["optimizer.schedule"] == "cosine" else None,
+    "optimizer": lambda r: (
+        "adamw betas (0.9; 0.999) eps 1e-8"
+        if (r["optimizer.adam_betas"], r["optimizer.adam_eps"]) == ([0.9, 0.999], 1e-8)
+        else None
+    ),
+    "gradient_clip_val": lambda r: r["optimizer.clip_norm"] or 0,
+    "train_batches": "trainer.eval_every",
+    "max_epochs": lambda r: r["trainer.steps"] / r["trainer.eval_every"],
+    "encoder": lambda r: "linear" if r["model.real_valued"] else "embedding",
+    "mean": "model.real_valued.mean",
+    "std": "model.real_valued.std",
+    "encoder._name_": lambda r: "position" if r["model.positions"] == "sinusoidal" else None,
+    "layer": lambda r: "tno; glu" if r["model.block.mlp"] == "glu" else None,
+    "decoder.mode": lambda r: "pool" if r["model.pooling"] == "mean" else None,
+    "decoder.nli": lambda r: (r["model.pair_features"], r["model.head_depth"]) == ("nli", 2),
+    "decoder.layers": "model.head_depth",
+    "l_max": "task.max_length",
+    "val_split": lambda r: 0 if r["task.validation"] == "test" else None,
+}
+MAPPINGS = {
+    LRA: FROM_LRA,
+    NYSTROMFORMER: FROM_MLPEN,
+    YOSO: FROM_MLPEN,
+    SKEINFORMER: FROM_MLPEN,
+    PAPER: FROM_PAPER,
+    TNN: FROM_TNN,
+}
 
 
 def parsed(text: str, parameter: str) -> Any:
@@ -237,7 +282,7 @@ def test_a_protocol_is_what_its_source_released(source, task, scope):
 
 
 def test_every_task_of_every_source_is_compared():
-    for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER):
+    for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER, TNN):
         assert {task for other, task, _ in PUBLISHED if other == source} >= set(TASKS[:5])
     own = [path for path in choices("protocol_attn") if path.startswith("lra_")]
     named = {attn for source, _, scope in PUBLISHED if source == LRA for attn in BACKBONES[scope]}
@@ -251,6 +296,7 @@ def test_every_task_of_every_source_is_compared():
         ("nystromformer", False, "test", 1000, "best", 1),
         ("lra", True, "test", 1000, "last", 1),
         ("controlled", True, "split", 4000, "best", 1),
+        ("tnn", True, "test", 4096, "last", 1),
     ],
 )
 def test_a_protocol_has_the_data_of_its_code(protocol, brackets, validation, text_length, tested, version):
