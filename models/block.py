@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.checks import one_of
 from models.dropout import Dropout
-from models.mixers import Mixer
+from models.mixers import Mixer, StreamMixer
 from models.norms import NORMS
 
 PLACES = ("pre", "post")
@@ -66,6 +67,7 @@ class Block(nn.Module):
         self.place = shape.place
         self.mixer_norm = NORMS[shape.norm](dim)
         self.mixer = mixer
+        self.stream_norm = NORMS[shape.norm](dim) if isinstance(mixer, StreamMixer) else None
         self.mlp: nn.Module | None = None
         if shape.mlp:
             self.mlp_norm = NORMS[shape.norm](dim)
@@ -73,10 +75,22 @@ class Block(nn.Module):
             self.mlp = nn.Sequential(*hidden, Dropout(dropout), nn.Linear(mlp_dim, dim), Dropout(dropout))
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Map (B, L, C) to (B, L, C)."""
+    def forward(self, x: Tensor, mask: Tensor, stream: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Map rows (B, L, C) to rows, and the stream (B, R, C) of a `StreamMixer` to the next layer's."""
         if self.place == "pre":
-            x = x + self.dropout(self.mixer(self.mixer_norm(x, mask), mask))
-            return x if self.mlp is None else x + self.mlp(self.mlp_norm(x, mask))
-        x = self.mixer_norm(x + self.dropout(self.mixer(x, mask)), mask)
-        return x if self.mlp is None else self.mlp_norm(x + self.mlp(x), mask)
+            mixed, stream = self._mix(self.mixer_norm(x, mask), mask, x, stream)
+            x = x + mixed
+            return (x if self.mlp is None else x + self.mlp(self.mlp_norm(x, mask))), stream
+        mixed, stream = self._mix(x, mask, x, stream)
+        x = self.mixer_norm(x + mixed, mask)
+        return (x if self.mlp is None else self.mlp_norm(x + self.mlp(x), mask)), stream
+
+    def _mix(self, x: Tensor, mask: Tensor, residual: Tensor, stream: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return what the mixer adds to the rows, and the stream with what it adds to that."""
+        if self.stream_norm is None or stream is None:
+            more = {"residual": residual} if self.mixer.reads_residual else {}
+            return self.dropout(self.mixer(x, mask, **more)), None
+        # In post-norm blocks, too, it is normed where it comes in: nothing would read a norm behind the last layer.
+        normed = self.stream_norm(stream, torch.ones(stream.shape[:2], dtype=torch.bool, device=stream.device))
+        mixed, change = self.mixer(x, mask, normed)
+        return self.dropout(mixed), (stream if self.place == "pre" else normed) + self.dropout(change)

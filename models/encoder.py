@@ -17,7 +17,7 @@ from models.block import TRANSFORMER, Block, BlockShape
 from models.checks import MOST_ROUNDS, at_least, finite, not_negative, positive, rate
 from models.dropout import Dropout
 from models.mechanism import Mechanism
-from models.mixers import Mixer
+from models.mixers import Mixer, StreamMixer
 from models.norms import NORMS
 from models.positions.added import LEARNED_STD, positions_of
 
@@ -119,8 +119,10 @@ class Encoder(nn.Module):
         if self.position is not None:
             x = x + self.position(torch.arange(x.shape[1], device=tokens.device))
         x = self.dropout(x)
+        first = self.blocks[0].mixer
+        stream = first.first.to(x.dtype).expand(len(x), -1, -1) if isinstance(first, StreamMixer) else None
         for block in self.blocks:
-            x = block(x, mask)
+            x, stream = block(x, mask, stream)
         return x if self.norm is None else self.norm(x, mask)
 
     def _symbols(self, tokens: Tensor) -> Tensor:

@@ -66,7 +66,8 @@ def include(folder: Path) -> None:
 
 def configured(name: str, budget: int = 8) -> Any:
     """What `attn=<name>` instantiates: a class and its own settings."""
-    config = OmegaConf.create({"budget": budget, "attn": OmegaConf.load(files()[name])})
+    model = {"num_heads": H, "head_dim": D}
+    config = OmegaConf.create({"budget": budget, "model": model, "attn": OmegaConf.load(files()[name])})
     return hydra.utils.instantiate(config.attn)
 
 
