@@ -12,7 +12,8 @@ moving averages, and a bias for a local window. The rest is filled in, so its ac
 - a gradient reaches a key through the window as if its code were it, and through the codes as if its place among them
   had been softmax(-distance^2 / sqrt(Z)): the former everywhere would take O(L S Z E) time;
 - the codebook learns the keys of a step once that step is over, at the start of the next one: within a pass, no
-  sequence depends on others. Codes that attract no key lose their weight, and stay unused.
+  sequence depends on others. Codes that attract hardly any key become keys drawn at random, without which nearly all
+  keys end up with one code.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.checks import at_least, rate
+from models.checks import at_least, not_negative, rate
 from models.mechanism import Card
 from models.mixers.mega import Mega
 from models.ops.block_attention import PUBLISHED_BUDGET
@@ -43,6 +44,7 @@ class LongVQReconstructed(Mega):
         num_codes: S.
         window: w; keys fewer than so many tokens away have more weight.
         decay: of the moving averages that make the codebook.
+        least_keys: codes that attract fewer keys a step, by the moving average, are replaced; 0 for never.
         shared_dim: Z, the width of queries and keys.
         expansion: the width of values, in multiples of C.
         ema_dim: moving averages of a channel, in each direction.
@@ -67,6 +69,7 @@ class LongVQReconstructed(Mega):
     sums: Tensor
     new_counts: Tensor
     new_sums: Tensor
+    candidates: Tensor
     scale_seen: Tensor
 
     def __init__(
@@ -75,6 +78,7 @@ class LongVQReconstructed(Mega):
         num_codes: int,
         window: int = 16,
         decay: float = 0.99,
+        least_keys: float = 1.0,
         shared_dim: int = 64,
         expansion: int = 2,
         ema_dim: int = 16,
@@ -84,6 +88,7 @@ class LongVQReconstructed(Mega):
     ) -> None:
         at_least(1, num_codes=num_codes, window=window)
         rate(decay=decay)
+        not_negative(least_keys=least_keys)
         super().__init__(
             shared_dim=shared_dim,
             expansion=expansion,
@@ -95,11 +100,12 @@ class LongVQReconstructed(Mega):
             dropout=dropout,
         )
         self.decay = decay
+        self.least_keys = least_keys
         codes = torch.randn(num_codes, shared_dim)
         for name, value in {
             "codebook": codes, "counts": torch.ones(num_codes), "sums": codes,
             "new_counts": torch.zeros(num_codes), "new_sums": torch.zeros_like(codes),
-            "scale_seen": self.scale.detach(),
+            "candidates": codes, "scale_seen": self.scale.detach(),
         }.items():  # fmt: skip
             self.register_buffer(name, value.clone())
 
@@ -116,7 +122,7 @@ class LongVQReconstructed(Mega):
             assigned = (code[..., None] == torch.arange(len(codes), device=code.device)).to(dtype)
             assigned = assigned.masked_fill(padding, 0)
             if self.training:
-                self._collect(k, assigned)
+                self._collect(k, assigned, mask)
             soft = nearness.softmax(-1).masked_fill(padding, 0)
             quantised = k + (F.embedding(code, codes) - k).detach()
             v = v.masked_fill(padding, 0)
@@ -125,10 +131,14 @@ class LongVQReconstructed(Mega):
         return out.to(given)
 
     @torch.no_grad()
-    def _collect(self, k: Tensor, assigned: Tensor) -> None:
-        """Note the real keys of a pass, for the codebook."""
+    def _collect(self, k: Tensor, assigned: Tensor, mask: Tensor) -> None:
+        """Note the real keys of a pass, for the codebook, and draw as many of them as there are codes."""
         self.new_counts += assigned.sum((0, 1)).to(self.new_counts.dtype)
         self.new_sums += torch.einsum("bls,blz->sz", assigned, k).to(self.new_sums.dtype)
+        real_first = mask.flatten().to(torch.uint8).argsort(descending=True, stable=True)
+        rank = (self.draw("uniform", tuple(self.counts.shape), k.device) * mask.sum()).long()
+        drawn = F.embedding(real_first[rank.clamp(max=mask.numel() - 1)], k.flatten(0, 1))
+        self.candidates.copy_(torch.where(mask.any(), drawn, self.candidates))
 
     @torch.no_grad()
     def _follow_step(self) -> None:
@@ -142,6 +152,9 @@ class LongVQReconstructed(Mega):
         share = (1 - self.decay) * known.to(self.counts.dtype)
         self.counts.lerp_(self.new_counts, share)
         self.sums.lerp_(self.new_sums, share)
+        dead = known & (self.counts < self.least_keys)
+        self.counts.masked_fill_(dead, self.least_keys)
+        self.sums.copy_(torch.where(dead[:, None], self.candidates * self.least_keys, self.sums))
         total = self.counts.sum()
         counts = (self.counts + EPS) / (total + len(self.counts) * EPS) * total
         self.codebook.copy_(torch.where(known, self.sums / counts[:, None], self.codebook))

@@ -110,7 +110,7 @@ def train(module: LongVQReconstructed, x: Tensor, mask: Tensor, optimizer: torch
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_the_codebook_learns_the_keys_of_a_step_once_it_is_over(fused):
-    module, mask = build(decay=0.8), holey()
+    module, mask = build(decay=0.8, least_keys=0.0), holey()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, fused=fused)
     first, second = normal(B, L, C), normal(B, L, C, seed=1)
     before = module.codebook.clone()
@@ -130,12 +130,54 @@ def test_the_codebook_learns_the_keys_of_a_step_once_it_is_over(fused):
     assert module.new_counts.sum() == mask.sum()
 
 
+def test_codes_without_keys_become_keys_drawn_at_random():
+    module, x, mask = build(num_codes=40, decay=0.9), normal(B, L, C), holey()
+    keys: list[Tensor] = []
+    collect = module._collect
+
+    def recorded(k: Tensor, assigned: Tensor, mask: Tensor) -> None:
+        keys.append(k[mask])
+        collect(k, assigned, mask)
+
+    module._collect = recorded  # type: ignore[method-assign]
+    module(x, mask)
+    dead = 0.9 + 0.1 * module.new_counts < 1
+    assert 5 < dead.sum() < 40
+    with torch.no_grad():
+        module.scale.mul_(2)  # a step of the optimiser is over
+    module._follow_step()
+    assert (module.counts[dead] == 1).all()
+    nearest = torch.cdist(module.codebook[dead], keys[0]).min(-1)
+    torch.testing.assert_close(nearest.values, torch.zeros_like(nearest.values), rtol=0, atol=1e-3)
+    assert len(nearest.indices.unique()) > 4
+    assert torch.cdist(module.codebook[~dead], keys[0]).min(-1).values.max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_codes": 0}, "num_codes must be at least 1. Got 0."),
+        ({"window": 0}, "window must be at least 1. Got 0."),
+        ({"decay": 1.0}, "decay must be at least 0 and below 1. Got 1.0."),
+        ({"least_keys": -1.0}, "least_keys must be at least 0 and finite. Got -1.0."),
+        ({"shared_dim": 0}, "shared_dim must be at least 1. Got 0."),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        build(**options)
+
+
 def test_a_training_that_is_taken_up_again_goes_on_as_it_would_have():
     module, x, mask = build(), normal(B, L, C), holey()
     train(module, x, mask, torch.optim.AdamW(module.parameters(), lr=1e-2))
-    again = build(decay=0.99)
+    again = build()
     again.load_state_dict(module.state_dict())
-    assert torch.equal(module(x, mask), again(x, mask))
+    results = []
+    for one in (module, again):
+        torch.manual_seed(1)
+        results.append(one(x, mask))
+    assert torch.equal(*results)
     for name, buffer in module.named_buffers():
         assert torch.equal(buffer, again.get_buffer(name)), name
 

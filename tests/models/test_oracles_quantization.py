@@ -18,7 +18,7 @@ def test_codes_and_their_update_are_those_of_vector_quantize_pytorch():
         package = pytest.importorskip("vector_quantize_pytorch")
     torch.manual_seed(0)
     sizes = {"dim": 8, "max_len": 64, "dropout": 0.0, "shared_dim": Z, "num_codes": S}
-    ours = LongVQReconstructed(**sizes, decay=0.8)
+    ours = LongVQReconstructed(**sizes, decay=0.8, least_keys=0.0)
     theirs = package.VectorQuantize(Z, codebook_size=S, decay=0.8, eps=1e-5, commitment_weight=0.0)
     with torch.no_grad():
         theirs._codebook.embed.copy_(ours.codebook)
