@@ -148,7 +148,11 @@ class Mega(Mixer):
         m = self.drop(F.silu(self.ema(rows)))
         update, z, gate, candidate = self.project(m).split(self.widths, -1)
         q, k = (F.silu(z)[..., None, :] * self.scale + self.shift).unbind(-2)
-        o = attend_in_chunks(q, k, v, mask, self.bias, chunk=self.chunk, function=self.function)
+        o = self.attend(q, k, v, mask)
         candidate = F.silu(candidate + self.out(o * F.silu(gate)))
         mixed = update.sigmoid() * (candidate - (x if residual is None else residual))
         return mixed.to(x.dtype).masked_fill(padding, 0)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Attend with queries and keys (B, L, Z) to values (B, L, E), giving (B, L, E)."""
+        return attend_in_chunks(q, k, v, mask, self.bias, chunk=self.chunk, function=self.function)

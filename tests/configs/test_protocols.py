@@ -36,9 +36,10 @@ PAPER = "Skeinformer paper (NAACL 2022) appendix A.1"
 S4 = "state-spaces/s4"
 S5 = "lindermanlab/S5"
 MEGA = "facebookresearch/mega"
+TNN = "OpenNLPLab/Tnn"
 PROTOCOLS = {
     LRA: "lra", NYSTROMFORMER: "nystromformer", YOSO: "nystromformer", SKEINFORMER: "skeinformer", PAPER: "skeinformer",
-    S4: "s4", S5: "s5", MEGA: "mega",
+    S4: "s4", S5: "s5", MEGA: "mega", TNN: "tnn",
 }  # fmt: skip
 TASKS = ("listops", "text", "retrieval", "image", "pathfinder", "pathx")
 
@@ -56,6 +57,7 @@ BACKBONES = {
     "base": ["vmean"], "all models": ["vmean"],
     "s4 current": ["s4", "s4d", "s4d_inv", "s4d_legs"], "s5": ["s5"],
     "mega": ["mega", "mega_chunk"],
+    "tno": ["tnn"], "tno2d": ["tnn_2d"],
 }  # fmt: skip
 
 
@@ -303,9 +305,44 @@ FROM_MEGA: dict[str, Counterpart] = {
     "warmup-updates": "optimizer.warmup_steps",
     "pixel-normalization": lambda r: "{:g} {:g}".format(*(x / 255 for x in r["model.real_valued"].values())),
 }
+FROM_TNN: dict[str, Counterpart] = {
+    "batch": "trainer.batch_size",
+    "d_model": "model.dim",
+    "n_layers": "model.depth",
+    "expand_ratio_gtu": "attn.expand",
+    "expand_ratio_glu": lambda r: r["model.mlp_dim"] / r["model.dim"],
+    "gtu_gamma": "attn.gamma",
+    "gtu_dpb_dim": "attn.rpe_dim",
+    "tno_max_l": "attn.max_offset",
+    "norm": lambda r: "synbatch" if r["model.block.norm"] == "batch" else None,
+    "prenorm": lambda r: r["model.block.place"] == "pre",
+    "lr": "optimizer.learning_rate",
+    "wd": "optimizer.weight_decay",
+    "dropout": lambda r: r["model.dropout"] if r["model.dropout"] == r["model.attention_dropout"] else None,
+    "warmup_steps": "optimizer.warmup_steps",
+    "scheduler": lambda r: "cosine_warmup" if r["optimizer.schedule"] == "cosine" else None,
+    "optimizer": lambda r: (
+        "adamw betas (0.9; 0.999) eps 1e-8"
+        if (r["optimizer.adam_betas"], r["optimizer.adam_eps"]) == ([0.9, 0.999], 1e-8)
+        else None
+    ),
+    "gradient_clip_val": lambda r: r["optimizer.clip_norm"] or 0,
+    "train_batches": "trainer.eval_every",
+    "max_epochs": lambda r: r["trainer.steps"] / r["trainer.eval_every"],
+    "encoder": lambda r: "linear" if r["model.real_valued"] else "embedding",
+    "mean": "model.real_valued.mean",
+    "std": "model.real_valued.std",
+    "encoder._name_": lambda r: "position" if r["model.positions"] == "sinusoidal" else None,
+    "layer": lambda r: "tno; glu" if r["model.block.mlp"] == "glu" else None,
+    "decoder.mode": lambda r: "pool" if r["model.pooling"] == "mean" else None,
+    "decoder.nli": lambda r: (r["model.pair_features"], r["model.head_depth"]) == ("nli", 2),
+    "decoder.layers": "model.head_depth",
+    "l_max": "task.max_length",
+    "val_split": lambda r: 0 if r["task.validation"] == "test" else None,
+}
 MAPPINGS = {
     LRA: FROM_LRA, NYSTROMFORMER: FROM_MLPEN, YOSO: FROM_MLPEN, SKEINFORMER: FROM_MLPEN, PAPER: FROM_PAPER,
-    S4: FROM_STATE_SPACES, S5: FROM_STATE_SPACES, MEGA: FROM_MEGA,
+    S4: FROM_STATE_SPACES, S5: FROM_STATE_SPACES, MEGA: FROM_MEGA, TNN: FROM_TNN,
 }  # fmt: skip
 
 
@@ -354,8 +391,7 @@ def test_a_protocol_is_what_its_source_released(source, task, scope):
 
 
 def test_every_task_of_every_source_is_compared():
-    for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER, S4, S5):
-    for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER, MEGA):
+    for source in (LRA, NYSTROMFORMER, YOSO, SKEINFORMER, S4, S5, MEGA, TNN):
         assert {task for other, task, _ in PUBLISHED if other == source} >= set(TASKS[:5])
     own = [path for path in choices("protocol_attn") if path.startswith("lra_")]
     named = {attn for source, _, scope in PUBLISHED if source == LRA for attn in BACKBONES[scope]}
@@ -372,6 +408,7 @@ def test_every_task_of_every_source_is_compared():
         ("s4", True, "test", 4096, "best", 1),
         ("s5", True, "test", 4096, "best", 1),
         ("mega", True, "test", 4000, "best", 1),
+        ("tnn", True, "test", 4096, "last", 1),
     ],
 )
 def test_a_protocol_has_the_data_of_its_code(protocol, brackets, validation, text_length, tested, version):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from models.mixers import Mixer, StreamMixer
 from tests.helpers.configurations import choices, resolved, stacked
 
 B, H, D = 4, 2, 32
@@ -43,9 +44,17 @@ def step(name: str, length: int) -> Callable[[], object]:
     """A forward and a backward pass of a backbone of configs/attn, without padding."""
     torch.manual_seed(0)
     factory = hydra.utils.instantiate(resolved(stacked(attn=name))["attn"])
-    module: nn.Module = factory(num_heads=H, head_dim=D, max_len=length, dropout=0.0)
-    q, k, v, g = (torch.randn(B, length, H, D).transpose(1, 2).requires_grad_() for _ in range(4))
     mask = torch.ones(B, length, dtype=torch.bool)
+    module: nn.Module
+    if issubclass(factory.func, Mixer):
+        module = factory(dim=H * D, max_len=length, dropout=0.0)
+        x, g = (torch.randn(B, length, H * D).requires_grad_() for _ in range(2))
+        if isinstance(module, StreamMixer):
+            stream = module.first.expand(B, -1, -1)
+            return lambda: torch.autograd.grad(module(x, mask, stream)[0], (x, *module.parameters()), g)
+        return lambda: torch.autograd.grad(module(x, mask), (x, *module.parameters()), g)
+    module = factory(num_heads=H, head_dim=D, max_len=length, dropout=0.0)
+    q, k, v, g = (torch.randn(B, length, H, D).transpose(1, 2).requires_grad_() for _ in range(4))
     # Not every backbone looks at queries and keys.
     return lambda: torch.autograd.grad(module(q, k, v, mask), (q, k, v, *module.parameters()), g, allow_unused=True)
 
