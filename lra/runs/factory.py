@@ -26,6 +26,7 @@ from models.encoder import Encoder
 from models.mechanism import Mechanism
 from models.mixers import Mixer
 from models.mixers.multi_head import MultiHead
+from models.reducer import Reducer
 
 # Keys of the node `model` that are not the encoder's.
 OF_MIXER = ("num_heads", "head_dim", "attention_dropout")
@@ -155,8 +156,9 @@ def make_classifier(
         if length is not None and length < max_len:
             raise ValueError(f"{name} must be at least {max_len}, the task's longest sequence. Got {length}.")
     of_encoder = {name: value for name, value in model.items() if name not in (*OF_MIXER, *OF_HEAD, "num_positions")}
-    # Runs from before there were other blocks have no such node.
+    # Runs from before there were other blocks, and reducers, have no such nodes.
     of_encoder["block"] = BlockShape(**model.get("block", {}))
+    of_encoder["reducer"] = Reducer(**model.get("reducer", {}))
     encoder = Encoder(
         make_mixer(attn, model),
         vocab_size=vocab_size,
