@@ -5,6 +5,7 @@ A mechanism is found as Hydra finds it, by the `_target_` of its file, so that n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -40,6 +41,15 @@ def family_of(attn: str) -> str:
     """Name the family of a mechanism; what has no card is among the others."""
     card = card_of(attn)
     return OTHERS if card is None else card.family
+
+
+def is_near_linear(time: str) -> bool:
+    """Say whether an O(...) in a card's `time`, of some setting at least, is O(L) or O(L log L) but for other letters.
+
+    What grows faster has a power or a root of L in it, or L / b, a number of blocks.
+    """
+    orders = [order.replace("log L", "") for order in re.findall(r"O\((?:[^()]|\([^()]*\))*\)", time)]
+    return any("L" in order and not re.search(r"L\^|sqrt|L /", order) for order in orders)
 
 
 def families_of(names: Iterable[str]) -> list[str]:

@@ -78,17 +78,18 @@ class Block(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, stream: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Map rows (B, L, C) to rows, and the stream (B, R, C) of a `StreamMixer` to the next layer's."""
         if self.place == "pre":
-            mixed, stream = self._mix(self.mixer_norm(x, mask), mask, stream)
+            mixed, stream = self._mix(self.mixer_norm(x, mask), mask, x, stream)
             x = x + mixed
             return (x if self.mlp is None else x + self.mlp(self.mlp_norm(x, mask))), stream
-        mixed, stream = self._mix(x, mask, stream)
+        mixed, stream = self._mix(x, mask, x, stream)
         x = self.mixer_norm(x + mixed, mask)
         return (x if self.mlp is None else self.mlp_norm(x + self.mlp(x), mask)), stream
 
-    def _mix(self, x: Tensor, mask: Tensor, stream: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _mix(self, x: Tensor, mask: Tensor, residual: Tensor, stream: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return what the mixer adds to the rows, and the stream with what it adds to that."""
         if self.stream_norm is None or stream is None:
-            return self.dropout(self.mixer(x, mask)), None
+            more = {"residual": residual} if self.mixer.reads_residual else {}
+            return self.dropout(self.mixer(x, mask, **more)), None
         # In post-norm blocks, too, it is normed where it comes in: nothing would read a norm behind the last layer.
         normed = self.stream_norm(stream, torch.ones(stream.shape[:2], dtype=torch.bool, device=stream.device))
         mixed, change = self.mixer(x, mask, normed)

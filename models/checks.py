@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from itertools import pairwise
 from typing import Any
 
 MOST = 2**20  # of whatever is counted: far above every sensible value, and no product of two overflows
@@ -35,6 +36,30 @@ def odd(**values: Any) -> None:
     for name, value in values.items():
         if value % 2 == 0:
             raise ValueError(f"{name} must be odd. Got {value}.")
+
+
+def even(most: int = MOST, **values: Any) -> None:
+    """Check that options are even and positive, such as the numbers of states that come in pairs.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    at_least(2, most, **values)
+    for name, value in values.items():
+        if value % 2:
+            raise ValueError(f"{name} must be even. Got {value}.")
+
+
+def ordered(**values: Any) -> None:
+    """Check that options are positive and finite numbers, none of which is below the one before it.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    positive(**values)
+    for (least_name, least), (name, value) in pairwise(values.items()):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least_name}={least!r}. Got {value!r}.")
 
 
 def positive(**values: Any) -> None:

@@ -1,6 +1,7 @@
 """What things cost, and how near approximations come: python scripts/benchmark.py TARGET [TARGET ...] [key=value ...].
 
-attention: forward and backward pass of every backbone at growing lengths: time, memory, growth, least possible time.
+attention: forward and backward pass of every backbone, attention or not, at growing lengths, projections included, and
+    of an attention also alone: time, memory, growth, least possible time.
 model: the same for an optimiser step of the whole classifier.
 flops: counted operations of every backbone, and the leading terms of its formula.
 approximation: distance of every approximation from exact softmax attention, at growing budgets.
@@ -8,6 +9,7 @@ train: the training loop's own cost, the time to the first step, real batches ag
 max_batch: the largest batch that fits, for every task and method.
 data: preparing every task that is at hand, batches a second, padding, and the share of a step spent waiting.
 listops: drawing and preparing ListOps, against plain recursion.
+operators: convolution by FFT and the associative scan at growing lengths.
 report: tables and figures of what is in the folder `out`; measures nothing.
 
 A key goes to every target that has it. With `out=results/benchmarks` the rows of a target replace the file

@@ -1,7 +1,7 @@
 """One backbone at ascending lengths, in a process of its own, so that its peak of memory is its own.
 
-Run by `lengths.py` as `python -m lra.benchmarks.length_cases TARGET BACKBONE SETTINGS`, the settings as JSON; prints a
-row as its line of JSON for each length and direction.
+Run by `lengths.py` as `python -m lra.benchmarks.length_cases BACKBONE SETTINGS`, the settings as JSON; prints a row as
+its line of JSON for each length and direction.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lra.benchmarks.mechanisms import HEAD_DIM, HEADS, Factory
-from lra.benchmarks.passes import FUSED, PASSES, contenders
+from lra.benchmarks.mechanisms import WIDTH, Factory
+from lra.benchmarks.passes import FUSED, MIXER, PASSES, contenders
 from lra.benchmarks.roofline import Rates
 from lra.benchmarks.timing import Parts, interleave, milliseconds, seconds_of
 from lra.machine.flops import WorkCounter
@@ -35,6 +35,7 @@ class Settings:
     """What all backbones of a sweep over lengths have in common.
 
     Attributes:
+        timed: which of `PASSES`.
         device: of torch.
         lengths: ascending.
         batch, budget: of every case.
@@ -43,6 +44,7 @@ class Settings:
         rates: what the machine reaches, of `Rates`.
     """
 
+    timed: str
     device: str
     lengths: list[int]
     batch: int
@@ -56,7 +58,7 @@ class Settings:
     def about(self, name: str, n: int) -> dict[str, Any]:
         """Return the fields that every row of a backbone at a length has, but for its direction."""
         shared = {"batch": self.batch, "budget": self.budget, "dtype": "float32", "rates": self.rates}
-        return {"backbone": name, "n": n, **shared}
+        return {"backbone": name, "n": n, "as_mixer": self.timed == MIXER, **shared}
 
 
 class History:
@@ -87,7 +89,7 @@ class History:
         return f"not started (predicted {', '.join(reasons)})" if reasons else ""
 
 
-def sweep(target: str, name: str, settings: Settings) -> Iterator[LengthCase]:
+def sweep(name: str, settings: Settings) -> Iterator[LengthCase]:
     """Measure one backbone."""
     device = torch.device(settings.device)
     history = History(settings.case_seconds, settings.memory_gib * 2**30)
@@ -98,7 +100,7 @@ def sweep(target: str, name: str, settings: Settings) -> Iterator[LengthCase]:
         status = exhausted or history.objection(n)
         if not status:
             try:
-                rows, seconds, num_bytes = measure(target, name, n, settings)
+                rows, seconds, num_bytes = measure(name, n, settings)
                 history.add(n, seconds, num_bytes)
                 yield from rows
                 continue
@@ -107,20 +109,21 @@ def sweep(target: str, name: str, settings: Settings) -> Iterator[LengthCase]:
                     raise
                 status = "out of memory"
                 exhausted = f"not started (out of memory at {n:,})"
-        yield LengthCase(status=status, direction=PASSES[target].whole, **settings.about(name, n))
+        yield LengthCase(status=status, direction=PASSES[settings.timed].whole, **settings.about(name, n))
 
 
-def measure(target: str, name: str, n: int, settings: Settings) -> tuple[list[LengthRow], float, int]:
+def measure(name: str, n: int, settings: Settings) -> tuple[list[LengthRow], float, int]:
     """Measure one length: cold pass and counts, peak of memory, then repetitions in turn.
 
     Returns:
         A row for each direction, the seconds of a pass, and the bytes at its peak.
     """
-    device, whole = torch.device(settings.device), PASSES[target].whole
+    device, timed = torch.device(settings.device), PASSES[settings.timed]
+    whole = timed.whole
     makers = contenders(name, settings.budget)
 
     def prepare(make: Factory) -> Parts:
-        return PASSES[target].prepare(make, n, settings.batch, device)
+        return timed.prepare(make, n, settings.batch, device)
 
     parts = prepare(makers[name])
     cold, work = _count(parts, whole)
@@ -137,13 +140,12 @@ def measure(target: str, name: str, n: int, settings: Settings) -> tuple[list[Le
     rows = []
     for direction, seconds in own.items():
         ratios = {who: _ratio(seconds, its[direction]) for who, its in times.items()}
-        num_bytes = traffic(direction, n, settings.batch)
-        of_attention = target == "attention"
+        num_bytes = 4 * timed.tensors.get(direction, 0) * settings.batch * n * WIDTH
         row = LengthRow(
             **settings.about(name, n), direction=direction, **milliseconds(seconds)._asdict(),
             **work[direction]._asdict(),
             ratio_to_fused=ratios[FUSED], ratio_to_transcription=ratios.get("transcription"),
-            least_ms=Rates(**settings.rates).least_ms(*work[direction], num_bytes) if of_attention else None,
+            least_ms=Rates(**settings.rates).least_ms(*work[direction], num_bytes) if num_bytes else None,
             peak_bytes=peak if direction == whole else None, cold_ms=1e3 * cold if direction == whole else None,
         )  # fmt: skip
         rows.append(row)
@@ -175,12 +177,6 @@ def _ratio(ours: list[float], theirs: list[float]) -> float:
     return median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
-def traffic(direction: str, n: int, batch: int) -> int:
-    """Count the bytes that a mechanism must at least read and write, float32: inputs, outputs and their gradients."""
-    tensors = {"forward": 4, "backward": 7, "both": 8}.get(direction, 0)
-    return 4 * tensors * batch * n * HEADS * HEAD_DIM
-
-
 if __name__ == "__main__":
-    for case in sweep(sys.argv[1], sys.argv[2], Settings(**json.loads(sys.argv[3]))):
+    for case in sweep(sys.argv[1], Settings(**json.loads(sys.argv[2]))):
         print(format_row(case), flush=True)

@@ -14,8 +14,7 @@ from models.attention import Attention
 from models.mechanism import Mechanism
 
 HEADS, HEAD_DIM = 2, 32  # of the encoder in every protocol but LRA's own
-# Why a mixer has no row where queries, keys and values are handed in.
-IS_A_MIXER = "skipped: is a mixer, which has no q, k, v; the target model measures it"
+WIDTH = HEADS * HEAD_DIM
 
 Factory = Callable[..., Mechanism]
 AttentionFactory = Callable[..., Attention]

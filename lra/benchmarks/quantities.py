@@ -1,4 +1,4 @@
-"""Quantities of many units, as the targets `data` and `listops` measure them: a name, a value, a unit."""
+"""Quantities of many units, as the targets `data`, `listops` and `operators` measure them: a name, a value, a unit."""
 
 from __future__ import annotations
 

@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from lra.benchmarks import approximation, data, flops, lengths, listops, max_batch, quantities, train
+from lra.benchmarks import (
+    approximation,
+    data,
+    flops,
+    length_table,
+    lengths,
+    listops,
+    max_batch,
+    operators,
+    quantities,
+    train,
+)
 from lra.records.benchmark_rows import BenchmarkRow
 
 Options = Mapping[str, str]
@@ -27,12 +38,13 @@ class Target(NamedTuple):
 
 
 TARGETS: dict[str, Target] = {
-    "attention": Target(lengths.OPTIONS["attention"], partial(lengths.measure, "attention"), lengths.render),
-    "model": Target(lengths.OPTIONS["model"], partial(lengths.measure, "model"), lengths.render),
+    "attention": Target(lengths.OPTIONS["attention"], partial(lengths.measure, "attention"), length_table.render),
+    "model": Target(lengths.OPTIONS["model"], partial(lengths.measure, "model"), length_table.render),
     "flops": Target(flops.OPTIONS, flops.measure, flops.render),
     "approximation": Target(approximation.OPTIONS, approximation.measure, approximation.render),
     "train": Target(train.OPTIONS, train.measure, train.render),
     "max_batch": Target(max_batch.OPTIONS, max_batch.measure, max_batch.render),
     "data": Target(data.OPTIONS, lambda given: quantities.rows(data.measure(given)), quantities.render),
+    "operators": Target(operators.OPTIONS, lambda given: quantities.rows(operators.measure(given)), quantities.render),
     "listops": Target(listops.OPTIONS, lambda given: quantities.rows(listops.measure(given)), quantities.render),
 }

@@ -9,6 +9,7 @@ batch, and padding is masked in the scores. They are no backbones: padding may r
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +121,5 @@ WITH_BUDGET: dict[str, type[_Transcription]] = {
 def transcription(name: str, budget: int) -> Callable[..., Attention] | None:
     """Return what makes the transcription of a backbone; None where there is none."""
     if name in WITH_BUDGET:
-        kind = WITH_BUDGET[name]
-        return lambda **shape: kind(**shape, budget=budget)
+        return partial(WITH_BUDGET[name], budget=budget)
     return {"softmax": SoftmaxMaterialisedAttention, "linear_transformer": LinearTransformer}.get(name)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from lra.cards import families_of, family_of
 from lra.figures.style import COLOURS, FEW_PAGES, GREY, LOOK, End, name_ends, save
 from lra.records.benchmark_rows import (
-    WHOLE,
     ApproximationRow,
     BenchmarkRow,
     LengthRow,
     Origin,
+    comparable,
     load_rows,
     measured,
     target_of,
@@ -84,10 +84,10 @@ def draw(target: str, rows: Sequence[BenchmarkRow], folder: Path, stem: str) -> 
 
 
 def _figures(target: str, rows: Sequence[BenchmarkRow]) -> Iterator[tuple[str, Figure]]:
-    whole = [row for row in measured(rows, LengthRow) if row.direction in WHOLE]
+    whole = measured(comparable(rows), LengthRow)
     distances = measured(rows, ApproximationRow)
-    if target in ("attention", "model") and whole:
-        what = "an optimiser step of the model" if target == "model" else "a forward and backward pass"
+    if target in ("attention", "model") and any(row.backbone not in REFERENCES for row in whole):
+        what = whole[0].what
         yield "-time", scaling(whole, TIME, what)
         yield "-memory", scaling(whole, MEMORY, what)
         yield "-efficiency-length", efficiency_lengths(whole, what)

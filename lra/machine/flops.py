@@ -1,9 +1,10 @@
 """Floating-point operations: of a model on one example, and of whatever runs under a counter.
 
 A multiplication and an addition are two operations. Matrix products, convolutions and attention are counted, as is
-usual, and so are Fourier transforms and sums of gathered rows, which some methods use instead; operations entry by
-entry are not. A model is run on tensors without content, so that the count costs no memory and is the same on every
-machine.
+usual, and so are Fourier transforms and sums of gathered rows, which some methods use instead. A product of complex
+matrices is four of real ones; a complex transform of length N is 5 N log2 N, a real one half of that, as is usual too.
+Operations entry by entry are not counted, nor then the recurrences and scans that are made of them. A model is run on
+tensors without content, so that the count costs no memory and is the same on every machine.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 aten = torch.ops.aten
 
@@ -47,13 +48,13 @@ def count_flops(model: nn.Module, num_inputs: int, length: int) -> tuple[int, in
             }
             tokens = torch.zeros(1, num_inputs, length, dtype=torch.uint8)
             mask = torch.ones(1, num_inputs, length, dtype=torch.bool)
-            with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+            with WorkCounter() as counter:
                 logits = functional_call(model, state, (tokens, mask))
-                forward = counter.get_total_flops()
+                forward = counter.flops
                 logits.sum().backward()
     finally:
         model.train(was_training)
-    return forward, counter.get_total_flops()
+    return forward, counter.flops
 
 
 def _attention(q: Sequence[int], k: Sequence[int], v: Sequence[int], *rest: Any, **_: Any) -> int:
@@ -68,11 +69,22 @@ def _attention_backward(
     return 2 * _attention(q, k, v)
 
 
-def _fourier(x: Sequence[int], dim: Sequence[int], *rest: Any, out_shape: Any = None, **options: Any) -> int:
-    """Count a real transform of length N as 2.5 N log2 N, half of the usual 5 N log2 N of a complex one."""
+def _real_transform(x: Sequence[int], dim: Sequence[int], *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Count a transform that has real numbers on one side as half of a complex one."""
     out = out_shape if isinstance(out_shape[0], int) else out_shape[0]
-    sizes = [max(x[axis], out[axis]) for axis in dim]
-    return round(2.5 * math.prod(x) / math.prod(x[axis] for axis in dim) * math.prod(n * math.log2(n) for n in sizes))
+    # The side of complex numbers may have no more than the half of them that tells the rest.
+    lengths = [max(x[axis], out[axis]) for axis in dim]
+    return round(2.5 * math.prod(x) / math.prod(x[axis] for axis in dim) * _n_log2_n(lengths))
+
+
+def _complex_transform(x: Sequence[int], dim: Sequence[int], *_: Any, **__: Any) -> int:
+    """Count 5 N log2 N for each transform of N numbers, over however many dimensions."""
+    lengths = [x[axis] for axis in dim]
+    return round(5 * math.prod(x) / math.prod(lengths) * _n_log2_n(lengths))
+
+
+def _n_log2_n(lengths: Sequence[int]) -> float:
+    return math.prod(lengths) * math.log2(math.prod(lengths))
 
 
 def _gathered_sum(weight: Sequence[int], indices: Sequence[int], *rest: Any, out_shape: Any = None, **_: Any) -> int:
@@ -83,8 +95,9 @@ def _gathered_sum(weight: Sequence[int], indices: Sequence[int], *rest: Any, out
 FORMULAS: dict[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    aten._fft_r2c: _fourier,
-    aten._fft_c2r: _fourier,
+    aten._fft_r2c: _real_transform,
+    aten._fft_c2r: _real_transform,
+    aten._fft_c2c: _complex_transform,
     aten._embedding_bag: _gathered_sum,
     aten._embedding_bag_forward_only: _gathered_sum,
 }
@@ -109,7 +122,10 @@ class WorkCounter(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
         if packet in self._formulas:
-            self.flops += int(self._formulas[packet](*args, **(kwargs or {}), out_val=out))
+            flops = int(self._formulas[packet](*args, **(kwargs or {}), out_val=out))
+            # The usual formulas look at shapes alone.
+            of_complex = packet in flop_registry and isinstance(out, torch.Tensor) and out.is_complex()
+            self.flops += 4 * flops if of_complex else flops
         if packet in EXPONENTIALS:
             self.exponentials += EXPONENTIALS[packet](*args)
         return out

@@ -61,7 +61,11 @@ class BenchmarkRow:
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class LengthCase(BenchmarkRow):
-    """A backbone at a length: of the targets `attention` and `model`."""
+    """A backbone at a length: of the targets `attention` and `model`.
+
+    Attributes:
+        as_mixer: whether its projections are part of it; else it is an attention alone, or a whole model.
+    """
 
     backbone: Name
     n: Positive
@@ -70,6 +74,14 @@ class LengthCase(BenchmarkRow):
     budget: Positive
     dtype: str
     rates: dict[str, float]
+    as_mixer: bool = False
+
+    @property
+    def what(self) -> str:
+        """What a whole pass is, in words."""
+        if self.direction == "step":
+            return "an optimiser step of the model"
+        return "a forward and backward pass" + (", projections included" if self.as_mixer else "")
 
 
 @with_config(STRICT)
@@ -184,7 +196,7 @@ class BatchRow(BenchmarkRow):
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class QuantityCase(BenchmarkRow):
-    """A quantity of the targets `data` and `listops`."""
+    """A quantity of the targets `data`, `listops` and `operators`."""
 
     name: str
 
@@ -197,7 +209,7 @@ class QuantityRow(QuantityCase):
     value: float
     unit: str
     note: str
-    ratio: Amount
+    ratio: float
 
 
 class Kind(NamedTuple):
@@ -215,6 +227,7 @@ KINDS = {
     "train": Kind(TrainCase, TrainRow),
     "max_batch": Kind(BatchRow, BatchRow),
     "data": Kind(QuantityCase, QuantityRow),
+    "operators": Kind(QuantityCase, QuantityRow),
     "listops": Kind(QuantityCase, QuantityRow),
 }
 
@@ -230,6 +243,12 @@ FORMS: dict[type[BenchmarkRow], Form[BenchmarkRow]] = {one: Form(one) for kind i
 def measured(rows: Iterable[BenchmarkRow], kind: type[Row]) -> list[Row]:
     """Take the rows of a kind that were measured."""
     return [row for row in rows if isinstance(row, kind) and row.status == OK]
+
+
+def comparable(rows: Iterable[BenchmarkRow]) -> list[LengthCase]:
+    """Take the rows of a whole pass; where every backbone was measured as a mixer, those rows alone."""
+    whole = [row for row in rows if isinstance(row, LengthCase) and row.direction in WHOLE]
+    return [row for row in whole if row.as_mixer] or whole
 
 
 def target_of(path: Path) -> str:

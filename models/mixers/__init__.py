@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from models.mechanism import Mechanism
@@ -23,11 +25,17 @@ class Mixer(Mechanism):
     A function of projected heads (q, k, v) is an `Attention` instead, of which `MultiHead` makes a mixer. What hands
     rows of its own from layer to layer is a `StreamMixer`.
 
+    Attributes:
+        reads_residual: True if `forward` takes as `residual` what the block adds its result to, for a gate between the
+            two. It is x itself, unless a norm stands before the mixer.
+
     Args:
         dim: C, the width of a row.
         max_len: the longest sequence.
         dropout: the rate inside the mixer, where it has a use for one.
     """
+
+    reads_residual: ClassVar[bool] = False
 
     def __init__(self, *, dim: int, max_len: int, dropout: float) -> None:
         super().__init__()

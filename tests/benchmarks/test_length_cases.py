@@ -1,4 +1,4 @@
-"""One backbone at ascending lengths: what is not started, what ends for want of memory, what a mixer is timed on."""
+"""One backbone at ascending lengths: what is not started, what ends for want of memory, what is timed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from lra.benchmarks import length_cases, passes
+from lra.benchmarks.passes import ALONE, MIXER, MODEL
 from lra.files import ROOT
 from lra.records.benchmark_rows import parse_row
 from tests.helpers.toy_mixer import ToyMixer
@@ -30,8 +31,8 @@ def test_a_length_that_would_take_too_long_or_too_much_is_not_started():
 @pytest.mark.slow
 def test_memory_that_ends_is_a_row():
     options = {
-        "device": "cpu", "lengths": [64, 128, 16384, 32768], "budget": 16, "batch": 1, "repeats": 3, "seconds": 1.0,
-        "case_seconds": 1e9, "memory_gib": 0.25, "rates": RATES,
+        "timed": ALONE, "device": "cpu", "lengths": [64, 128, 16384, 32768], "budget": 16, "batch": 1, "repeats": 3,
+        "seconds": 1.0, "case_seconds": 1e9, "memory_gib": 0.25, "rates": RATES,
     }  # fmt: skip
     words = [sys.executable, "-c", SWEEP_WITHOUT_PREDICTION, json.dumps(options)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -47,17 +48,45 @@ import json, sys
 from lra.benchmarks import length_cases
 length_cases.History.objection = lambda self, n: ""
 settings = length_cases.Settings(**json.loads(sys.argv[1]))
-for row in length_cases.sweep("attention", "softmax_materialised", settings):
+for row in length_cases.sweep("softmax_materialised", settings):
     print(length_cases.format_row(row))
 """
 
 
-def test_a_step_of_a_model_around_a_mixer_is_measured(monkeypatch):
+def settings(timed: str) -> length_cases.Settings:
+    return length_cases.Settings(timed, "cpu", [32], 2, 16, 3, 0.1, 20.0, 4.0, RATES)
+
+
+def test_a_mixer_is_measured_as_one_and_in_a_model(monkeypatch):
     makers = {"toy": ToyMixer, passes.FUSED: passes.factory(passes.FUSED, 16)}
     monkeypatch.setattr(passes, "factory", lambda name, budget: makers[name])
-    settings = length_cases.Settings("cpu", [32], 2, 16, 3, 0.1, 20.0, 4.0, RATES)
-    rows, seconds, _ = length_cases.measure("model", "toy", 32, settings)
-    assert [row.direction for row in rows] == ["forward", "backward", "optimizer", "step"]
-    assert all(row.ratio_to_fused > 0 and row.ratio_to_transcription is None for row in rows)
-    assert rows[-1].flops > 0
-    assert seconds == rows[-1].ms / 1e3
+    for timed, directions in (
+        (MIXER, ["forward", "backward", "both"]),
+        (MODEL, ["forward", "backward", "optimizer", "step"]),
+    ):
+        rows, seconds, _ = length_cases.measure("toy", 32, settings(timed))
+        assert [row.direction for row in rows] == directions
+        assert {row.as_mixer for row in rows} == {timed == MIXER}
+        assert all(row.ratio_to_fused > 0 and row.ratio_to_transcription is None for row in rows)
+        assert (rows[-1].flops > 0) == (timed == MODEL)  # the toy has nothing but operations entry by entry
+        assert (rows[-1].least_ms is None) == (timed == MODEL)
+        assert seconds == rows[-1].ms / 1e3
+
+
+def test_an_attention_has_its_projections_as_a_mixer_and_none_alone():
+    n, batch, width = 32, 2, passes.WIDTH
+    flops = {}
+    for timed in (MIXER, ALONE):
+        rows, _, _ = length_cases.measure("softmax", n, settings(timed))
+        flops[timed] = {row.direction: row.flops for row in rows}
+        assert {row.as_mixer for row in rows} == {timed == MIXER}
+    products = 2 * 4 * batch * n * width**2  # four projections
+    assert flops[ALONE]["forward"] == 4 * batch * n**2 * width
+    assert flops[MIXER]["forward"] - flops[ALONE]["forward"] == products
+    assert flops[MIXER]["backward"] - flops[ALONE]["backward"] == 2 * products
+
+
+@pytest.mark.parametrize("timed", [MIXER, ALONE, MODEL])
+def test_a_transcription_is_timed_beside_its_backbone(timed):
+    rows, _, _ = length_cases.measure("performer", 32, settings(timed))
+    assert all(row.ratio_to_transcription > 0 for row in rows)

@@ -46,11 +46,22 @@ def test_the_same_rows_give_the_same_bytes(target, rows, names, tmp_path):
     assert made[0] == made[1]
 
 
+def test_mixers_are_drawn_and_not_what_is_alone_beside_them(tmp_path):
+    mixers = [
+        length_row(backbone="vmean", n=n, ms=2.0 * n, ratio_to_fused=2.0, as_mixer=True) for n in (512, 1024, 2048)
+    ]
+    figure = plots.figures(written(tmp_path / "cpu-attention.jsonl", [*mixers, *scaling_rows()]))["efficiency-length"]
+    assert figure.axes[0].get_title(loc="left") == "No backbone is faster"
+    time = plots.figures(tmp_path / "cpu-attention.jsonl")["time"]
+    assert time.get_suptitle().startswith("Time of a forward and backward pass, projections included [ms]")
+
+
 def test_what_has_no_figure_makes_none(tmp_path):
     assert (
         plots.draw("listops", [QuantityRow(name="a", value=1.0, unit="s", note="", ratio=1.0)], tmp_path, "cpu") == []
     )
     assert plots.draw("attention", [length_case("out of memory")], tmp_path, "cpu") == []
+    assert plots.draw("attention", [length_row(backbone="softmax")], tmp_path, "cpu") == []  # nothing beside it
 
 
 def test_a_file_of_rows_is_drawn_and_what_is_none_is_named(tmp_path):

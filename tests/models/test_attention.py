@@ -12,7 +12,7 @@ from tests.helpers.frozen import freeze_draws
 
 NAMES = attentions()
 # Their logits are products of operands that they make, and round to the inputs' precision as a projection does.
-ROUNDED = ("linformer", "sinkhorn", "synthesizer_dense")
+ROUNDED = ("linformer", "sinkhorn", "synthesizer_dense", "transformer_ls")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.attention.efficient import EfficientAttention
 from models.attention.linformer import LinformerAttention
 from models.attention.nystromformer import NystromformerAttention
 from models.attention.performer import PerformerAttention
@@ -160,5 +161,16 @@ def test_feature_maps_equal_linear_attention_transformer():
     q, k, v = inputs()
     mask = torch.arange(L) < torch.tensor([[L], [17], [3]])
     out = attend_features(Exponential(), D, q, k, v, mask)
+    expected = package.linear_attn(q, k.clone(), v.clone(), kv_mask=mask) * D**0.5  # it scales queries a second time
+    assert_same(out, expected, [q, k, v])
+
+
+def test_efficient_attention_equals_linear_attention_transformer():
+    package = pytest.importorskip(
+        "linear_attention_transformer.linear_attention_transformer", reason="linear-attention-transformer is an oracle"
+    )
+    q, k, v = inputs()
+    mask = torch.arange(L) < torch.tensor([[L], [17], [3]])
+    out = EfficientAttention(**SIZES)(q, k, v, mask)
     expected = package.linear_attn(q, k.clone(), v.clone(), kv_mask=mask) * D**0.5  # it scales queries a second time
     assert_same(out, expected, [q, k, v])

@@ -23,7 +23,7 @@ from lra.errors import InputError
 from lra.figures.benchmarks import REFERENCES
 from lra.figures.page.rows import Line, measured_lines, published_lines
 from lra.files import write_atomically, writing
-from lra.records.benchmark_rows import LengthRow, load_rows_of, measured
+from lra.records.benchmark_rows import LengthRow, comparable, load_rows_of, measured
 from lra.records.collection import load_packed
 from lra.records.record import RunRecord, accuracy_of, tested
 from lra.reports.leaderboard import CELL_LEGEND
@@ -33,8 +33,7 @@ ASSETS = files("lra.figures.page") / "assets"
 NAME = "leaderboard.html"
 CURVES = ("step", "train_loss", "val_loss", "train_accuracy", "val_accuracy")
 MEASURES = ("steps", "best_step", "train_seconds", "ms_per_step", "peak_memory_bytes", "num_params")
-# The benchmark rows that are shown: a forward and backward pass of one mechanism.
-BENCHMARK, DIRECTION = "attention", "both"
+BENCHMARK = "attention"  # whose rows are shown
 DIGITS = 6
 
 
@@ -181,15 +180,14 @@ def _scaling(folder: Path) -> list[dict[str, Any]]:
     """Read time and memory of every mechanism by length, where a benchmark measured them."""
     lines: dict[tuple[str, str], dict[str, Any]] = {}
     for rows in load_rows_of(folder, f"*-{BENCHMARK}.jsonl").values():
-        for row in measured(rows, LengthRow):
-            if row.direction == DIRECTION:
-                machine, name = row.origin.machine, row.backbone
-                reference = REFERENCES[name][0] if name in REFERENCES else ""
-                names = {"machine": machine, "name": name, "reference": reference, "family": family_of(name)}
-                line = lines.setdefault((machine, name), {**names, "n": [], "ms": [], "mib": []})
-                line["n"].append(row.n)
-                line["ms"].append(row.ms)
-                line["mib"].append((row.peak_bytes or 0) / 2**20)
+        for row in measured(comparable(rows), LengthRow):
+            machine, name = row.origin.machine, row.backbone
+            reference = REFERENCES[name][0] if name in REFERENCES else ""
+            names = {"machine": machine, "name": name, "reference": reference, "family": family_of(name)}
+            line = lines.setdefault((machine, name), {**names, "n": [], "ms": [], "mib": []})
+            line["n"].append(row.n)
+            line["ms"].append(row.ms)
+            line["mib"].append((row.peak_bytes or 0) / 2**20)
     return list(lines.values())
 
 
