@@ -59,6 +59,7 @@ class Model(Node):
     num_heads: Count
     head_dim: Count
     mlp_dim: Count
+    match_params: Count | Text | None
     dropout: Share
     attention_dropout: Share
     embedding_std: NotNegative

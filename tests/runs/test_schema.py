@@ -65,6 +65,7 @@ REFUSED = [
     ("model.embedding_std=-1", "model.embedding_std must be a number, at least 0. Got -1."),
     ("model.num_heads=true", "model.num_heads must be an integer, at least 1. Got True."),
     ("model.dropout=nan", "model.dropout must be a number from 0 to below 1. Got nan."),
+    ("model.match_params=1.5", "model.match_params must be an integer, at least 1, or text, not empty, or null."),
     ("model.reducer.kind=pool", "model.reducer.kind must be one of none, k_centre_r. Got 'pool'."),
     ("model.reducer.retention=2", "model.reducer.retention must be a number, more than 0 and at most 1. Got 2."),
     ("cache_dir=-1", "cache_dir must be text, not empty, or null. Got -1."),
