@@ -9,6 +9,7 @@ from traceback import walk_tb
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString
 from hydra.errors import HydraException
@@ -43,6 +44,8 @@ def compose_config(*overrides: str) -> DictConfig:
 
 
 def _compose(*overrides: str) -> DictConfig:
+    if GlobalHydra.instance().is_initialized():  # within a job of run.py, whose configurations are the same
+        return compose("config", overrides=list(overrides))
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         return compose("config", overrides=list(overrides))
 

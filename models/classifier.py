@@ -37,7 +37,7 @@ class Classifier(nn.Module):
     """Encode every input with the same encoder, pool each, and classify them together.
 
     Args:
-        encoder: maps tokens (B, L) and mask (B, L) to rows (B, L, C).
+        encoder: maps tokens (B, L) and mask (B, L) to rows (B, L, C) and their mask.
         num_classes, num_inputs: of the task.
         mlp_dim: the width of the head's first hidden layer.
         pooling: "mean" of the rows, or "cls", the row of the encoder's learned vector in front of the sequence.
@@ -49,7 +49,7 @@ class Classifier(nn.Module):
 
     Raises:
         ValueError: an option has a value it cannot have; or `pooling` is "cls" and the encoder has no learned vector in
-            front, or the other way round.
+            front, or the other way round; or padding counts in a mean of rows that the encoder has shortened.
     """
 
     def __init__(
@@ -77,6 +77,11 @@ class Classifier(nn.Module):
         if (pooling == "cls") != (encoder.cls is not None):
             with_cls = pooling == "cls"
             raise ValueError(f"model.pooling={pooling} needs an encoder with with_cls={with_cls}. Got {not with_cls}.")
+        if encoder.reducer.shortens and padding_in_mean != "none":
+            raise ValueError(
+                "model.padding_in_mean must be none where model.reducer shortens the sequences, whose padding is not "
+                f"that of the data. Got {padding_in_mean}."
+            )
         self.pooling = pooling
         self.padding_in_mean = padding_in_mean
         self.padded_length = encoder.max_len if padded_length is None else padded_length
@@ -97,9 +102,8 @@ class Classifier(nn.Module):
         Returns:
             (B, num_classes) logits.
         """
-        rows = mask.flatten(0, 1)
-        encoded = self.encoder(tokens.flatten(0, 1), rows)  # (B * I, L, C)
-        pooled = encoded[:, 0] if self.pooling == "cls" else self._mean(encoded, rows)
+        encoded = self.encoder(tokens.flatten(0, 1), mask.flatten(0, 1))  # (B * I, L, C) and (B * I, L)
+        pooled = encoded.rows[:, 0] if self.pooling == "cls" else self._mean(*encoded)
         if tokens.shape[1] == 1:
             return self.head(pooled)
         x, y = pooled.unflatten(0, (-1, 2)).unbind(1)  # (B, C) each

@@ -8,6 +8,7 @@ none of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,21 @@ from models.mechanism import Mechanism
 from models.mixers import Mixer, StreamMixer
 from models.norms import NORMS
 from models.positions.added import LEARNED_STD, positions_of
+from models.reducer import Reducer
 
 MixerFactory = Callable[..., Mixer]
+
+WHOLE = Reducer()
+
+
+class Encoded(NamedTuple):
+    """Rows (B, L, C) behind the last block, and which of them are real, (B, L) bool.
+
+    Rows of padding depend on their own tokens alone. A reducer leaves fewer than L; a learned vector's is first.
+    """
+
+    rows: Tensor
+    mask: Tensor
 
 
 class Encoder(nn.Module):
@@ -39,6 +53,7 @@ class Encoder(nn.Module):
         real_valued: None where a token is a symbol. Where it is a number, the `mean` and the `std` of the tokens: the
             number is standardised and enters through a linear layer, as S4's pixels (arXiv 2111.00396).
         block: what stands around the mixers.
+        reducer: what shortens the sequence from block to block.
 
     Raises:
         ValueError: an option has a value it cannot have.
@@ -60,6 +75,7 @@ class Encoder(nn.Module):
         with_cls: bool = False,
         real_valued: Mapping[str, float] | None = None,
         block: BlockShape = TRANSFORMER,
+        reducer: Reducer = WHOLE,
     ) -> None:
         super().__init__()
         at_least(1, **{"model.dim": dim, "model.mlp_dim": mlp_dim})
@@ -71,6 +87,7 @@ class Encoder(nn.Module):
         self.dim = dim
         self.max_len = max_len
         self.real_valued = real_valued
+        self.reducer = reducer
         num_positions = max_len + with_cls
         self.token = nn.Embedding(vocab_size, dim) if real_valued is None else nn.Linear(1, dim)
         self.position = positions_of(positions, num_positions, dim)
@@ -92,16 +109,12 @@ class Encoder(nn.Module):
         _share(self.blocks)
         self.norm = NORMS[block.norm](dim) if block.place == "pre" else None
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor) -> Encoded:
         """Encode.
 
         Args:
             tokens: (B, L) ids, of any integer type.
             mask: (B, L) bool, True on real tokens.
-
-        Returns:
-            (B, L, C), or (B, 1 + L, C) with the learned vector's row first. A padded row depends on its own token
-            alone.
 
         Raises:
             ValueError: the sequences are longer than `max_len`.
@@ -118,12 +131,18 @@ class Encoder(nn.Module):
             mask = F.pad(mask, (1, 0), value=True)
         if self.position is not None:
             x = x + self.position(torch.arange(x.shape[1], device=tokens.device))
-        x = self.dropout(x)
-        first = self.blocks[0].mixer
-        stream = first.first.to(x.dtype).expand(len(x), -1, -1) if isinstance(first, StreamMixer) else None
-        for block in self.blocks:
+        encoded = self._mix(self.dropout(x), mask)
+        return encoded if self.norm is None else Encoded(self.norm(*encoded), encoded.mask)
+
+    def _mix(self, x: Tensor, mask: Tensor) -> Encoded:
+        """Pass rows through all blocks."""
+        whole, mixer = mask, self.blocks[0].mixer
+        stream = mixer.first.to(x.dtype).expand(len(x), -1, -1) if isinstance(mixer, StreamMixer) else None
+        for layer, block in enumerate(self.blocks):
+            if layer and self.reducer.shortens:
+                x, mask, _ = self.reducer.shorten(x, mask, whole, layer)
             x, stream = block(x, mask, stream)
-        return x if self.norm is None else self.norm(x, mask)
+        return Encoded(x, mask)
 
     def _symbols(self, tokens: Tensor) -> Tensor:
         if self.real_valued is None:

@@ -66,6 +66,18 @@ def test_one_command_trains_and_prints_accuracy_against_the_floors(command, tmp_
     assert str(tmp_path) not in json.dumps({name: record[name] for name in ("config", "data")})
 
 
+def test_a_model_may_have_the_parameters_of_another_and_lose_tokens_on_its_way(command, tmp_path):
+    """The other backbone is composed within a job of Hydra's."""
+    words = ("attn=luna", "model.match_params=fnet", "model.reducer.kind=k_centre_r", "scale=smoke")
+    done = command(*words, "wandb.mode=disabled", "trainer.steps=2", "trainer.eval_every=2", "optimizer.warmup_steps=0")
+    assert done.returncode == 0, done.stderr
+    (record,) = records(tmp_path / "results")
+    model = record["config"]["model"]
+    assert record["status"] == "ok"
+    assert (model["match_params"], model["reducer"]) == ("fnet", {"kind": "k_centre_r", "retention": 0.8})
+    assert model["dim"] < 64
+
+
 @pytest.mark.slow
 def test_a_sweep_gives_a_table_of_means_over_seeds(command, tmp_path):
     sweep = ("-m", "attn=softmax,vmean,skeinformer", "seed=0,1", "scale=smoke")

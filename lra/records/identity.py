@@ -24,6 +24,8 @@ TARGET_KEYS = ("_target_", "_partial_")
 # counts as a whole; an option that is added to it later needs a line of its own.
 NEUTRAL: dict[str, Any] = {
     "model.block": {"norm": "layer", "place": "pre", "mlp": True},
+    "model.reducer": {"kind": "none", "retention": 0.8},
+    "model.match_params": None,
     # What protocols set for a mechanism at scale=full alone.
     "attn.count_once": True,
     "attn.projection_bias": True,

@@ -26,10 +26,12 @@ from models.encoder import Encoder
 from models.mechanism import Mechanism
 from models.mixers import Mixer
 from models.mixers.multi_head import MultiHead
+from models.reducer import Reducer
 
 # Keys of the node `model` that are not the encoder's.
 OF_MIXER = ("num_heads", "head_dim", "attention_dropout")
 OF_HEAD = ("pooling", "padding_in_mean", "pair_features", "head_depth")
+NOT_OF_ENCODER = (*OF_MIXER, *OF_HEAD, "num_positions", "match_params")
 
 
 def make_task(resolved: Mapping[str, Any]) -> Task:
@@ -100,16 +102,24 @@ def check_model(resolved: Mapping[str, Any], task: Task) -> None:
         InputError: a value is not possible, or attn.* has a setting that is no argument of its class.
     """
     check_arguments(mechanism_of(resolved["attn"]), _settings(resolved["attn"]), "attn")
-    with suppress(Exception), torch.device("meta"):  # without memory, and without its time
-        make_model(resolved, task)
-        return
     try:
-        with torch.random.fork_rng(devices=()):
-            make_model(resolved, task)
+        sketch(resolved, task)
     except InputError:
         raise
     except Exception:  # a lack of memory, or a fault of the mechanism's own: the run leaves a record of it
         return
+
+
+def sketch(resolved: Mapping[str, Any], task: Task) -> Classifier:
+    """Make the model for its shapes alone; what is drawn for it leaves random state as it was.
+
+    Raises:
+        InputError: a value is not possible.
+    """
+    with suppress(Exception), torch.device("meta"):  # without memory, and without its time
+        return make_model(resolved, task)
+    with torch.random.fork_rng(devices=()):
+        return make_model(resolved, task)
 
 
 def _check_batch_norm(resolved: Mapping[str, Any]) -> None:
@@ -154,9 +164,10 @@ def make_classifier(
     for name, length in (("model.num_positions", num_positions), ("data.padded_length", padded_length)):
         if length is not None and length < max_len:
             raise ValueError(f"{name} must be at least {max_len}, the task's longest sequence. Got {length}.")
-    of_encoder = {name: value for name, value in model.items() if name not in (*OF_MIXER, *OF_HEAD, "num_positions")}
-    # Runs from before there were other blocks have no such node.
+    of_encoder = {name: value for name, value in model.items() if name not in NOT_OF_ENCODER}
+    # Runs from before there were other blocks, and reducers, have no such nodes.
     of_encoder["block"] = BlockShape(**model.get("block", {}))
+    of_encoder["reducer"] = Reducer(**model.get("reducer", {}))
     encoder = Encoder(
         make_mixer(attn, model),
         vocab_size=vocab_size,

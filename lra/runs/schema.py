@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Strict
+from pydantic import Field, Strict
 
 from lra.configuration import to_plain, told
 from lra.errors import InputError
@@ -44,6 +44,13 @@ class Block(Node):
     mlp: bool | Literal["glu"]
 
 
+class Reducer(Node):
+    """What shortens the sequence from layer to layer."""
+
+    kind: Literal["none", "k_centre_r"]
+    retention: Annotated[float, Field(gt=0, le=1)]
+
+
 class Model(Node):
     """The encoder and the head."""
 
@@ -52,6 +59,7 @@ class Model(Node):
     num_heads: Count
     head_dim: Count
     mlp_dim: Count
+    match_params: Count | Text | None
     dropout: Share
     attention_dropout: Share
     embedding_std: NotNegative
@@ -62,6 +70,7 @@ class Model(Node):
     pair_features: Literal["nli", "concat"]
     head_depth: Count
     block: Block
+    reducer: Reducer
     real_valued: RealValued | None
 
 

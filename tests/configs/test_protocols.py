@@ -472,7 +472,8 @@ def test_the_default_at_mini_is_what_it_was_before_there_were_options():
         "dim": 64, "depth": 2, "num_heads": 2, "head_dim": 32, "mlp_dim": 128, "dropout": 0.1, "attention_dropout": 0.1,
         "embedding_std": 0.02, "positions": "learned", "num_positions": None, "pooling": "mean",
         "padding_in_mean": "none", "pair_features": "nli", "head_depth": 2, "real_valued": None,
-        "block": {"norm": "layer", "place": "pre", "mlp": True},
+        "block": {"norm": "layer", "place": "pre", "mlp": True}, "match_params": None,
+        "reducer": {"kind": "none", "retention": 0.8},
     }  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def test_the_class_vector_stands_in_front_is_never_masked_and_alone_is_read(made
     assert model.encoder.cls.abs().max() == 0  # at first
     tokens = torch.randint(1, 11, (2, 1, 20))
     mask = torch.arange(20) < torch.tensor([20, 7])[:, None, None]
-    encoded = model.encoder(tokens[:, 0], mask[:, 0])
+    encoded = model.encoder(tokens[:, 0], mask[:, 0]).rows
     assert encoded.shape == (2, 21, 16)
     torch.testing.assert_close(model(tokens, mask), model.head(encoded[:, 0]))
     alone = model(tokens[1:, :, :7], mask[1:, :, :7])
@@ -185,7 +185,7 @@ def test_the_head_of_lras_retrieval():
     ]  # fmt: skip
     tokens = torch.randint(1, 11, (2, 2, 9))
     mask = torch.ones_like(tokens, dtype=torch.bool)
-    x, y = (model.encoder(tokens[:, i], mask[:, i]).mean(1) for i in (0, 1))
+    x, y = (model.encoder(tokens[:, i], mask[:, i]).rows.mean(1) for i in (0, 1))
     torch.testing.assert_close(model(tokens, mask), model.head(torch.cat([x, y], -1)))
     assert [type(m) for m in classifier(head_depth=1).head] == [nn.Linear]
 
@@ -246,7 +246,7 @@ def test_two_inputs_meet_in_the_head_as_four_features():
     model = classifier(num_inputs=2).eval()
     tokens = torch.randint(1, 11, (2, 2, 9))
     mask = torch.ones_like(tokens, dtype=torch.bool)
-    x, y = (model.encoder(tokens[:, i], mask[:, i]).mean(1) for i in (0, 1))
+    x, y = (model.encoder(tokens[:, i], mask[:, i]).rows.mean(1) for i in (0, 1))
     torch.testing.assert_close(model(tokens, mask), model.head(torch.cat([x, y, x * y, x - y], -1)))
 
 

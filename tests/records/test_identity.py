@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from lra.files import ROOT
 from lra.records.collection import load_measured
 from lra.records.identity import NEUTRAL, TARGET_KEYS, hashed, identify, run_group, run_key
+from lra.runs.matching import matched
 from lra.runs.rekeying import rekey
 from scripts.baseline import SETTINGS
 from tests.helpers.configurations import choices, resolved, stacked
@@ -83,9 +84,10 @@ def configured(run: Any) -> dict[str, Any]:
     ]:
         OmegaConf.update(cfg, name, OmegaConf.create(f"value: {value}").value)
     version = None if baseline else get_class(cfg.attn._target_).version
-    settings = resolved(cfg)
+    task = instantiate(cfg.task)(cache_dir=".")
+    settings = matched(resolved(cfg), task)
     attn = run.config["attn"] if baseline else {**settings["attn"], "name": run.attn, "version": version}
-    described = identify(settings, run.task, instantiate(cfg.task)(cache_dir="."), attn)
+    described = identify(settings, run.task, task, attn)
     return {**described, "device": run.device, "prepared": run.data}
 
 
