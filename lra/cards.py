@@ -21,7 +21,8 @@ OTHERS = "others"
 # The order in which figures and the page show families. A family that is not named here comes after these.
 FAMILIES = (
     "Skeinformer", "floors", "low rank", "sampled queries", "feature maps", "windows and blocks", "sparse patterns",
-    "hashing", "predicted sparsity", "synthesizer", EXACT,
+    "multilevel", "hashing", "predicted sparsity", "distance bias", "synthesizer", "Fourier", "convolution",
+    "recurrence", "state space", "selective state space", "gated", EXACT,
 )  # fmt: skip
 
 

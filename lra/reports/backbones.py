@@ -6,7 +6,16 @@ from typing import Any
 
 from lra.cards import ATTN, card_of
 
-HEAD = ["attn=", "what it is", "time in length L", "memory", "equals softmax attention when", "oracle", "paper"]
+HEAD = [
+    "attn=",
+    "family",
+    "what it is",
+    "time in length L",
+    "memory",
+    "equals softmax attention when",
+    "oracle",
+    "paper",
+]
 
 
 def names_by_card() -> dict[Any, list[str]]:
@@ -24,8 +33,8 @@ def rows() -> list[list[str]]:
 
 def _facts(card: Any) -> list[str]:
     if card is None:
-        return ["it has no card"] + [""] * (len(HEAD) - 2)
-    return [card.what, card.time, card.memory, card.exact or "never", card.oracle, card.paper]
+        return ["", "it has no card"] + [""] * (len(HEAD) - 3)
+    return [card.family, card.what, card.time, card.memory, card.exact or "never", card.oracle, card.paper]
 
 
 def markdown() -> str:

@@ -109,7 +109,7 @@ class B2S6(Mixer):
     undecayed: tuple[str, ...] = ("skip",)
     card: ClassVar[Card] = Card(
         what="B2S6, Block-Biased Mamba: selective state spaces in blocks, with complex poles and a bias",
-        family="state space",
+        family="selective state space",
         time="O(L N) for N states of a channel",
         memory="O(L), as states are made for a few channels at a time",
         paper="2505.09022",

@@ -90,7 +90,7 @@ class Mamba(Mixer):
 
     card: ClassVar[Card] = Card(
         what="Mamba in both directions: selective state spaces, gated",
-        family="state space",
+        family="selective state space",
         time="O(L N) for N states of a channel",
         memory="O(L), as states are made for a few channels at a time",
         paper="2312.00752",

@@ -24,7 +24,7 @@ from tests.helpers.benchmark_rows import flops_row
     [
         ([], "Say what to measure: attention"),
         (["atention"], "Did you mean attention?"),
-        (["attention", "attn=foo"], "attn has no 'foo'. Choose all, or from bigbird"),
+        (["attention", "attn=foo"], "attn has no 'foo'. Choose all, or from aaren"),
         (["attention", "lengths=512,x"], "lengths must be an integer, at least 1. Got 'x'."),
         (["model", "memory_gib=-1"], "memory_gib must be a positive number. Got '-1'."),
         (["attention", "trials=3"], "trials= is no option of attention."),

@@ -320,7 +320,7 @@ FROM_TNN: dict[str, Counterpart] = {
     "wd": "optimizer.weight_decay",
     "dropout": lambda r: r["model.dropout"] if r["model.dropout"] == r["model.attention_dropout"] else None,
     "warmup_steps": "optimizer.warmup_steps",
-    "scheduler": lambda r: "cosine_warmup" if r["optimizer.schedule"] == "cosine" else None,
+    "scheduler": lambda r: "cosine_warmup" if r["optimizer.schedule"] == "cosine_to_zero" else None,
     "optimizer": lambda r: (
         "adamw betas (0.9; 0.999) eps 1e-8"
         if (r["optimizer.adam_betas"], r["optimizer.adam_eps"]) == ([0.9, 0.999], 1e-8)

@@ -51,7 +51,7 @@ def test_a_reader_that_has_enough_ends_the_report_quietly(tmp_path):
         (["results_dir=nowhere"], "There is no results folder"),
         (["table=skeinformer"], "no table 'skeinformer'. Choose from skeinformer_table1"),
         (["coverage", "experiment=lra"], "no experiment 'lra'. Choose from controlled"),
-        (["attn=softmx"], "no attn=softmx. Choose from bigbird"),
+        (["attn=softmx"], "no attn=softmx. Choose from aaren"),
         (["compare", "a=softmx", "b=vmean"], "no record of attn='softmx' here. There are: softmax, vmean"),
         (["compare", "a=softmax"], "compare needs two different names"),
         (["format=html"], "terminal, markdown, latex, csv. Got 'html'"),
