@@ -124,6 +124,7 @@ class Mega(Mixer):
         if truncation is not None:
             at_least(1, truncation=truncation)
         self.function = function
+        at_least(1, budget=budget)
         self.chunk = None if chunk is None else in_proportion(budget, chunk=chunk)
         width = expansion * dim
         self.widths = (dim, shared_dim, width, dim)  # of update gate, z, gate of the values, candidate

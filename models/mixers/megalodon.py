@@ -120,6 +120,7 @@ class Megalodon(Mixer):
         at_least(1, shared_dim=shared_dim, expansion=expansion, ema_dim=ema_dim)
         if shared_dim % 2:
             raise ValueError(f"shared_dim must be even. Got {shared_dim}.")
+        at_least(1, budget=budget)
         self.chunk = None if chunk is None else in_proportion(budget, chunk=chunk)
         width = expansion * dim
         self.widths = (shared_dim, width, dim)  # of z, gate of the values, candidate

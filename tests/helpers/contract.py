@@ -18,11 +18,12 @@ from lra.files import ROOT
 from lra.runs.factory import mechanism_of
 from models.attention import Attention
 from models.mechanism import Mechanism
+from models.mixers import Mixer, StreamMixer
 
 # Where the files of `attn=` are; pytest's option --attn-dir adds a folder of somebody's own.
 FOLDERS = [ROOT / "configs" / "attn"]
 
-B, H, L, D = 3, 2, 37, 8
+B, H, L, D, C = 3, 2, 37, 8, 12
 MAX_LEN = 128
 
 
@@ -85,6 +86,12 @@ def heads(length: int = L, batch: int = B, dtype: torch.dtype = torch.float32, h
     return [torch.randn(shape, generator=generator, dtype=dtype).transpose(1, 2).requires_grad_() for _ in range(3)]
 
 
+def rows(length: int = L, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Rows (B, L, C), alone in a list as `run` takes what has gradients."""
+    generator = torch.Generator().manual_seed(length)
+    return [torch.randn(B, length, C, generator=generator, dtype=dtype).requires_grad_()]
+
+
 def holey_mask(length: int = L) -> Tensor:
     """Rows: holes, a prefix, everything real."""
     positions = torch.arange(length)
@@ -99,6 +106,19 @@ def rows_of(mask: Tensor, x: Tensor) -> Tensor:
 def noisy(x: Tensor, mask: Tensor, scale: float) -> Tensor:
     """The same rows with something else in the padding."""
     return torch.where(rows_of(mask, x), x, scale * torch.randn_like(x))
+
+
+class TwoLayers(Mixer):
+    """A mixer with a stream as one without: two layers with the same weights, so that rows show what the stream has."""
+
+    def __init__(self, mixer: StreamMixer) -> None:
+        super().__init__(dim=mixer.dim, max_len=mixer.max_len, dropout=mixer.dropout)
+        self.mixer = mixer
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        stream = self.mixer.first.expand(len(x), -1, -1)
+        mixed, change = self.mixer(x, mask, stream)
+        return self.mixer(x + mixed, mask, stream + change)[0]
 
 
 def run(module: nn.Module, inputs: list[Tensor], mask: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lra.errors import InputError
@@ -26,10 +26,24 @@ from models.mixers import Mixer, StreamMixer
 from models.mixers.multi_head import MultiHead
 from run import train
 from tests.helpers.configurations import composed, resolved
-from tests.helpers.contract import MAX_LEN, B, D, H, L, Uploads, configured, files, holey_mask, noisy, run
+from tests.helpers.contract import (
+    MAX_LEN,
+    B,
+    C,
+    D,
+    H,
+    L,
+    TwoLayers,
+    Uploads,
+    configured,
+    files,
+    holey_mask,
+    noisy,
+    rows,
+    run,
+)
 from tests.helpers.frozen import freeze_draws
 
-C = 12
 SHOWN = "mixer.md"
 NAMES = [*files(), SHOWN]
 PAGE = ROOT / "docs" / "mixer.md"
@@ -48,29 +62,11 @@ def fourier_mixer() -> type[Mixer]:
     return names["FourierMixer"]
 
 
-class TwoLayers(Mixer):
-    """A mixer with a stream as one without: two layers with the same weights, so that rows show what the stream has."""
-
-    def __init__(self, mixer: StreamMixer) -> None:
-        super().__init__(dim=mixer.dim, max_len=mixer.max_len, dropout=mixer.dropout)
-        self.mixer = mixer
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        stream = self.mixer.first.expand(len(x), -1, -1)
-        mixed, change = self.mixer(x, mask, stream)
-        return self.mixer(x + mixed, mask, stream + change)[0]
-
-
 def build(name: str, budget: int = 8, dropout: float = 0.0) -> Mixer:
     make = fourier_mixer() if name == SHOWN else configured(name, budget)
     torch.manual_seed(0)
     mixer = make_mixer(make, {"num_heads": H, "head_dim": D})(dim=C, max_len=MAX_LEN, dropout=dropout)
     return TwoLayers(mixer) if isinstance(mixer, StreamMixer) else mixer
-
-
-def rows(length: int = L, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(length)
-    return [torch.randn(B, length, C, generator=generator, dtype=dtype).requires_grad_()]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
