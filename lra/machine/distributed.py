@@ -161,6 +161,7 @@ def joined(device: torch.device) -> Iterator[World]:
         logging.getLogger("lra").setLevel(logging.ERROR)
     try:
         yield World(rank, size)
+        dist.barrier()  # torchrun ends all when one fails, on its way out too: not before the first has written all
     finally:
         dist.destroy_process_group()
 

@@ -146,7 +146,7 @@ def test_the_dense_form_with_siblings_is_that_of_h_transformer_1d(monkeypatch):
 
 
 def long_short(module: TransformerLSAttention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """The paper's Eqs. 2 and 3, a head at a time, with the norms of Eq. 6."""
+    """The paper's long-short attention with its two norms, a head at a time."""
     i, w, r = torch.arange(q.shape[2]), module.window, module.num_landmarks
     segment = i // w * w
     window = (i >= segment[:, None] - w // 2) & (i < segment[:, None] + w + w // 2)
