@@ -26,7 +26,7 @@ from models.dropout import Dropout
 from models.mechanism import Card
 from models.mixers import Mixer
 from models.ops.block_attention import PUBLISHED_BUDGET, in_proportion
-from models.ops.chunked_attention import to_chunks
+from models.ops.chunked_attention import attend_in_chunks
 from models.ops.fft_convolution import convolve
 from models.ops.geometric_taps import geometric_taps
 from models.ops.precision import accumulation_dtype
@@ -98,7 +98,7 @@ class Megalodon(Mixer):
         what="Megalodon's mixer: MEGA with complex averages and normalised attention, without its two-hop residual",
         family="gated",
         time="O(L^2), or O(L log L + L c) in chunks of c tokens",
-        memory="O(L) where the kernel is fused, since the scores are never stored",
+        memory="O(L), since scores are made a block of rows at a time",
         paper="2404.08801",
         oracle="none found; loops over tokens stand in, for averages and attention. One direction of the averages was "
         "compared once by hand with the ComplexEMA of megalodon-hf",
@@ -151,12 +151,8 @@ class Megalodon(Mixer):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """Attend by softmax(q k) within chunks, from rows (B, L, Z), (B, L, Z) and (B, L, E)."""
-        length = q.shape[1]
-        size = length if self.chunk is None else min(self.chunk, length)
-        q, k, v = (to_chunks(x, size) for x in (rotate(q), rotate(k), v))
-        keys = to_chunks(mask, size)[:, :, None]
-        seen = keys | ~keys.any(-1, keepdim=True)  # a chunk without a real token sees its padding, which nothing reads
-        return F.scaled_dot_product_attention(q, k, v.to(q.dtype), seen, scale=1.0).flatten(1, 2)[:, :length]
+        unscaled = rotate(q) * q.shape[-1] ** 0.5  # the operation divides by it
+        return attend_in_chunks(unscaled, rotate(k), v, mask, None, chunk=self.chunk, function="softmax")
 
 
 def rotate(x: Tensor) -> Tensor:

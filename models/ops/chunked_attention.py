@@ -31,7 +31,7 @@ def to_chunks(x: Tensor, chunk: int) -> Tensor:
 
 
 def attend_in_chunks(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Tensor, *, chunk: int | None, function: Function
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Tensor | None, *, chunk: int | None, function: Function
 ) -> Tensor:
     """Attend with weights function(q_i . k_j + bias_{i - j}) to the real tokens of a row's chunk.
 
@@ -43,7 +43,8 @@ def attend_in_chunks(
         k: keys (B, L, Z).
         v: values (B, L, E).
         mask: (B, L) bool, True on the keys to attend to.
-        bias: (2 M - 1,), of the offsets i - j from 1 - M to M - 1; M is at least the length of a chunk.
+        bias: (2 M - 1,), of the offsets i - j from 1 - M to M - 1; M is at least the length of a chunk;
+            None for no bias.
         chunk: the length of a chunk; None for one that is the whole sequence.
         function: what makes weights of scores.
 
@@ -55,22 +56,24 @@ def attend_in_chunks(
     q, k, v = (to_chunks(x, size) for x in (q, k, v))
     keys = to_chunks(mask, size)[:, :, None]  # (B, chunks, 1, size)
     rows = max(1, MOST_SCORES // (keys.shape[0] * keys.shape[1] * size))
-    centre = len(bias) // 2
     parts = []
     for first in range(0, size, rows):
         block = q[:, :, first : first + rows]
-        # Row i sees the offsets i to i + 1 - size, so that the last row of a block has the last window.
-        windows = bias[centre + first + 1 - size : centre + first + block.shape[2]]
+        windows = None
+        if bias is not None:  # row i sees the offsets i to i + 1 - size: the last row of a block has the last window
+            zero = len(bias) // 2
+            windows = bias[zero + first + 1 - size : zero + first + block.shape[2]]
         of_block = (block, k, v, keys, windows, function)
         parts.append(checkpoint(_attend_rows, *of_block, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(parts, 2).flatten(1, 2)[:, :length]
 
 
-def _attend_rows(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, bias: Tensor, function: Function) -> Tensor:
+def _attend_rows(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, bias: Tensor | None, function: Function) -> Tensor:
     """Attend for a block of rows (B, chunks, rows, Z) of every chunk, whose offsets have the given biases."""
     dtype = accumulation_dtype(q)
     scores = (q @ k.mT).to(dtype)
-    offsets = bias.to(dtype).unfold(0, k.shape[2], 1).flip(1)  # (rows, size), from i to i + 1 - size
+    # (rows, size), from i to i + 1 - size
+    offsets = 0 if bias is None else bias.to(dtype).unfold(0, k.shape[2], 1).flip(1)
     if function == "softmax":
         scores = scores * q.shape[-1] ** -0.5 + offsets
         seen = keys | ~keys.any(-1, keepdim=True)  # a chunk without a real token sees its padding: finite, and unread

@@ -26,7 +26,6 @@ QUADRATIC = {
     "softmax_materialised": "stores the score matrix, which is what it is for",
     "synthesizer_random": "its parameters are an L x L matrix for each head",
     "sparse_strided": "stores L (3 s + L / s) scores: quadratic unless the stride s grows as the root of L",
-    "megalodon": "values are wider than keys, which the fused kernel of a CPU does not take: scores are stored",
     "sparse_fixed": "gathers L (b + c L / b) keys: quadratic unless the block b grows as the root of L",
 }
 MOST = 2.2  # times as much for twice the length; a logarithm's share, 12 / 11 here, would still fit
