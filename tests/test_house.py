@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -59,3 +62,17 @@ def test_tests_stand_where_the_files_do_that_they_test():
     packages = {path.parent.name for path in (ROOT / "lra").glob("*/__init__.py")}
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/__init__.py")}
     assert folders - {"helpers", "twins", "configs", "models"} == packages
+
+
+@pytest.mark.slow
+def test_a_test_has_the_same_name_in_every_process():
+    """Several processes share the tests out by name: a time, or the order of a set, in one name ends them all."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "", "-p", "no:cacheprovider"]
+    names = [
+        subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True)
+        for seed in "12"
+    ]
+    assert names[0].returncode == 0, names[0].stdout[-2000:]
+    first, second = ([line for line in run.stdout.splitlines() if "::" in line] for run in names)
+    assert len(first) > 1000
+    assert first == second

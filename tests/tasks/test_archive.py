@@ -27,7 +27,7 @@ def packed(members: dict[str, bytes]) -> bytes:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    return gzip.compress(stream.getvalue())
+    return gzip.compress(stream.getvalue(), mtime=0)
 
 
 CONTENT = np.random.default_rng(0).bytes(100_000)  # does not shrink, so that it can be cut in the middle

@@ -247,7 +247,7 @@ NATURES = [
     (b"/annex/objects/SHA256E-s9--4d7a.parquet\n", "is a pointer of git-annex.*git annex get"),
     (PAGE, "is a web page, as a failed download leaves it. Download the file itself"),
     (b"<HTML>not found", "is a web page"),
-    (gzip.compress(b"Source\tTarget\n"), "is compressed with gzip. Unpack it"),
+    (gzip.compress(b"Source\tTarget\n", mtime=0), "is compressed with gzip. Unpack it"),
     (b"PK\x03\x04....", "is a zip archive. Unpack it"),
     (b"\x00\x05\x16\x07\x00\x02", "is what a Mac writes beside a file .AppleDouble.. Use the file named without ._"),
     ("Source\tTarget\n".encode("utf-16"), "is text in UTF-16. Convert it: iconv -f UTF-16 -t UTF-8"),
@@ -262,7 +262,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("kind", FILES)
-@pytest.mark.parametrize(("content", "message"), NATURES)
+@pytest.mark.parametrize(("content", "message"), NATURES, ids=[message for _, message in NATURES])
 def test_a_file_that_is_something_else_is_named_as_what_it_is(tmp_path, kind, content, message):
     write, make, name = FILES[kind]
     folder = write(tmp_path / ("pathfinder32" if write is write_images else "files"))
