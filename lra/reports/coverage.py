@@ -12,15 +12,16 @@ import pandas as pd
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
 from lra.reports.names import scale_order, status_text
+from lra.reports.own_settings import own_settings
 from lra.reports.report import Report, Table
 
 NO_DATA = "no data"
-SUMMARY_HEAD = ("experiment", "protocol", "scale", "ended ok", "of", "ended otherwise", "no data")
+SUMMARY_HEAD = ("experiment", "protocol", "scale", "ended ok", "of", "ended otherwise", "of own settings", "no data")
 OTHERS_HEAD = ("scale", "protocol", "attn", "task", "ended ok", "ended otherwise")
 LEGEND = (
     "Cells: seeds that ended ok, of those the experiment has, then what ended otherwise; empty: nothing ran yet. "
     "`python run.py experiment=NAME scale=SCALE` runs what is lacking. Runs of the same protocol and names count "
-    "whatever command they are of."
+    "whatever command they are of; those with settings of their own stand apart, and are not among what ended ok."
 )
 
 
@@ -32,6 +33,7 @@ class Cell:
         runs: those with a record.
         num_ok: seeds of the experiment that ended ok.
         others: how many runs of other seeds did not end ok or have no record, by status.
+        num_own: how many runs have settings of their own, which are in neither count.
         no_data: whether the task has no data and nothing ended ok.
     """
 
@@ -42,12 +44,14 @@ class Cell:
     runs: tuple[RunRecord, ...]
     num_ok: int
     others: Counter[str]
+    num_own: int
     no_data: bool
 
     @property
     def text(self) -> str:
         """The text of the table's cell; "" where nothing ran."""
         others = [f"{count} {status}" for status, count in self.others.items() if count]
+        others += [f"{self.num_own} of own settings"] if self.num_own else []
         if self.num_ok or others:
             return ", ".join([f"{self.num_ok}/{len(self.experiment.seeds)}", *others])
         return NO_DATA if self.no_data else ""
@@ -58,7 +62,7 @@ class Cell:
         return {
             "experiment": self.experiment.name, "protocol": self.experiment.protocol, "scale": self.scale,
             "task": self.task, "attn": self.attn, "seeds": len(self.experiment.seeds), "ok": self.num_ok,
-            "not_ok": self.others.total(), "no_data": self.no_data,
+            "not_ok": self.others.total(), "of_own_settings": self.num_own, "no_data": self.no_data,
             "devices": " ".join(sorted({run.device for run in self.runs})),
             "settings": len({run.group for run in self.runs}), "keys": " ".join(sorted(run.key for run in self.runs)),
         }  # fmt: skip
@@ -76,7 +80,8 @@ def coverage(
 
     Args:
         experiments: the runs that there should be.
-        records: those that there are. Runs with settings of their own count too; the frame has the number of settings.
+        records: those that there are. Of those
+            with settings of their own only the number is said.
         unfinished: configurations of runs without a record.
         missing: why data could not be had, by task, protocol and scale.
         others: whether to list the runs that are in none of these experiments too.
@@ -130,15 +135,16 @@ def _cell(
 ) -> Cell:
     names = (task, attn, experiment.protocol, scale)
     runs = [run for run in records if (run.task, run.attn, run.protocol, run.scale) == names]
-    ok = {run.seed for run in runs if run.status == "ok"} & set(experiment.seeds)
-    others = Counter(status_text(run.status) for run in runs if run.status != "ok" and run.seed not in ok)
+    plain = [run for run in runs if not own_settings([run])]
+    ok = {run.seed for run in plain if run.status == "ok"} & set(experiment.seeds)
+    others = Counter(status_text(run.status) for run in plain if run.status != "ok" and run.seed not in ok)
     others["unfinished"] = sum(
         (config["task"]["name"], config["attn"]["name"], config["protocol"]["name"], config["scale"]) == names
         and config["seed"] not in ok
         for config in unfinished
     )
     no_data = (task, experiment.protocol, scale) in missing and not ok
-    return Cell(experiment, scale, task, attn, tuple(runs), len(ok), others, no_data)
+    return Cell(experiment, scale, task, attn, tuple(runs), len(ok), others, len(runs) - len(plain), no_data)
 
 
 def _summary(
@@ -149,6 +155,7 @@ def _summary(
         sum(cell.num_ok for cell in cells),
         len(experiment.seeds) * len(cells),
         sum(cell.others.total() for cell in cells),
+        sum(cell.num_own for cell in cells),
     )
     no_data = [task for task in experiment.tasks if (task, experiment.protocol, scale) in missing]
     return [experiment.name, experiment.protocol, scale, *map(str, counts), ", ".join(no_data)]

@@ -27,7 +27,7 @@ from lra.machine.seeds import mixed_seed
 from lra.machine.stopping import StopRequest, stoppable
 from lra.records.folder import RunFolder
 from lra.records.identity import identify
-from lra.records.record import FLOOR, LABELS, RunRecord, Status
+from lra.records.record import FLOOR, LABELS, RunRecord, Status, tested
 from lra.records.wandb_mirror import WandbMirror
 from lra.runs.diagnostics import diagnose
 from lra.runs.factory import make_trainer
@@ -237,7 +237,7 @@ class Attempt:
     def _fit(self, stop: StopRequest) -> None:
         job, record = self.job, self.record
         record.floors = job.task.floors()
-        meter = Meter(job.device)
+        meter = Meter(job.device, memory=not job.profile)
         torch.manual_seed(record.seed)
         self.model = model = job.build_model().to(job.device)
         record.num_params = sum(parameter.numel() for parameter in model.parameters())
@@ -290,7 +290,8 @@ class Attempt:
         Raises:
             InputError: a file cannot be written.
         """
-        accuracy = self.outcome.test_accuracy
+        outcome = self.outcome
+        accuracy = outcome.last_test_accuracy if tested(self.record) == "last" else outcome.test_accuracy
         told = "" if accuracy is None else f", with a test accuracy of {accuracy:.1%},"
         with writing(
             f"The result of this run{told} in {self.folder}",

@@ -39,7 +39,7 @@ def act(request: Request) -> int:
         write_atomically(folder / "backbones.md", backbones.markdown())
         for setting, runs in comparable(records).items():
             if len({run.attn for run in runs}) > 1:
-                save(board(runs), folder / f"board-{'-'.join(setting)}")
+                save(board(runs), folder / f"board-{setting.stem}")
     print(f"{count} tables in {folder} are rebuilt from {len(records)} records.")
     return 0
 
