@@ -32,7 +32,7 @@ COSTS = {
 }
 BLACK, PALE = "#000000", "#d0d0d0"
 LINES = tuple(colour for colour in COLOURS if colour != BLACK)
-BOARD_LEAST_WIDTH = 7.2  # inches: what the line beneath it takes
+LEAST_WIDTH = 7.2  # inches: what the lines above and beneath a figure take
 
 
 def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]:
@@ -127,18 +127,18 @@ def accuracy_against(records: Sequence[RunRecord], cost: str = "ms_per_step") ->
     behind. Runs on the front are filled, and a grey line joins them. Where the times of half of a contest do not count,
     its panels have the operations of training instead, and say so.
     """
-    costs = [row for row in run_costs(records) if row.accuracy is not None]
+    rows = {row.run.key: row for row in run_costs(records) if row.accuracy is not None}
     panels = [
-        (contest, family, [row for row in costs if row.run in runs])
-        for contest, runs in contests(row.run for row in costs).items()
+        (contest, family, [rows[run.key] for run in runs])
+        for contest, runs in contests(row.run for row in rows.values()).items()
         for family in _families(runs)
     ]
     several = len({contest for contest, *_ in panels}) > 1
     with _look():
         figure, axes = _small_multiples(len(panels))
-        for (contest, family, rows), axis in zip(panels, axes, strict=False):
+        for (contest, family, costs), axis in zip(panels, axes, strict=False):
             axis.set_title("\n".join([family, *([_contest_title(contest)] if several else [])]))
-            _accuracies(axis, rows, family, *_cost_shown(rows, cost))
+            _accuracies(axis, costs, family, *_cost_shown(costs, cost))
         _title(
             figure,
             records,
@@ -155,8 +155,8 @@ def _cost_shown(rows: Sequence[RunCost], cost: str) -> tuple[str, str]:
     if cost != TIME or not left_out:
         return cost, COSTS[cost][0]
     if left_out < len(rows) / 2:
-        return cost, f"{COSTS[cost][0]} ({left_out} of {len(rows)} left out: they ran beside others)"
-    return OPERATIONS, f"{COSTS[OPERATIONS][0]}\n(no times: {left_out} of {len(rows)} runs ran beside others)"
+        return cost, f"{COSTS[cost][0]} ({left_out} of {len(rows)}, which do not count, left out)"
+    return OPERATIONS, f"{COSTS[OPERATIONS][0]}\n(no times: those of {left_out} of {len(rows)} runs do not count)"
 
 
 def _accuracies(axis: Axes, rows: Sequence[RunCost], family: str, cost: str, text: str) -> None:
@@ -173,7 +173,8 @@ def _accuracies(axis: Axes, rows: Sequence[RunCost], family: str, cost: str, tex
         if colour != PALE:
             ends[name] = End(x, y, name, colour)
     front = sorted((x, 100 * (row.accuracy or 0)) for x, row in points if letter in row.front)
-    axis.plot([x for x, _ in front], [y for _, y in front], color=GREY, linewidth=0.7, linestyle=":", zorder=1)
+    if len(front) > 1:
+        axis.plot(*zip(*front, strict=True), color=GREY, linewidth=0.7, linestyle=":", zorder=1)
     axis.set_xlabel(text)
     axis.margins(0.08)
     name_ends(axis, ends.values())
@@ -250,7 +251,7 @@ def _board_axes(panels: int, rows: int) -> tuple[Figure, Sequence[Axes]]:
     """Make the panels of a board, side by side."""
     from matplotlib.figure import Figure
 
-    width = max(1.6 + 1.75 * panels, BOARD_LEAST_WIDTH)
+    width = max(1.6 + 1.75 * panels, LEAST_WIDTH)
     figure = Figure(figsize=(width, 0.95 + 0.21 * rows), layout="constrained")
     return figure, figure.subplots(1, max(1, panels), sharey=True, squeeze=False)[0]
 
@@ -296,7 +297,7 @@ def _small_multiples(count: int) -> tuple[Figure, list[Axes]]:
 
     across = max(1, min(3, count))
     down = max(1, -(-count // across))
-    figure = Figure(figsize=(3.9 * across, 2.3 * down + 0.7), layout="constrained")
+    figure = Figure(figsize=(max(3.9 * across, LEAST_WIDTH), 2.3 * down + 0.7), layout="constrained")
     axes = list(figure.subplots(down, across, squeeze=False).flat)
     for spare in axes[count:]:
         spare.set_axis_off()

@@ -14,6 +14,7 @@ def test_coverage_tells_what_ended_what_failed_and_what_had_no_data():
         record("softmax", 0, 0.4),
         record("softmax", 1, None, status="out_of_memory"),
         record("softmax", 5, 0.4),
+        record("none", 0, 0.4, command="python run.py attn=none scale=mini trainer.steps=40"),
         record("vmean", 0, 0.4, protocol="lra"),
     ]
     begun = {"task": {"name": "listops"}, "attn": {"name": "vmean"}, "protocol": {"name": "skeinformer"}}
@@ -24,13 +25,13 @@ def test_coverage_tells_what_ended_what_failed_and_what_had_no_data():
     )  # fmt: skip
     summary, table = report.tables
     assert summary.rows == [
-        ["mine", "skeinformer", "full", "0", "12", "0", ""],
-        ["mine", "skeinformer", "mini", "1", "12", "2", "text"],
+        ["mine", "skeinformer", "full", "0", "12", "0", "0", ""],
+        ["mine", "skeinformer", "mini", "1", "12", "2", "1", "text"],
     ]
     assert table.rows == [
         ["softmax", "1/2, 1 out of memory", "no data"],
         ["vmean", "0/2, 1 unfinished", "no data"],
-        ["none", "", "no data"],
+        ["none", "0/2, 1 of own settings", "no data"],
     ]
     assert "No data for text, protocol=skeinformer, scale=mini: put train.parquet" in write(report, "markdown")
     mini = report.frame[report.frame["scale"] == "mini"].set_index(["task", "attn"])

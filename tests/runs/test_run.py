@@ -39,7 +39,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def train(results_dir: Path, build=None, mode="disabled", **changes) -> tuple[RunRecord, Path]:
+def train(results_dir: Path, build=None, mode="disabled", profile=False, **changes) -> tuple[RunRecord, Path]:
     record, folder = run(
         Job(
             config={**CONFIG, **changes},
@@ -49,7 +49,7 @@ def train(results_dir: Path, build=None, mode="disabled", **changes) -> tuple[Ru
             device=torch.device("cpu"),
             results_dir=results_dir,
             checkpoint_seconds=0,
-            profile=False,
+            profile=profile,
             command="python run.py",
             wandb={"mode": mode, "project": "lra", "entity": None},
         )
@@ -73,6 +73,14 @@ def test_a_run_leaves_a_whole_record_and_its_curve(tmp_path):
     assert curve[record.best_step // 3 - 1]["val_accuracy"] == record.val_accuracy
     weights = torch.load(folder / "weights.pt", weights_only=True)
     model_for(ToyTask()).load_state_dict(weights)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_a_profiler_keeps_in_memory_is_in_no_record(tmp_path):
+    record, folder = train(tmp_path, profile=True)
+    assert record.status == "ok"
+    assert record.peak_memory_bytes is record.peak_memory_reserved_bytes is None
+    assert record.key == folder.name == train(tmp_path / "plain")[0].key
 
 
 def test_operations_that_cannot_be_counted_are_no_failure(tmp_path, monkeypatch, caplog):
