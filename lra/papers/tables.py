@@ -19,7 +19,7 @@ from lra.papers.methods import AVERAGE, ORIGIN_LEGEND
 from lra.papers.published import METRICS, Metric, Models, PaperTable, PublishedNumber
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
-from lra.reports.leaderboard import CELL_LEGEND, floors, leaderboard
+from lra.reports.leaderboard import CELL_LEGEND, floors, interval_note, leaderboard
 from lra.reports.names import TASK_TITLES, caption, scale_order, several_processors
 from lra.reports.own_settings import PUBLISHED_SCALE, shown_scale
 from lra.reports.report import Report, Table
@@ -148,6 +148,8 @@ def _section(
         notes.append(
             caption(match.ours.tested for match in matches if match.ours and match.ours.text and match.ours.tested)
         )
+    if metric.is_accuracy:
+        notes += interval_note(match.ours.n for match in matches if match.ours)
     if has_paper and not is_published_size:
         notes.append("Of another size than the paper's: ours and the reference are not comparable.")
     unneeded = {"attn"} if not has_paper else set()

@@ -15,7 +15,6 @@ from lra.reports.own_settings import own_settings
 from lra.reports.report import Report, Table
 
 COSTS = {"ms_per_step": "t", "peak_memory_bytes": "m", "training_flops": "f"}
-TIMES_ELSEWHERE = "`python scripts/benchmark.py train` measures times on a machine of its own"
 
 COST_FIELDS = (
     "steps", "batch_size", "micro_batch", "dtype", "train_seconds", "wall_seconds", "ms_per_step",
@@ -106,7 +105,7 @@ def _times_note(rows: Sequence[RunCost]) -> list[str]:
         return []
     return [
         f"No front of times for {left_out} of {len(rows)} runs: others ran beside them, or no load was noted. See f "
-        f"instead; {TIMES_ELSEWHERE}."
+        "instead, or the times of `python scripts/benchmark.py`, which runs alone."
     ]
 
 

@@ -216,15 +216,15 @@ def leaderboard_report(records: Sequence[RunRecord]) -> Report:
     tables = []
     for setting, runs in sorted(comparable(records).items(), key=lambda item: item[0].order):
         rows = [standing for standing in standings if standing.setting == setting]
-        beneath = [caption(row.tested for row in rows), *interval_note(rows)]
+        beneath = [caption(row.tested for row in rows), *interval_note(row.n for row in rows)]
         tables.append(Table(setting.title, *_grid(rows, floors(runs)), beneath))
     notes = [f"{CELL_LEGEND} Floors need no model. Numbers of two tables are not comparable."]
     return Report(tables, to_frame(standings), notes=[*notes, *elsewhere(records), *several_processors(records)])
 
 
-def interval_note(standings: Iterable[Standing]) -> list[str]:
-    """Say of a table's intervals what those of one seed are; nothing where all are of several."""
-    return [f"n=1: the interval is {ONE_SEED}."] if any(row.n == 1 for row in standings) else []
+def interval_note(counts: Iterable[int | None]) -> list[str]:
+    """Say of a table's intervals what those of one seed are, given n of each; nothing where all are of several."""
+    return [f"n=1: the interval is {ONE_SEED}."] if 1 in counts else []
 
 
 def interval_text(standings: Iterable[Standing]) -> str:

@@ -190,6 +190,7 @@ class Attempt:
         self.mirror = WandbMirror(record, folder.path, **wandb)
         self.outcome = Outcome()
         self.model: nn.Module | None = None
+        self.meter: Meter | None = None
 
     def run(self, stop: StopRequest) -> None:
         """Train, and leave a record however it ends.
@@ -237,7 +238,7 @@ class Attempt:
     def _fit(self, stop: StopRequest) -> None:
         job, record = self.job, self.record
         record.floors = job.task.floors()
-        meter = Meter(job.device, memory=not job.profile)
+        self.meter = meter = Meter(job.device, memory=not job.profile)
         torch.manual_seed(record.seed)
         self.model = model = job.build_model().to(job.device)
         record.num_params = sum(parameter.numel() for parameter in model.parameters())
@@ -265,7 +266,8 @@ class Attempt:
             write_atomically(self.folder.metrics, "".join(lines))
         except OSError as error:
             log.warning("The learning curve cannot be written now (%s); it is with the next point.", error.strerror)
-        self.mirror.log(point)
+        cost = self.meter.summary(self.world.size) if self.meter else {}
+        self.mirror.log({**cost, **point})
 
     def _check_room(self, model: nn.Module) -> None:
         """Refuse a disk that has no room for the weights and the predictions.

@@ -24,6 +24,7 @@ from lra.files import write_atomically
 from lra.machine import environment
 from lra.records.folder import RunFolder
 from lra.records.record import RunRecord
+from lra.records.wandb_mirror import HISTORY, WandbMirror
 from lra.reports.watch import watch_report
 from lra.runs.run import Job, run
 from tests.helpers.toy import ToyTask
@@ -73,6 +74,16 @@ def test_a_run_leaves_a_whole_record_and_its_curve(tmp_path):
     assert curve[record.best_step // 3 - 1]["val_accuracy"] == record.val_accuracy
     weights = torch.load(folder / "weights.pt", weights_only=True)
     model_for(ToyTask()).load_state_dict(weights)
+
+
+def test_the_mirror_has_the_curve_and_its_cost(tmp_path, monkeypatch):
+    points = []
+    monkeypatch.setattr(WandbMirror, "log", lambda self, values: points.append(values))
+    record, _ = train(tmp_path)
+    assert [point["step"] for point in points] == [3, 6]
+    assert points[-1].keys() >= HISTORY.keys()
+    assert points[-1]["ms_per_step"] == record.ms_per_step
+    assert points[-1]["peak_memory_bytes"] == record.peak_memory_bytes
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
