@@ -105,3 +105,12 @@ def test_students_quantiles_cover_what_they_say():
     for df in (10, 20, 30):
         expansion = z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
         assert STUDENT_QUANTILES[df - 1] == pytest.approx(expansion, abs=3e-3)
+
+
+@pytest.mark.parametrize(("spread", "coverage"), [(0.0, 0.95), (0.01, 0.85), (0.03, 0.50)])
+def test_the_interval_of_one_seed_is_of_the_test_alone(spread, coverage):
+    """Why it is not called one of 95 %; `results/README.md` has these numbers."""
+    rng = np.random.default_rng(0)
+    accuracies = rng.binomial(2000, np.clip(rng.normal(0.4, spread, 4000), 0, 1)) / 2000
+    intervals = [bootstrap_interval([accuracy], 2000) for accuracy in accuracies]
+    assert np.mean([low <= 0.4 <= high for low, high in intervals]) == pytest.approx(coverage, abs=0.02)
