@@ -73,11 +73,12 @@ function drawPareto() {
   const chosen = chosenPoints();
   const priced = index => chosen.filter(point => point.costs[index] !== null);
   const asked = Number(select.value);
-  const cost = asked === TIME && !priced(TIME).length ? OPERATIONS : asked;
+  const cost = asked === TIME && chosen.length && priced(TIME).length <= chosen.length / 2 ? OPERATIONS : asked;
   const points = priced(cost);
   const section = document.getElementById("pareto");
   fill(section, host => {
-    if (cost !== asked) host.append(element("p", "Other programs ran beside these runs, or no load was noted: their times do not count. Shown instead: operations of training."));
+    if (cost !== asked) host.append(element("p", `No times: those of ${chosen.length - priced(TIME).length} of ${chosen.length} rows do not count (*). Shown instead: operations of training.`));
+    else if (points.length < chosen.length) host.append(element("p", `${chosen.length - points.length} of ${chosen.length} rows are left out: they have none of this that counts.`));
     if (!points.length) host.append(element("p", "None of the rows chosen above has this cost."));
     for (const [task, here] of Map.groupBy(points, point => point.task)) {
       const traces = [];
