@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from lra.errors import InputError
 from lra.records.identity import at
-
+from lra.records.record import RunRecord
 
 GROUPS = ("protocol", "task", "attn", "seed")
 
@@ -43,6 +43,16 @@ class Experiment(NamedTuple):
     def runs_a_cell(self) -> int:
         """How many runs it has of each mechanism on each task."""
         return len(self.seeds) * max(1, len(self.levels))
+
+    def has(self, run: RunRecord) -> bool:
+        """Whether a run, at any scale, is one of these."""
+        return (
+            run.protocol == self.protocol
+            and run.task in self.tasks
+            and run.attn in self.attns
+            and run.seed in self.seeds
+            and self.level(run.config) in (self.levels or ("",))
+        )
 
     def level(self, config: Mapping[str, Any]) -> str:
         """Return the value of the factor in the configuration of a run; of a node its name."""

@@ -4,10 +4,13 @@ to=NAME: also how far all are behind this mechanism, and whether the setting clo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from omegaconf import OmegaConf
 
 from lra.configuration import CONFIGS
 from lra.errors import InputError
+from lra.records.record import RunRecord
 from lra.reports.effect import effect_report
 from lra.reports.report import Report
 from lra.verbs import CHOICE, Request
@@ -21,9 +24,13 @@ def answer(request: Request) -> Report:
     Raises:
         InputError: none is named.
     """
-    of = request["of"]
-    if not of:
+    if not request["of"]:
         raise InputError("effect needs a setting, of=KEY, as configs/config.yaml has it: of=model.positions.")
+    return effect(request, request.records(), request["of"], request["to"])
+
+
+def effect(request: Request, records: Sequence[RunRecord], of: str, to: str = "") -> Report:
+    """Lay out what a setting changes among some records; see `effect_report`."""
     # Read as it stands, not composed: a value that a protocol or a scale gives has no default.
     written = OmegaConf.select(OmegaConf.load(CONFIGS / "config.yaml"), of, throw_on_missing=False)
-    return effect_report(request.results_dir, request.records(), of, written, request["to"])
+    return effect_report(request.results_dir, records, of, written, to)

@@ -75,7 +75,9 @@ def test_only_runs_that_differ_in_nothing_else_are_compared(tmp_path):
     assert cells["softmax"]["gain by rotary"].startswith("+5.0")
     assert cells["softmax"]["behind, learned"].startswith("+10.0")
     assert cells["softmax"]["closes by rotary"].startswith("+3.0")
-    assert cells["performer"]["gain by rotary"] == cells["performer"]["rotary %"] == cells["s4d"]["behind, learned"] == ""
+    assert (
+        cells["performer"]["gain by rotary"] == cells["performer"]["rotary %"] == cells["s4d"]["behind, learned"] == ""
+    )
     frame = report.frame.set_index(["attn", "value"])
     assert frame.loc[("softmax", "rotary"), "gain"] == pytest.approx(0.05)
     assert frame.loc[("softmax", "rotary"), "keys"] == " ".join(sorted(run.key for run in runs[2:4]))
