@@ -86,6 +86,16 @@ def hashed(config: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+def at(config: Mapping[str, Any], path: str, absent: Any = None) -> Any:
+    """Return the value at a path; where a run is older than the option, the neutral value that it stands for."""
+    node: Any = config
+    for name in path.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return NEUTRAL.get(path, absent)
+        node = node[name]
+    return node
+
+
 def fingerprint(values: Mapping[str, Any]) -> str:
     """Hash plain values to ten hexadecimal digits, whatever the order of their keys."""
     return hashlib.sha256(_as_text(values).encode()).hexdigest()[:10]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lra.figures.effect import effect_figure
 from lra.figures.runs import board
 from lra.figures.style import save
 from lra.files import write_atomically, writing
@@ -19,10 +20,12 @@ from lra.reports.names import comparable
 from lra.reports.report import Report, write
 from lra.reports.retests import retest_report
 from lra.verbs import Request
+from lra.verbs.effect import effect
 from lra.verbs.ranks import ranks
 from lra.verbs.show import paper_table
 
 OPTIONS = ()
+REFERENCE = "s4d"  # the mechanism to which the gap is shown, where it was run
 
 
 def act(request: Request) -> int:
@@ -40,6 +43,8 @@ def act(request: Request) -> int:
         for setting, runs in comparable(records).items():
             if len({run.attn for run in runs}) > 1:
                 save(board(runs), folder / f"board-{'-'.join(setting)}")
+        for name, report in _effects(request, records):
+            save(effect_figure(report.title, report.frame), folder / name)
     print(f"{count} tables in {folder} are rebuilt from {len(records)} records.")
     return 0
 
@@ -52,5 +57,14 @@ def _reports(request: Request, records: list[RunRecord]) -> Iterator[tuple[str, 
     yield "records", records_report(read_numbers(request.results_dir))
     yield "coverage", coverage(list(request.experiments().values()), records, others=True)
     yield "retests", retest_report(load_retests(request.results_dir, collected_alone=True), records)
+    yield from _effects(request, records)
     for name in load_tables(request.results_dir):
         yield name, paper_table(request, name, records)
+
+
+def _effects(request: Request, records: list[RunRecord]) -> Iterator[tuple[str, Report]]:
+    """Make a report of each experiment that sweeps one more setting and has runs with two values of it."""
+    for name, experiment in request.experiments().items():
+        own = [run for run in records if experiment.has(run)]
+        if len({experiment.level(run.config) for run in own}) > 1:
+            yield name, effect(request, own, experiment.factor, REFERENCE)

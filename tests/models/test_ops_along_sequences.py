@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.ops import scan as scan_module
 from models.ops.fft_convolution import convolve, fast_size
 from models.ops.scan import scan
 
@@ -81,12 +80,12 @@ def test_the_length_of_a_transform_is_enough_and_little_more():
 @pytest.mark.parametrize("steady", ["no", "in time", "in all"])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 32, 100, 300])
-def test_scan_is_the_loop(length, reverse, steady, dtypes, monkeypatch):
-    monkeypatch.setattr(scan_module, "CHUNK", 4)  # several rounds of chunks
+def test_scan_is_the_loop(length, reverse, steady, dtypes):
     shape = {"no": (B, length, C), "in time": (B, 1, C), "in all": (1, 1, C)}[steady]
     decay = (0.6 * torch.randn(shape, dtype=dtypes[0])).requires_grad_()
     inputs = torch.randn(B, length, C, dtype=dtypes[1], requires_grad=True)
-    out, expected = scan(decay, inputs, reverse), scan_by_loop(decay, inputs, reverse)
+    # Chunks of 4: several rounds of them.
+    out, expected = scan(decay, inputs, reverse, chunk=4), scan_by_loop(decay, inputs, reverse)
     assert out.dtype == expected.dtype
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
     for ours, theirs in zip(gradients(out, [decay, inputs]), gradients(expected, [decay, inputs]), strict=True):
