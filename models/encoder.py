@@ -48,7 +48,8 @@ class Encoder(nn.Module):
         dim, depth, mlp_dim: C, blocks, and the hidden width of a block's perceptron.
         dropout, mixer_dropout: rates in the encoder, and in the mixers.
         embedding_std: of the tokens' initial embeddings.
-        positions: "learned", "sinusoidal" or "none".
+        positions: "learned" or "sinusoidal" are added to the rows, and nothing is with the others of
+            `models.positions.KINDS`: "rotary" and "alibi" act in an attention, which is made with them.
         with_cls: put a learned vector in front of the sequence, at position 0 and never masked; it is no token.
         real_valued: None where a token is a symbol. Where it is a number, the `mean` and the `std` of the tokens: the
             number is standardised and enters through a linear layer, as S4's pixels (arXiv 2111.00396).

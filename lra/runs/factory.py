@@ -191,12 +191,14 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
 
     Args:
         attn: as `make_classifier` takes it.
-        model: the node `model`; an attention takes `num_heads` and `head_dim` from it.
+        model: the node `model`; an attention takes heads, and positions that act in it, from there.
 
     Raises:
-        InputError: the class is neither, or attn.* has a setting that the model gives.
+        InputError: the class is neither, attn.* has a setting that the model gives, or a mixer has no use for the
+            positions.
     """
     kind = check_mechanism(attn.func if isinstance(attn, partial) else attn)
+    positions = model.get("positions", "none")
     handed_in = Sizes.__annotations__ if issubclass(kind, Attention) else ("dim", "max_len", "dropout")
     for name in handed_in:
         if isinstance(attn, partial) and name in attn.keywords:
@@ -205,7 +207,19 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
             )
     if issubclass(kind, Attention):
         make = cast(Callable[..., Attention], attn)
-        return partial(MultiHead, make, num_heads=model["num_heads"], head_dim=model["head_dim"])
+        return partial(
+            MultiHead,
+            make,
+            num_heads=model["num_heads"],
+            head_dim=model["head_dim"],
+            positions=positions,
+            with_cls=model.get("pooling") == "cls",
+        )
+    if positions in ("rotary", "alibi"):
+        raise InputError(
+            f"model.positions={positions} acts in the heads of an attention, and {kind.__name__} is a mixer that is "
+            "none. Choose learned, sinusoidal or none."
+        )
     return cast(Callable[..., Mixer], attn)
 
 

@@ -63,7 +63,7 @@ class Model(Node):
     dropout: Share
     attention_dropout: Share
     embedding_std: NotNegative
-    positions: Literal["learned", "sinusoidal", "none"]
+    positions: Literal["learned", "sinusoidal", "rotary", "alibi", "none"]
     num_positions: Count | None
     pooling: Literal["mean", "cls"]
     padding_in_mean: Literal["none", "zeros", "rows"]

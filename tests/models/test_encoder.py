@@ -210,7 +210,10 @@ def test_more_positions_than_the_task_has(made):
         ({"padded_length": 5}, "data.padded_length must be at least 20, the task's longest sequence. Got 5"),
         ({"padding_in_mean": True}, "model.padding_in_mean must be one of none, zeros, rows. Got True"),
         ({"pair_features": "sum"}, "model.pair_features must be one of nli, concat. Got 'sum'"),
-        ({"positions": "rotary"}, "model.positions must be one of learned, sinusoidal, none. Got 'rotary'"),
+        (
+            {"positions": "relative"},
+            "model.positions must be one of learned, sinusoidal, rotary, alibi, none. Got 'relative'",
+        ),
         ({"positions": "sinusoidal", "dim": 15}, "model.dim must be even for model.positions=sinusoidal. Got 15"),
         ({"head_depth": 0}, "model.head_depth must be at least 1. Got 0."),
         ({"num_heads": 0}, "model.num_heads must be at least 1. Got 0."),
