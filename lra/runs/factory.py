@@ -27,6 +27,7 @@ from models.mechanism import Mechanism
 from models.mixers import Mixer
 from models.mixers.multi_head import MultiHead
 from models.reducer import Reducer
+from models.stem import StemShape
 
 # Keys of the node `model` that are not the encoder's.
 OF_MIXER = ("num_heads", "head_dim", "attention_dropout")
@@ -165,9 +166,10 @@ def make_classifier(
         if length is not None and length < max_len:
             raise ValueError(f"{name} must be at least {max_len}, the task's longest sequence. Got {length}.")
     of_encoder = {name: value for name, value in model.items() if name not in NOT_OF_ENCODER}
-    # Runs from before there were other blocks, and reducers, have no such nodes.
+    # Runs from before there were other blocks, reducers and stems have no such nodes.
     of_encoder["block"] = BlockShape(**model.get("block", {}))
     of_encoder["reducer"] = Reducer(**model.get("reducer", {}))
+    of_encoder["stem"] = StemShape(**model.get("stem", {}))
     encoder = Encoder(
         make_mixer(attn, model),
         vocab_size=vocab_size,
