@@ -112,7 +112,7 @@ def attend_blocks(
             (B, blocks, G, b, K b + S); all of them by default.
         shared: tokens that every query sees besides; they must not be visible in the table's blocks too.
         bias: what is added to the scores, by the places of queries and keys; only with one table for all sequences
-            and heads, (blocks, 1, K), and without shared tokens.
+            and heads, (blocks, 1, K), and with shared tokens that are the first ones.
 
     Returns:
         (B, H, L, D); a row that sees no key is finite and means nothing.
@@ -124,7 +124,10 @@ def attend_blocks(
     )  # (B, nb, G, b, H / G, D)
     nb = queries.shape[1]
 
-    gained = None if bias is None else _bias_of_blocks(bias, table, block_size).expand(B, -1, -1, -1, -1).flatten(0, 1)
+    gained = None
+    if bias is not None:
+        num_shared = 0 if shared is None else shared.mask.shape[1]
+        gained = _bias_of_blocks(bias, table, block_size, num_shared).expand(B, -1, -1, -1, -1).flatten(0, 1)
     table = table.expand(B, nb, -1, -1)
     repeated = (table[..., :, None] == table[..., None, :]).tril(-1).any(-1)
     visited, index = (table >= 0) & ~repeated, table.clamp(min=0)
@@ -159,7 +162,7 @@ def attend_band(
 ) -> Tensor:
     """Attend to the keys at most `left` positions before and `right` behind a query, and to the shared ones.
 
-    See `attend_blocks` for the tensors; a bias is only for bands without shared tokens.
+    See `attend_blocks` for the tensors; with a bias, the shared tokens are the first ones.
     """
     L = q.shape[2]
     block_size = min(max(left, right, 32), L)  # small windows share a block, since small groups are slow
@@ -173,12 +176,13 @@ def attend_band(
     return attend_blocks(q, k, v, mask, window_table(nb, reach, q.device), block_size, pattern, shared, bias)
 
 
-def _bias_of_blocks(bias: Bias, table: Tensor, block_size: int) -> Tensor:
-    """Return the biases (blocks, H, b, K b) of the keys that each block visits by a table (blocks, 1, K)."""
+def _bias_of_blocks(bias: Bias, table: Tensor, block_size: int, num_shared: int) -> Tensor:
+    """Return the biases (blocks, H, b, K b + S) of the keys that a table (blocks, 1, K) names, and of the first S."""
     within = torch.arange(block_size, device=table.device)
     queries = torch.arange(len(table), device=table.device)[:, None] * block_size + within  # (nb, b)
     keys = table[:, 0].clamp(min=0)[..., None] * block_size + within  # (nb, K, b)
-    return bias(queries, keys.flatten(-2))
+    first = torch.arange(num_shared, device=table.device).expand(len(table), -1)
+    return bias(queries, torch.cat([keys.flatten(-2), first], -1))
 
 
 def _gather(blocks: Tensor, rows: Tensor) -> Tensor:

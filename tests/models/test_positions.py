@@ -166,9 +166,11 @@ def test_scores_of_turned_rows_depend_on_offsets_alone(in_float64, shift):
 
 
 @pytest.mark.parametrize("shift", [1, 64])
-@pytest.mark.parametrize(("positions", "name"), [("rotary", "softmax"), *CASES[: len(BIASED)]])
+@pytest.mark.parametrize(
+    ("positions", "name"), [("rotary", "softmax"), *(("alibi", name) for name in BIASED if name != "longformer_global")]
+)
 def test_padding_in_front_moves_nothing_that_matters(in_float64, positions, name, shift):
-    """The blocks of local_block begin at fixed places, so that the shift is one that keeps them."""
+    """A global token is the first row. Blocks begin at fixed places, so that a shift has to be one that keeps them."""
     if name == "local_block" and shift % 64:
         pytest.skip("other blocks")
     module, mask, (x,) = freeze_draws(build(positions, name)), holey_mask(), rows(dtype=torch.float64)
@@ -229,8 +231,11 @@ def twin(name: str, mask: Tensor, qkv: list[Tensor], with_cls: bool) -> Tensor:
 
 
 def sees(name: str, i: int, j: int, length: int) -> bool:
+    """Whether query i sees key j, at a budget of 8."""
     if name == "local":
         return abs(i - j) <= 4
+    if name.startswith("longformer"):
+        return abs(i - j) <= 8 or (name == "longformer_global" and 0 in (i, j))
     if name == "local_block":
         return i // 4 == j // 4
     if name == "strided":
