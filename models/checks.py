@@ -26,13 +26,13 @@ def at_least(least: int, most: int = MOST, **values: Any) -> None:
             raise ValueError(f"{name} must be at most {most}. Got {value}.")
 
 
-def odd(**values: Any) -> None:
+def odd(most: int = MOST, **values: Any) -> None:
     """Check that options are odd and positive, such as the widths of centred windows.
 
     Raises:
         ValueError: one of them is not.
     """
-    at_least(1, **values)
+    at_least(1, most, **values)
     for name, value in values.items():
         if value % 2 == 0:
             raise ValueError(f"{name} must be odd. Got {value}.")

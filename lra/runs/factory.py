@@ -27,6 +27,7 @@ from models.mechanism import Mechanism
 from models.mixers import Mixer
 from models.mixers.multi_head import MultiHead
 from models.reducer import Reducer
+from models.stem import StemShape
 
 # Keys of the node `model` that are not the encoder's.
 OF_MIXER = ("num_heads", "head_dim", "attention_dropout")
@@ -165,9 +166,10 @@ def make_classifier(
         if length is not None and length < max_len:
             raise ValueError(f"{name} must be at least {max_len}, the task's longest sequence. Got {length}.")
     of_encoder = {name: value for name, value in model.items() if name not in NOT_OF_ENCODER}
-    # Runs from before there were other blocks, and reducers, have no such nodes.
+    # Runs from before there were other blocks, reducers and stems have no such nodes.
     of_encoder["block"] = BlockShape(**model.get("block", {}))
     of_encoder["reducer"] = Reducer(**model.get("reducer", {}))
+    of_encoder["stem"] = StemShape(**model.get("stem", {}))
     encoder = Encoder(
         make_mixer(attn, model),
         vocab_size=vocab_size,
@@ -191,12 +193,14 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
 
     Args:
         attn: as `make_classifier` takes it.
-        model: the node `model`; an attention takes `num_heads` and `head_dim` from it.
+        model: the node `model`; an attention takes heads, and positions that act in it, from there.
 
     Raises:
-        InputError: the class is neither, or attn.* has a setting that the model gives.
+        InputError: the class is neither, attn.* has a setting that the model gives, or a mixer has no use for the
+            positions.
     """
     kind = check_mechanism(attn.func if isinstance(attn, partial) else attn)
+    positions = model.get("positions", "none")
     handed_in = Sizes.__annotations__ if issubclass(kind, Attention) else ("dim", "max_len", "dropout")
     for name in handed_in:
         if isinstance(attn, partial) and name in attn.keywords:
@@ -205,7 +209,19 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
             )
     if issubclass(kind, Attention):
         make = cast(Callable[..., Attention], attn)
-        return partial(MultiHead, make, num_heads=model["num_heads"], head_dim=model["head_dim"])
+        return partial(
+            MultiHead,
+            make,
+            num_heads=model["num_heads"],
+            head_dim=model["head_dim"],
+            positions=positions,
+            with_cls=model.get("pooling") == "cls",
+        )
+    if positions in ("rotary", "alibi"):
+        raise InputError(
+            f"model.positions={positions} acts in the heads of an attention, and {kind.__name__} is a mixer that is "
+            "none. Choose learned, sinusoidal or none."
+        )
     return cast(Callable[..., Mixer], attn)
 
 

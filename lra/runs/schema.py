@@ -51,6 +51,14 @@ class Reducer(Node):
     retention: Annotated[float, Field(gt=0, le=1)]
 
 
+class Stem(Node):
+    """What makes local features in front of the mixers."""
+
+    kind: Literal["none", "conv"]
+    width: Count
+    place: Literal["embedding", "blocks", "both"]
+
+
 class Model(Node):
     """The encoder and the head."""
 
@@ -63,14 +71,15 @@ class Model(Node):
     dropout: Share
     attention_dropout: Share
     embedding_std: NotNegative
-    positions: Literal["learned", "sinusoidal", "none"]
+    positions: Literal["learned", "sinusoidal", "rotary", "alibi", "none"]
     num_positions: Count | None
-    pooling: Literal["mean", "cls"]
+    pooling: Literal["mean", "max", "cls"]
     padding_in_mean: Literal["none", "zeros", "rows"]
-    pair_features: Literal["nli", "concat"]
+    pair_features: Literal["nli", "concat", "cosine"]
     head_depth: Count
     block: Block
     reducer: Reducer
+    stem: Stem
     real_valued: RealValued | None
 
 
