@@ -69,15 +69,15 @@ class CachedTask(Task):
         majority = np.bincount(self.split("train").labels).argmax()
         return {"majority": np.full(len(self.split("test").labels), majority, np.uint8)}
 
-    def difficulty(self) -> dict[str, NDArray[np.int64]]:
+    def difficulties(self) -> dict[str, NDArray[np.int64]]:
         """Return what makes each test example hard; it is kept in the cache entry, beside the labels.
 
         Raises:
             InputError: the raw data are needed for it, and cannot be had.
         """
-        return kept(self._prepared().folder, len(self.split("test").labels), self._difficulty)
+        return kept(self._prepared().folder, len(self.split("test").labels), self._difficulties)
 
-    def _difficulty(self) -> dict[str, NDArray[np.int64]]:
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
         """Measure the test examples."""
         return {}
 

@@ -93,7 +93,7 @@ class Image(CachedTask):
         """Say where the images are."""
         return self.source.place()
 
-    def _difficulty(self) -> dict[str, NDArray[np.int64]]:
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
         """Return as `class` the label of each test image."""
         return {"class": self.split("test").labels.copy()}
 

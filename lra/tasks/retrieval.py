@@ -90,7 +90,7 @@ class Retrieval(CachedTask):
         """Say where the files are."""
         return f"in {self.folder}"
 
-    def _difficulty(self) -> dict[str, NDArray[np.int64]]:
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
         """Return as `length` the bytes that the model reads of the longer text of each test pair."""
         return {"length": np.diff(self.split("test").offsets).reshape(-1, self.num_inputs).max(1)}
 

@@ -94,7 +94,7 @@ class Text(CachedTask):
         """Say where the reviews are."""
         return self.source.place()
 
-    def _difficulty(self) -> dict[str, NDArray[np.int64]]:
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
         """Return as `length` the symbols that the model reads of each test text."""
         return {"length": np.diff(self.split("test").offsets)}
 

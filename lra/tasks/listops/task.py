@@ -101,7 +101,7 @@ class ListOps(CachedTask):
             "root_operator": by_root[test_roots].astype(np.uint8),
         }
 
-    def _difficulty(self) -> dict[str, NDArray[np.int64]]:
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
         """Measure the test expressions, see `difficulty.measure`."""
         return difficulty.measure(self._bracketed("test"), brackets=self.brackets)
 

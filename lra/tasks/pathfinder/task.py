@@ -95,7 +95,7 @@ class Pathfinder(CachedTask):
         """Say where the released images are."""
         return f"in {self.data_dir}" if self.data_dir else ""
 
-    def _difficulty(self) -> dict[str, NDArray[np.int64]]:
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
         """Measure the test images by drawing them again; what is in a released image is not known."""
         if self.data_dir is not None:
             return {}
