@@ -11,7 +11,7 @@ from lra.figures.style import COLOURS, GREY, LOOK, End, name_ends
 from lra.records.arrays import Packed
 from lra.records.record import RunRecord
 from lra.reports.comparison import gather
-from lra.reports.difficulty import NOMINAL, Division, Line, divisions
+from lra.reports.difficulty import NOMINAL, Division, Line, divisions, in_order
 from lra.reports.names import TASK_TITLES
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def difficulty_figure(divided: Sequence[Division]) -> Figure:
 
     panels = {(one.contest.setting, one.contest.data, one.measure): one for one in divided}
     rows = list(dict.fromkeys((setting, data) for setting, data, _ in panels))
-    columns = list(dict.fromkeys(measure for *_, measure in panels))
+    columns = in_order({measure for *_, measure in panels})
     with rc_context(LOOK):
         width, letters = max(WIDTH * len(columns), LEAST_WIDTH), LETTERS * len(columns)
         figure = Figure(figsize=(width, 0.8 + HEIGHT * len(rows)), layout="constrained")
@@ -68,7 +68,10 @@ def difficulty_figure(divided: Sequence[Division]) -> Figure:
 
 def drawn(division: Division) -> list[Line]:
     """Choose the mechanisms that a panel shows, the most accurate first."""
-    names = sorted((line.name for line in division.lines), key=lambda name: name not in FIRST)[:LINES]
+    names = [line.name for line in division.lines]
+    if "softmax" in names:  # another exact attention would be a second black line
+        names = [name for name in names if name == "softmax" or family_of(name) != EXACT]
+    names = sorted(names, key=lambda name: name not in FIRST)[:LINES]
     return [line for line in division.lines if line.name in names]
 
 

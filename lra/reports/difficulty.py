@@ -6,7 +6,7 @@ values, has a bin for each value; another has five, with about as many examples 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,6 +130,12 @@ def divide(values: NDArray[np.int64], names: Sequence[str] = ()) -> list[Bin]:
     return bins
 
 
+def in_order(measures: Iterable[str]) -> list[str]:
+    """Sort names of measures: as in MEASURES, those of one's own after them."""
+    order = [*MEASURES]
+    return sorted(measures, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
 def divisions(contests: Sequence[Contest], packed: Packed, by: str = "") -> list[Division]:
     """Divide the test examples of each contest by each of their measures, or by one of them alone."""
     divided = []
@@ -147,12 +153,9 @@ def divisions(contests: Sequence[Contest], packed: Packed, by: str = "") -> list
 
 
 def _measures(contest: Contest, packed: Packed) -> dict[str, NDArray[np.int64]]:
-    """Return what is known of the test examples of a contest, in the order of MEASURES; what cannot be of them is left
-    out.
-    """
-    measures, order = packed.measures(contest.digest), [*MEASURES]
-    names = sorted(measures, key=lambda name: (order.index(name) if name in order else len(order), name))
-    return {name: measures[name] for name in names if measures[name].shape == contest.labels.shape}
+    """Return what is known of the test examples of a contest; what cannot be of them is left out."""
+    measures = packed.measures(contest.digest)
+    return {name: measures[name] for name in in_order(measures) if measures[name].shape == contest.labels.shape}
 
 
 def _line(

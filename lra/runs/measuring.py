@@ -19,7 +19,6 @@ from lra.records.collection import MEASURED, load_to_rewrite, read_to_rewrite
 from lra.records.folder import RunFolder
 from lra.records.identity import ADDED
 from lra.records.record import RunRecord
-from lra.reports.names import data_name
 from lra.tasks import difficulty
 
 
@@ -46,7 +45,7 @@ def measure_difficulty(
     packed = load_to_rewrite((results_dir / MEASURED).parent)
     done, failures = [], []
     for digest, runs in by_split.items():
-        name = f"{runs[0].task} ({data_name(runs[0])})"
+        name = f"{runs[0].task} ({runs[0].data['source']}, {runs[0].data['variant']}, {digest[:8]})"
         try:
             measures = _measured(runs[0], cache_dir)
         except InputError as error:
