@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from itertools import pairwise
 
@@ -230,3 +231,12 @@ def test_committed_runs_on_listops_fall_with_length_above_their_floors(attn, cap
     assert len(ours)
     for accuracies in ours:
         assert accuracies[0] > accuracies[-1] + 0.1
+
+
+def test_what_the_note_says_of_listops_is_in_the_table():
+    note = (RESULTS / "README.md").read_text().partition("## Where they fail on ListOps")[2].partition("\n## ")[0]
+    rows = pd.read_csv(RESULTS / "tables" / "difficulty-listops.csv")
+    numbers = {f"{100 * accuracy:.1f}" for accuracy in rows["accuracy"]}
+    said = re.findall(r"\b\d+\.\d\b", note)
+    assert len(said) > 20
+    assert {*said} <= numbers
