@@ -6,20 +6,21 @@ A run does so itself when it ends; this is for runs that ended before they did, 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from hydra.utils import instantiate
+from hydra.utils import get_class
 from numpy.typing import NDArray
 
 from lra.errors import InputError
 from lra.files import write_atomically, writing
 from lra.records.collection import MEASURED, load_to_rewrite, read_to_rewrite
 from lra.records.folder import RunFolder
-from lra.records.identity import ADDED
+from lra.records.identity import ADDED, TARGET_KEYS
+from lra.records.reading import reason_of
 from lra.records.record import RunRecord
-from lra.tasks import difficulty
+from lra.tasks import Task, difficulty
 
 
 def measure_difficulty(
@@ -65,10 +66,20 @@ def _measured(run: RunRecord, cache_dir: str | None) -> dict[str, NDArray[np.int
     """Make the task of a run, and measure its test examples.
 
     Raises:
-        InputError: other data are at hand than the run had, or none.
+        InputError: its task is not there, or other data are at hand than the run had, or none.
     """
-    settings = {name: value for name, value in run.config["task"].items() if name not in ADDED}
-    task = instantiate(settings)(cache_dir=cache_dir)
+    node = dict(run.config.get("task", {}))
+    settings = {name: value for name, value in node.items() if name not in (*ADDED, *TARGET_KEYS)}
+    try:
+        # Records may be somebody else's: of what they name, only a task is called.
+        kind: Callable[..., Task] = get_class(node["_target_"])
+        if not (isinstance(kind, type) and issubclass(kind, Task)):
+            raise TypeError(f"{node['_target_']} is no task")
+        task = kind(cache_dir=cache_dir, **settings)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"Its task cannot be made: {reason_of(error)}. Check out commit {run.commit}.") from error
     task.prepare()
     if json.loads(json.dumps(task.describe())) != run.data:
         raise InputError(

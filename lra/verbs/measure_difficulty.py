@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 def act(request: Request) -> int:
     """Measure, and say what; return 1 if the data of a run were not at hand."""
     done, failures = measure_difficulty(request.results_dir, request.records(), request["cache_dir"] or None)
-    print(*done, sep="\n")
+    if done:
+        print(*done, sep="\n")
     for failure in failures:
         log.error("Not measured: %s", failure)
     return int(bool(failures))

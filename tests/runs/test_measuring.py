@@ -102,3 +102,14 @@ def test_a_task_that_says_nothing_of_it_is_trained_on_all_the_same(tmp_path, tas
     assert one.status == "ok"
     assert not folder.difficulty.exists()
     assert ("the raw data are gone" in caplog.text) == isinstance(task, Unmeasurable)
+
+
+@pytest.mark.parametrize("target", ["os.getcwd", "subprocess.Popen", "lra.tasks.gone.Gone", None])
+def test_of_what_a_record_names_only_a_task_is_called(measured, caplog, target):
+    one, _, results, words = measured
+    path = RunFolder.of(results, one).record
+    changed = json.loads(path.read_text())
+    changed["config"]["task"] = {"_target_": target, "args": "true"} if target else {}
+    path.write_text(json.dumps(changed))
+    assert report.main(["measure_difficulty", *words]) == 1
+    assert "Its task cannot be made: " in caplog.text
