@@ -72,10 +72,11 @@ def _measured(run: RunRecord, cache_dir: str | None) -> dict[str, NDArray[np.int
     settings = {name: value for name, value in node.items() if name not in (*ADDED, *TARGET_KEYS)}
     try:
         # Records may be somebody else's: of what they name, only a task is called.
-        kind: Callable[..., Task] = get_class(node["_target_"])
+        kind = get_class(node["_target_"])
         if not (isinstance(kind, type) and issubclass(kind, Task)):
             raise TypeError(f"{node['_target_']} is no task")
-        task = kind(cache_dir=cache_dir, **settings)
+        make: Callable[..., Task] = kind
+        task = make(cache_dir=cache_dir, **settings)
     except InputError:
         raise
     except Exception as error:
