@@ -15,13 +15,13 @@ from lra.errors import InputError
 from lra.figures.difficulty import LINES, difficulty_figure, drawn
 from lra.files import ROOT
 from lra.records.arrays import DIFFICULTY, Packed
-from lra.records.collection import collect, load_measured, load_packed, load_records
+from lra.records.collection import collect, import_records, load_measured, load_packed, load_records
 from lra.records.record import accuracy_of
 from lra.reports.comparison import gather
 from lra.reports.difficulty import QUANTILES, Division, difficulty_report, divide, divisions
 from lra.tasks import difficulty
 from scripts import report
-from tests.helpers.records import GENERATED, LABELLED, contents, record, saved
+from tests.helpers.records import GENERATED, LABELLED, contents, record, saved, sound
 from tests.helpers.shown import printed
 
 LENGTHS = np.random.default_rng(1).integers(16, 60, len(LABELLED))
@@ -240,3 +240,16 @@ def test_what_the_note_says_of_listops_is_in_the_table():
     said = re.findall(r"\b\d+\.\d\b", note)
     assert len(said) > 20
     assert {*said} <= numbers
+
+
+@pytest.mark.parametrize("collected", [True, False])
+def test_it_is_imported_with_the_runs(tmp_path, collected):
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    saved(theirs, sound("a", 0, 0.4), labels=LABELLED)
+    known(theirs, length=LENGTHS)
+    if collected:
+        collect(theirs)
+        shutil.rmtree(theirs / "runs")
+    ours.mkdir()
+    import_records(ours, theirs)
+    assert Packed.load(ours / "measured").measures("ab" * 32)["length"].tolist() == LENGTHS.tolist()
