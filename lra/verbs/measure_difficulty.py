@@ -1,4 +1,6 @@
-"""measure what makes test examples hard, for runs that lack it, into their folders and `measured/`"""
+"""measure what makes test examples hard, for runs that lack it, into their folders and `measured/`;
+cache_dir=FOLDER of prepared data
+"""
 
 from __future__ import annotations
 
