@@ -1,7 +1,8 @@
 """What makes Pathfinder images hard: the contour to trace, how far apart its markers are, and the distractors.
 
-Of generated images all is known, by drawing them again. Of released ones nobody kept it; but from 64x64 on the markers
-are the brightest things in an image, and wide, so that they are found. At 32x32 distractors are twice as bright.
+Of generated images all is known, by drawing them again, which takes minutes for Path-X. Of released ones nobody kept
+it; but from 64x64 on the markers are the brightest things in an image, and wide, so that they are found. At 32x32
+distractors are twice as bright.
 """
 
 from __future__ import annotations
