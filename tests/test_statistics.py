@@ -19,6 +19,7 @@ from lra.statistics import (
     fit_exponent,
     sampling_half_width,
     student_interval,
+    wilson_interval,
 )
 
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384]
@@ -105,3 +106,15 @@ def test_students_quantiles_cover_what_they_say():
     for df in (10, 20, 30):
         expansion = z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
         assert STUDENT_QUANTILES[df - 1] == pytest.approx(expansion, abs=3e-3)
+
+
+@pytest.mark.parametrize(("right", "examples"), [(0, 5), (5, 5), (37, 100), (4440, 10_000)])
+def test_wilsons_interval_has_the_shares_that_are_two_deviations_away(right, examples):
+    share = right / examples
+    low, high = wilson_interval(share, examples)
+    assert 0 <= low <= share <= high <= 1
+    for end in (low, high):
+        if 0 < end < 1:
+            assert abs(share - end) == pytest.approx(sampling_half_width(end, examples))
+    wider = wilson_interval(share, examples // 5)
+    assert wider[1] - wider[0] > high - low > 0

@@ -12,6 +12,7 @@ import pandas as pd
 
 from lra.cards import EXACT, family_of
 from lra.errors import InputError
+from lra.figures.difficulty import difficulty_figures
 from lra.figures.style import COLOURS, GREY, LOOK, End, name_ends, save
 from lra.files import writing
 from lra.records.collection import load_packed
@@ -30,7 +31,8 @@ BOARD_LEAST_WIDTH = 7.2  # inches: what the line beneath it takes
 
 
 def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]:
-    """Draw every figure of every set of comparable records into `figures/`, as SVG and PNG; return the files.
+    """Draw every figure of every set of comparable records, and of every task accuracy by difficulty, into `figures/`,
+    as SVG and PNG; return the files.
 
     Raises:
         InputError: there are no records, or the folder cannot be written.
@@ -50,6 +52,8 @@ def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]
             }
             for name, figure in figures.items():
                 files += save(figure, folder / f"{'-'.join(setting)}-{name}")
+        for task, figure in difficulty_figures(records, load_packed(results_dir, records)):
+            files += save(figure, folder / f"difficulty-{task}")
     return files
 
 

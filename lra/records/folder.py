@@ -25,6 +25,7 @@ from lra.records.identity import run_key
 from lra.records.reading import entries, leaving_out, reason_of
 from lra.records.record import LABELS, RECORD_NAME, WEIGHTS, RunRecord
 from lra.records.retest_record import RETESTS_NAME
+from lra.tasks import difficulty
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,11 @@ class RunFolder:
     def predictions(self) -> Path:
         """The classes that the model, and rules without one, predict for the test examples."""
         return self.path / "predictions.npz"
+
+    @property
+    def difficulty(self) -> Path:
+        """What makes the test examples hard; no file where nothing is known of it."""
+        return self.path / "difficulty.npz"
 
     @property
     def weights(self) -> Path:
@@ -235,6 +241,20 @@ class RunFolder:
             if accuracy is not None and share is not None and abs(share - accuracy) > 1 / max(1, len(labels)):
                 raise ValueError(f"its {name} classes have an accuracy of {share:.4f}, the record has {accuracy}")
         return classes
+
+    def read_difficulty(self, record: RunRecord) -> dict[str, NDArray[np.int64]]:
+        """Return the measures of the test examples by name; {} where there are none.
+
+        Raises:
+            ValueError, OSError: they cannot be read, or are those of another run.
+        """
+        if not self.difficulty.exists():
+            return {}
+        measures = difficulty.read(self.difficulty)
+        size = record.data["sizes"]["test"]
+        if any(len(values) != size for values in measures.values()):
+            raise ValueError(f"it must hold a number for each of the {size} test examples")
+        return measures
 
     def _set_aside(self, path: Path, reason: Exception) -> None:
         """Rename a damaged file, and name it in the log.

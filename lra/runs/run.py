@@ -31,7 +31,7 @@ from lra.records.record import FLOOR, LABELS, RunRecord, Status
 from lra.records.wandb_mirror import WandbMirror
 from lra.runs.diagnostics import diagnose
 from lra.runs.factory import make_trainer
-from lra.tasks import Task
+from lra.tasks import Task, difficulty
 from lra.training import storage
 from lra.training.checkpoint import Checkpoints
 from lra.training.outcome import DivergedError, Outcome
@@ -212,6 +212,7 @@ class Attempt:
         else:
             with self._keeping():
                 self._leave_record()
+            self._measure_difficulty()
         finally:
             self.mirror.finish()
 
@@ -326,6 +327,16 @@ class Attempt:
             self.record.diagnostics = diagnose(self.model, batch.tokens.to(device), batch.mask.to(device))
         except Exception as error:  # the record stays valid without it
             log.warning("The model could not be examined: %s", error)
+
+    def _measure_difficulty(self) -> None:
+        """Write beside the predictions what makes the test examples hard; the result is kept already."""
+        if not self.world.leads or not self.folder.predictions.exists():
+            return
+        try:
+            if measures := self.job.task.difficulties():
+                write_atomically(self.folder.difficulty, difficulty.packed(measures))
+        except Exception as error:  # a task that this fails for is trained on all the same
+            log.warning("What makes the test examples hard is not known: %s", error)
 
     def _leave_record(self) -> None:
         if not self.world.leads:

@@ -84,6 +84,13 @@ class Task:
         """Predict the class of each test example by rules that need no model, fitted on the train split."""
         raise NotImplementedError
 
+    def difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Return what makes each test example hard: (N,) whole numbers by the name of a measure; {} if that is unknown.
+
+        `lra.reports.difficulty` has the titles of the names that tasks here use; another name is its own title.
+        """
+        return {}
+
     def floors(self) -> dict[str, float]:
         """Return the test accuracy of each of these rules."""
         labels = self.split("test").labels

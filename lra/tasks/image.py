@@ -93,6 +93,10 @@ class Image(CachedTask):
         """Say where the images are."""
         return self.source.place()
 
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Return as `class` the label of each test image."""
+        return {"class": self.split("test").labels.copy()}
+
     def _specification(self) -> dict[str, Any]:
         # The hub's commit is known to be in the original order; `_build` checks that, so nothing is downloaded here.
         files: list[Path] = []

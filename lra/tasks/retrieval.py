@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lra.errors import InputError, check_choice, check_integer
 from lra.tasks import PARTS, Part, Split, archive
@@ -88,6 +89,10 @@ class Retrieval(CachedTask):
     def place(self) -> str:
         """Say where the files are."""
         return f"in {self.folder}"
+
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Return as `length` the bytes that the model reads of the longer text of each test pair."""
+        return {"length": np.diff(self.split("test").offsets).reshape(-1, self.num_inputs).max(1)}
 
     def _specification(self) -> dict[str, Any]:
         if self.folder is None:

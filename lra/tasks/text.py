@@ -94,6 +94,10 @@ class Text(CachedTask):
         """Say where the reviews are."""
         return self.source.place()
 
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Return as `length` the symbols that the model reads of each test text."""
+        return {"length": np.diff(self.split("test").offsets)}
+
     def _specification(self) -> dict[str, Any]:
         remark = ", validation is test" if self.validation == "test" else ""
         return {

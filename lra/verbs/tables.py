@@ -1,20 +1,26 @@
-"""rewrite `tables/`, with a figure of each leaderboard, from `measured/` and `published/` alone"""
+"""rewrite `tables/`, with figures of each leaderboard and of accuracy by difficulty, from `measured/` and `published/`
+alone
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from lra.figures.difficulty import difficulty_figures
 from lra.figures.effect import effect_figure
 from lra.figures.runs import board
 from lra.figures.style import save
 from lra.files import write_atomically, writing
 from lra.papers.best import records_report
 from lra.papers.published import load_tables, read_numbers
-from lra.records.collection import load_measured, load_retests
+from lra.records.arrays import Packed
+from lra.records.collection import MEASURED, load_measured, load_retests
 from lra.records.record import RunRecord
 from lra.reports import backbones
 from lra.reports.costs import cost_report
 from lra.reports.coverage import coverage
+from lra.reports.difficulty import difficulty_report, divides
 from lra.reports.leaderboard import leaderboard_report
 from lra.reports.names import comparable
 from lra.reports.report import Report, write
@@ -24,32 +30,34 @@ from lra.verbs.effect import effect
 from lra.verbs.ranks import ranks
 from lra.verbs.show import paper_table
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 OPTIONS = ()
-REFERENCE = "s4d"  # the mechanism to which the gap is shown, where it was run
+REFERENCE = "s4d"  # the mechanism to which an experiment shows the gap, where it was run
+DRAWN = ("listops",)  # tasks whose accuracy by difficulty is drawn; the verb figures draws it for all
 
 
 def act(request: Request) -> int:
     """Write every table as Markdown, and those with measured values as CSV too, with the keys of their records."""
     records = load_measured(request.results_dir)
+    packed = Packed.load((request.results_dir / MEASURED).parent)
     folder = request.results_dir / "tables"
     count = 0
     with writing(folder, "Make it writable."):
-        for name, report in _reports(request, records):
+        for name, report in _reports(request, records, packed):
             write_atomically(folder / f"{name}.md", write(report, "markdown") + "\n")
             if name != "coverage" and any(report.frame.get("key", report.frame.get("keys", []))):
                 write_atomically(folder / f"{name}.csv", write(report, "csv") + "\n")
             count += 1
         write_atomically(folder / "backbones.md", backbones.markdown())
-        for setting, runs in comparable(records).items():
-            if len({run.attn for run in runs}) > 1:
-                save(board(runs), folder / f"board-{'-'.join(setting)}")
-        for name, report in _effects(request, records):
-            save(effect_figure(report.title, report.frame), folder / name)
+        for name, figure in _figures(request, records, packed):
+            save(figure, folder / name)
     print(f"{count} tables in {folder} are rebuilt from {len(records)} records.")
     return 0
 
 
-def _reports(request: Request, records: list[RunRecord]) -> Iterator[tuple[str, Report]]:
+def _reports(request: Request, records: list[RunRecord], packed: Packed) -> Iterator[tuple[str, Report]]:
     """Make the reports one by one, with the names of their files."""
     yield "leaderboard", leaderboard_report(records)
     yield "cost", cost_report(records)
@@ -60,6 +68,19 @@ def _reports(request: Request, records: list[RunRecord]) -> Iterator[tuple[str, 
     yield from _effects(request, records)
     for name in load_tables(request.results_dir):
         yield name, paper_table(request, name, records)
+    for task in sorted({run.task for run in records if divides(run, packed)}):
+        yield f"difficulty-{task}", difficulty_report([run for run in records if run.task == task], packed)
+
+
+def _figures(request: Request, records: list[RunRecord], packed: Packed) -> Iterator[tuple[str, Figure]]:
+    """Draw the figures one by one, with the names of their files."""
+    for setting, runs in comparable(records).items():
+        if len({run.attn for run in runs}) > 1:
+            yield f"board-{'-'.join(setting)}", board(runs)
+    for task, figure in difficulty_figures([run for run in records if run.task in DRAWN], packed):
+        yield f"difficulty-{task}", figure
+    for name, report in _effects(request, records):
+        yield name, effect_figure(report.title, report.frame)
 
 
 def _effects(request: Request, records: list[RunRecord]) -> Iterator[tuple[str, Report]]:

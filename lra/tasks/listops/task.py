@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lra.errors import check_choice, check_integer
 from lra.tasks import PARTS, Part, Split
 from lra.tasks.cached import CachedTask
+from lra.tasks.listops import difficulty
 from lra.tasks.listops.grammar import CLOSE, VOCABULARY, Grammar
 from lra.tasks.raw_files import Layout, find_folder
 
@@ -99,6 +100,16 @@ class ListOps(CachedTask):
             "majority": np.full(len(test.labels), majority, np.uint8),
             "root_operator": by_root[test_roots].astype(np.uint8),
         }
+
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Measure the test expressions, see `difficulty.measure`."""
+        return difficulty.measure(self._bracketed("test"), brackets=self.brackets)
+
+    def _bracketed(self, part: Part) -> Split:
+        """Return a split with its brackets; where the model reads none, it is generated or read again."""
+        if self.brackets:
+            return self.split(part)
+        return dict(self._generated() if self.data_dir is None else self._released(self.data_dir))[part]
 
     def _specification(self) -> dict[str, Any]:
         """Say what decides the arrays, with a fingerprint of the released files."""

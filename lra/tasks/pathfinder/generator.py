@@ -50,6 +50,7 @@ class Geometry(NamedTuple):
         marked: (2,) int64: the numbers of these contours. Where both contours end on one pixel, which happens since
             neither sees the other's newest paddle, the image itself does not tell.
         num_attempts: how often the two contours were begun.
+        num_distractors: those for which there was room.
     """
 
     image: NDArray[np.uint8]
@@ -59,6 +60,7 @@ class Geometry(NamedTuple):
     markers: NDArray[np.int64]
     marked: NDArray[np.int64]
     num_attempts: int
+    num_distractors: int
 
 
 @njit(nogil=True)
@@ -225,7 +227,7 @@ def _stretch(image, resolution, ring, pixels):
 
 
 @kept_on_disk()
-def _draw(shape_0, shape_1, stimulus, seed, first, images, labels, margins, paddles, markers, attempts):
+def _draw(shape_0, shape_1, stimulus, seed, first, images, labels, margins, paddles, markers, attempts, distractors):
     """Draw images first, first + 1, ..., one for each row of `images`, with what is in them."""
     resolution, length = stimulus.resolution, stimulus.contour_length
     ring = shape_0.ring
@@ -253,6 +255,7 @@ def _draw(shape_0, shape_1, stimulus, seed, first, images, labels, margins, padd
         image[:] = 0
         for contour in range(2):
             _draw_lines(shape, image, stride, paddles[n, contour], length, stimulus.contrasts[0])
+        distractors[n] = 0
         for _ in range(stimulus.num_distractors):
             before[:] = mask
             for _ in range(_DISTRACTOR_TRIALS):
@@ -261,6 +264,7 @@ def _draw(shape_0, shape_1, stimulus, seed, first, images, labels, margins, padd
                     blocked,
                 ):  # fmt: skip
                     _draw_lines(shape, image, stride, distractor, len(distractor), stimulus.contrasts[1])
+                    distractors[n] += 1
                     break
                 mask[:] = before
         begun = below(state, 2)
@@ -275,19 +279,36 @@ def _draw(shape_0, shape_1, stimulus, seed, first, images, labels, margins, padd
         _stretch(image, resolution, ring, images[n])
 
 
+class Drawn(NamedTuple):
+    """What is in n images, as they were drawn; places are (y, x) in pixels.
+
+    Attributes:
+        margins: (n,) numbers of the margins among those of the stimulus.
+        paddles: (n, 2, contour_length, 3): place from which each paddle of both contours is drawn, and its direction.
+        markers: (n, 2, 3): place of each marker, and the number of the contour that it is on.
+        attempts: (n,) how often the two contours were begun.
+        distractors: (n,) how many there are: of those that are tried, the ones for which there was room.
+    """
+
+    margins: NDArray[np.int64]
+    paddles: NDArray[np.int64]
+    markers: NDArray[np.int64]
+    attempts: NDArray[np.int64]
+    distractors: NDArray[np.int64]
+
+
 def _draw_block(
     parameters: Stimulus, seed: int, first: int, images: NDArray[np.uint8], labels: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], ...]:
-    """Fill `images` (n, R * R) and `labels` (n,), and return margin numbers, paddles, markers and attempts."""
-    size = len(images)
-    margins, attempts = np.empty(size, np.int64), np.empty(size, np.int64)
-    paddles = np.empty((size, 2, parameters.contour_length, 3), np.int64)
-    markers = np.empty((size, 2, 3), np.int64)  # y, x and the contour
+) -> Drawn:
+    """Fill `images` (n, R * R) and `labels` (n,), and return what is in them."""
+    size, length = len(images), parameters.contour_length
+    shapes_of = ((), (2, length, 3), (2, 3), (), ())
+    drawn = Drawn(*(np.empty((size, *shape), np.int64) for shape in shapes_of))
     small, large = shapes(parameters, parameters.margins[0]), shapes(parameters, parameters.margins[-1])
     # A tuple's length is part of a compiled type, so what the compiled code does not read is left out.
     plain = parameters._replace(margins=())
-    _draw(small, large, plain, np.uint64(seed), first, images, labels, margins, paddles, markers, attempts)
-    return margins, paddles, markers, attempts
+    _draw(small, large, plain, np.uint64(seed), first, images, labels, *drawn)
+    return drawn
 
 
 def stream_seed(data_seed: int, resolution: int, difficulty: str) -> int:
@@ -302,31 +323,46 @@ def draw(
     resolution: int, difficulty: str, data_seed: int, first: int, last: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Draw images `first` to `last` - 1 of a seed: (n, R * R) uint8, row by row, and (n,) labels."""
+    images, labels, _ = draw_all(resolution, difficulty, data_seed, first, last)
+    return images, labels
+
+
+def draw_all(
+    resolution: int, difficulty: str, data_seed: int, first: int, last: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], Drawn]:
+    """Draw images and labels, as `draw`, and return what is in the images too."""
     images = np.empty((last - first, resolution**2), np.uint8)
     labels = np.empty(last - first, np.int64)
     seed = stream_seed(data_seed, resolution, difficulty)
-    _draw_block(stimulus(resolution, difficulty), seed, first, images, labels)
-    return images, labels
+    drawn = _draw_block(stimulus(resolution, difficulty), seed, first, images, labels)
+    return images, labels, drawn
+
+
+def paddle_ends(resolution: int, difficulty: str, drawn: Drawn) -> NDArray[np.float64]:
+    """Return the two ends of each paddle, (n, 2, contour_length, 2, 2): the one nearer to the beginning first."""
+    parameters = stimulus(resolution, difficulty)
+    tables = [shapes(parameters, parameters.margins[number]) for number in (0, -1)]
+    far_ends = drawn.paddles[..., :2].astype(np.float64)
+    directions = drawn.paddles[..., 2]
+    is_large = drawn.margins.astype(bool)[:, None, None]
+    # Directions are numbered for each margin, and the smaller margin has fewer of them.
+    steps = [table.line_ends[np.where(is_large == bool(n), directions, 0)] for n, table in enumerate(tables)]
+    near_ends = far_ends + np.where(is_large[..., None], steps[1], steps[0]) / FINE
+    contours = np.stack([near_ends, far_ends], -2)  # a paddle is drawn backward from its far end,
+    contours[:, :, 0] = contours[:, :, 0, ::-1]  # only the first from its near one
+    return contours
 
 
 def geometry(resolution: int, difficulty: str, data_seed: int, number: int) -> Geometry:
     """Draw one image and say what is in it."""
-    parameters = stimulus(resolution, difficulty)
-    images, labels = np.empty((1, resolution**2), np.uint8), np.empty(1, np.int64)
-    seed = stream_seed(data_seed, resolution, difficulty)
-    margins, paddles, markers, attempts = _draw_block(parameters, seed, number, images, labels)
-    margin = parameters.margins[-1 if margins[0] else 0]
-    table = shapes(parameters, margin)
-    far_ends = paddles[0, ..., :2].astype(np.float64)
-    near_ends = far_ends + table.line_ends[paddles[0, ..., 2]] / FINE
-    contours = np.stack([near_ends, far_ends], 2)  # a paddle is drawn backward from its far end,
-    contours[:, 0] = contours[:, 0, ::-1]  # only the first from its near one
+    images, labels, drawn = draw_all(resolution, difficulty, data_seed, number, number + 1)
     return Geometry(
         image=images.reshape(resolution, resolution),
         label=int(labels[0]),
-        margin=margin,
-        contours=contours,
-        markers=markers[0, :, :2],
-        marked=markers[0, :, 2],
-        num_attempts=int(attempts[0]),
+        margin=stimulus(resolution, difficulty).margins[-1 if drawn.margins[0] else 0],
+        contours=paddle_ends(resolution, difficulty, drawn)[0],
+        markers=drawn.markers[0, :, :2],
+        marked=drawn.markers[0, :, 2],
+        num_attempts=int(drawn.attempts[0]),
+        num_distractors=int(drawn.distractors[0]),
     )

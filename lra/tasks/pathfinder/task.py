@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lra.errors import InputError, check_choice, check_integer
 from lra.tasks import PARTS, Part, Split, cache
@@ -93,6 +94,17 @@ class Pathfinder(CachedTask):
     def place(self) -> str:
         """Say where the released images are."""
         return f"in {self.data_dir}" if self.data_dir else ""
+
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Measure the test images, see `difficulty`: generated ones by drawing them again, released ones by pixels."""
+        # Compiling takes seconds, and is not needed where a cache entry is.
+        from lra.tasks.pathfinder.difficulty import measure, measure_pixels
+
+        if self.data_dir is not None:
+            return measure_pixels(self.split("test").tokens, self.resolution)
+        first = self.num_examples["train"] + self.num_examples["val"]
+        last = first + self.num_examples["test"]
+        return measure(self.resolution, self.difficulty, self.data_seed, first, last)
 
     def _specification(self) -> dict[str, Any]:
         """Say what decides the arrays, with a fingerprint of the released files."""
