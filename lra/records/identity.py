@@ -26,6 +26,7 @@ NEUTRAL: dict[str, Any] = {
     "model.block": {"norm": "layer", "place": "pre", "mlp": True},
     "model.reducer": {"kind": "none", "retention": 0.8},
     "model.match_params": None,
+    "task.length": None,
     # What protocols set for a mechanism at scale=full alone.
     "attn.count_once": True,
     "attn.projection_bias": True,
