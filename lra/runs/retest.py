@@ -1,11 +1,13 @@
-"""A trained run's best weights, tested again on other examples of its task: on more of them, or on harder ones.
+"""A trained run's best weights, tested again on other examples of its task: more of them, harder ones or longer ones.
 
 A generated task has any number of test examples, and with ten times as many an accuracy is three times as sure. Each
-test is a line of `retests.jsonl` in the run's folder; collecting merges those lines into `measured/`.
+test is a line of `retests.jsonl` in the run's folder; collecting merges those lines into `measured/`. For sequences
+longer than the run's model was built for, the model is built again for these, as if it were trained on them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -28,7 +30,8 @@ from lra.records.identity import ADDED
 from lra.records.reading import refuse_to_rewrite
 from lra.records.record import RunRecord
 from lra.records.retest_record import Retest, key_of, read_retests, write_retests
-from lra.runs.factory import make_model, make_trainer
+from lra.runs.factory import make_model, make_trainer, sketch
+from lra.runs.schema import POSITIONS
 from lra.tasks import Split, Task
 from lra.training import storage
 from lra.training.evaluation import Evaluation
@@ -95,26 +98,24 @@ class Tasks:
                 f"Run {record.key} had other data than are at hand: {_name(record.data)}. Here are "
                 f"{_name(own.describe())}. Name the folder that it had with task.data_dir=, or unset LRA_DATA."
             )
-        longest = record.config["model"]["num_positions"] or own.max_len
-        if changed.max_len > longest:
-            raise InputError(
-                f"Run {record.key} reads sequences of up to {longest} tokens, and these have up to {changed.max_len}. "
-                "Choose shorter ones, or train with model.num_positions=."
-            )
+        check_reach(record, pair)
         return pair
 
     def _make(self, record: RunRecord) -> Pair:
         settings = {name: value for name, value in record.config["task"].items() if name not in ADDED}
         for name, value in self.changes.items():
-            if name.startswith("_") or name not in settings:
+            if name.startswith("_") or name not in (*settings, "length"):
                 listed = ", ".join(name for name in settings if not name.startswith("_"))
                 raise InputError(f"task.{name} is no setting of {record.task}. It has: {listed}, data_dir.")
-            kind = type(settings[name])
-            if settings[name] is not None and not (type(value) is kind or (kind is float and type(value) is int)):
+            kind, present = type(settings.get(name)), settings.get(name)
+            if present is not None and not (type(value) is kind or (kind is float and type(value) is int)):
                 raise InputError(
-                    f"task.{name} must be of type {kind.__name__}, as the run's {settings[name]}. Got {value!r}."
+                    f"task.{name} must be of type {kind.__name__}, as the run's {present}. Got {value!r}."
                 )
-        makers = [instantiate({**settings, **changes, **self.location}) for changes in ({}, self.changes)]
+        length = self.changes.get("length")
+        of_length = {} if length is None else get_class(settings["_target_"]).at_length(length)  # type: ignore[attr-defined]
+        changed_settings = {**settings, **of_length, **self.changes}
+        makers = [instantiate({**chosen, **self.location}) for chosen in (settings, changed_settings)]
         own, changed = (make(cache_dir=self.cache_dir) for make in makers)
         for name in ("vocab_size", "num_classes", "num_inputs"):
             if getattr(own, name) != getattr(changed, name):
@@ -124,7 +125,8 @@ class Tasks:
                 )
         own.prepare()
         changed.prepare()
-        if self.changes and changed.describe() == own.describe():
+        # Its own length is the first point of a curve over lengths, and repeats what the run's record says.
+        if self.changes and length is None and changed.describe() == own.describe():
             raise InputError(
                 f"The examples of {record.task} ({_name(own.describe())}) are the same with "
                 f"{' '.join(f'task.{name}=' for name in self.changes)} as without. Give a value that changes them."
@@ -132,8 +134,53 @@ class Tasks:
         return Pair(own, changed)
 
 
-def load_model(record: RunRecord, folder: RunFolder, own: Task, device: torch.device) -> torch.nn.Module:
+def reach_of(record: RunRecord, own: Task) -> int:
+    """Return how long a sequence the model of a run can read at most, as it was trained."""
+    return record.config["model"]["num_positions"] or own.max_len
+
+
+def built_for(record: RunRecord, pair: Pair) -> tuple[Mapping[str, Any], Task]:
+    """Return configuration and task that the model is made of: the run's own, unless the sequences are longer."""
+    own, changed = pair.own, pair.changed
+    if changed.max_len <= reach_of(record, own):
+        return record.config, own
+    return {**record.config, "model": {**record.config["model"], "num_positions": changed.max_len}}, changed
+
+
+def check_reach(record: RunRecord, pair: Pair) -> None:
+    """Raise InputError where sequences are too long for the weights of a run: some belong to places that it has not."""
+    longest, needed = reach_of(record, pair.own), pair.changed.max_len
+    if record.is_baseline or needed <= longest:  # a baseline is refused later, as on any examples
+        return
+    if record.config["model"].get("positions", "learned") == "learned":
+        others = ", ".join(kind for kind in POSITIONS if kind != "learned")
+        raise InputError(
+            f"Run {record.key} has learned positions for {longest} tokens, and these sequences have up to {needed}. "
+            f"Choose shorter ones, or train with model.num_positions={needed} or with other model.positions ({others})."
+        )
+    trained, built = (
+        {name: tensor.shape for name, tensor in sketch(config, task).state_dict().items()}
+        for config, task in ((record.config, pair.own), built_for(record, pair))
+    )
+    if differing := [name for name in {**trained, **built} if trained.get(name) != built.get(name)]:
+        raise InputError(
+            f"The weights of {record.attn} are for at most {longest} tokens in run {record.key} "
+            f"({min(differing).removeprefix('encoder.')}), and these sequences have up to {needed}. Choose shorter "
+            f"ones, or train with model.num_positions={needed}."
+        )
+
+
+def load_model(
+    record: RunRecord, folder: RunFolder, config: Mapping[str, Any], task: Task, device: torch.device
+) -> torch.nn.Module:
     """Make the model of a finished run with its best weights.
+
+    Args:
+        record: of the run.
+        folder: the run's.
+        config: that the model is made of.
+        task: that the model is made for; see `built_for` for both.
+        device: where the model is put.
 
     Raises:
         InputError: it has none, or other code than this made them.
@@ -163,7 +210,7 @@ def load_model(record: RunRecord, folder: RunFolder, own: Task, device: torch.de
         weights = storage.load(path, device)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}. {again}") from error
-    model = make_model(record.config, own)
+    model = make_model(config, task)
     try:
         model.load_state_dict(weights)
     except Exception as error:
@@ -208,10 +255,10 @@ def retest(
         if key in earlier:
             log.info("%s · %s · %s: tested on these already.", record.task, record.attn, record.key)
             return earlier[key]
-    model = load_model(record, folder, pair.own, device)
+    model = load_model(record, folder, *built_for(record, pair), device)
     _warn_of_differences(record, pair)
     evaluation = _evaluate(record, pair, model, device, stop)
-    changes = {name: value for name, value in tasks.changes.items() if record.config["task"][name] != value}
+    changes = {name: value for name, value in tasks.changes.items() if record.config["task"].get(name) != value}
     retested = _retested(record, changes, pair, evaluation, device, command)
     with _opened(folder) as earlier:  # another process may have tested this run meanwhile
         write_retests(folder.retests, {retested.key: retested, **earlier}.values())
@@ -265,7 +312,11 @@ def _evaluate(
     # The longer of both tasks, so that rows padded to it are at least as long as in training.
     longest = max(pair.own.max_len, pair.changed.max_len)
     surroundings = Surroundings(device, stop=stop or StopRequest())
-    return make_trainer(record.config).evaluate(model, test, longest, record.seed, surroundings, "test")
+    trainer = make_trainer(record.config)
+    # Not more pairs of tokens at once than in training, so that exact attention takes no more memory either.
+    share = (longest / pair.own.max_len) ** 2
+    fitting = dataclasses.replace(trainer, eval_batch_size=max(1, int(trainer.eval_batch_size / share)))
+    return fitting.evaluate(model, test, longest, record.seed, surroundings, "test")
 
 
 def count_common(train: Split, test: Split) -> int:

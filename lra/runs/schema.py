@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,6 +21,8 @@ from lra.values import Count, Node, NotNegative, Positive, Share, Text, Whole, c
 
 TABLES = ("tasks", "row", "sizes", "size")
 Folder = Text | None
+Positions = Literal["learned", "sinusoidal", "none"]
+POSITIONS: tuple[str, ...] = get_args(Positions)
 
 
 class Protocol(Node):
@@ -65,7 +67,7 @@ class Model(Node):
     dropout: Share
     attention_dropout: Share
     embedding_std: NotNegative
-    positions: Literal["learned", "sinusoidal", "none"]
+    positions: Positions
     num_positions: Count | None
     pooling: Literal["mean", "cls"]
     padding_in_mean: Literal["none", "zeros", "rows"]
