@@ -92,7 +92,7 @@ class Tasks:
         if settings not in self._pairs:
             self._pairs[settings] = self._make(record)
         pair = self._pairs[settings]
-        own, changed = pair.own, pair.changed
+        own = pair.own
         if _plain(own.describe()) != record.data:
             raise InputError(
                 f"Run {record.key} had other data than are at hand: {_name(record.data)}. Here are "
@@ -109,9 +109,7 @@ class Tasks:
                 raise InputError(f"task.{name} is no setting of {record.task}. It has: {listed}, data_dir.")
             kind, present = type(settings.get(name)), settings.get(name)
             if present is not None and not (type(value) is kind or (kind is float and type(value) is int)):
-                raise InputError(
-                    f"task.{name} must be of type {kind.__name__}, as the run's {present}. Got {value!r}."
-                )
+                raise InputError(f"task.{name} must be of type {kind.__name__}, as the run's {present}. Got {value!r}.")
         length = self.changes.get("length")
         of_length = {} if length is None else get_class(settings["_target_"]).at_length(length)  # type: ignore[attr-defined]
         changed_settings = {**settings, **of_length, **self.changes}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +20,7 @@ from lra.runs.factory import task_class
 from lra.values import Count, Node, NotNegative, Positive, Share, Text, Whole, check_node
 
 TABLES = ("tasks", "row", "sizes", "size")
+FROM_ROWS = ("${row.", "${size.")
 Folder = Text | None
 Positions = Literal["learned", "sinusoidal", "none"]
 POSITIONS: tuple[str, ...] = get_args(Positions)
@@ -168,13 +169,13 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 def _at_length(cfg: DictConfig, settings: Mapping[str, Any]) -> DictConfig:
     """Return a configuration with the settings of a length, and for it what a protocol's padding is for its own.
 
-    Only what a scale or a protocol decides is changed: what is there as a value was typed, or is the same everywhere.
+    Only what a row of the scale or of the protocol decides is changed: what is there as a value was typed.
     """
-    changed = deepcopy(cfg)
+    changed, written = deepcopy(cfg), cast(dict[str, Any], OmegaConf.to_container(cfg))
     values = {f"task.{name}": value for name, value in settings.items()}
     for path, value in {**values, "data.padded_length": None, "model.num_positions": None}.items():
         node, _, name = path.rpartition(".")
-        if OmegaConf.is_interpolation(OmegaConf.select(cfg, node), name):
+        if str(written[node][name]).startswith(FROM_ROWS):
             OmegaConf.update(changed, path, value)
     return changed
 

@@ -29,8 +29,8 @@ def side_of(length: int) -> int:
     side = math.isqrt(length)
     if side not in SIDES or side * side != length:
         raise InputError(
-            f"task.length must be one of {', '.join(str(side * side) for side in SIDES)}: the pixels of a square image with a "
-            f"side of {', '.join(map(str, SIDES))}. Got {length}."
+            f"task.length must be one of {', '.join(str(side * side) for side in SIDES)}: the pixels of a square image "
+            f"with a side of {', '.join(map(str, SIDES))}. Got {length}."
         )
     return side
 
