@@ -97,15 +97,17 @@ def panels(retests: Iterable[Retest], records: Sequence[RunRecord]) -> list[Pane
     """
     runs = {run.key: run for run in records if run.status == "ok" and run.test_accuracy is not None}
     groups: dict[tuple[Setting, str, str], dict[tuple[str, Column], _Test]] = {}
-    for run in runs.values():
-        if run.config.get("task", {}).get("length") is not None:
-            _add(groups.setdefault((Setting.of(run), run.task, ""), {}), _own_test(run))
     for retest in retests:
         if (tested := runs.get(retest.run)) and "length" in retest.changes:
             setting = Setting(tested.scale, tested.protocol, retest.device)
             group = groups.setdefault((setting, tested.task, _conditions(retest.changes)), {})
             _add(group, _own_test(tested))
             _add(group, _retest(tested, retest))
+    retested = {key for group in groups.values() for key, _ in group}
+    for run in runs.values():
+        place = (Setting.of(run), run.task, "")
+        if _task(run).get("length") is not None and (place in groups or run.key not in retested):
+            _add(groups.setdefault(place, {}), _own_test(run))
     labels = {standing.group: standing.label for standing in leaderboard(list(runs.values()))}
     ordered = sorted(groups.items(), key=lambda item: (item[0][0].order, item[0][1:]))
     return [_panel(*key, list(tests.values()), labels) for key, tests in ordered]
