@@ -156,6 +156,7 @@ def check_reach(record: RunRecord, pair: Pair) -> None:
             f"Run {record.key} has learned positions for {longest} tokens, and these sequences have up to {needed}. "
             f"Choose shorter ones, or train with model.num_positions={needed} or with other model.positions ({others})."
         )
+    _check_version(record)
     trained, built = (
         {name: tensor.shape for name, tensor in sketch(config, task).state_dict().items()}
         for config, task in ((record.config, pair.own), built_for(record, pair))
@@ -183,7 +184,7 @@ def load_model(
     Raises:
         InputError: it has none, or other code than this made them.
     """
-    attn, path = record.config["attn"], folder.weights
+    path = folder.weights
     if record.is_baseline:
         raise InputError(f"Run {record.key} is a {record.attn}: only attention mechanisms can be tested again.")
     if not path.exists():
@@ -191,18 +192,7 @@ def load_model(
             f"Run {record.key} has no {path}, which a run leaves in its folder; collected records have none. "
             f"To train it here, run: {record.command}"
         )
-    try:
-        version = get_class(attn["_target_"]).version  # type: ignore[attr-defined]
-    except Exception as error:
-        raise InputError(
-            f"Run {record.key} trained {record.attn}, which is not there any more. "
-            f"Check out commit {record.commit}. {error}"
-        ) from error
-    if version != attn["version"]:
-        raise InputError(
-            f"Run {record.key} trained version {attn['version']} of {record.attn}, which is at version {version} now. "
-            f"Check out commit {record.commit}, or train it again."
-        )
+    _check_version(record)
     again = f"To train it again, move {folder} away and run: {record.command}"
     try:
         weights = storage.load(path, device)
@@ -220,6 +210,23 @@ def load_model(
         )
         raise InputError(f"{path} does not fit the model of its run: {reason} {again}") from error
     return model.to(device)
+
+
+def _check_version(record: RunRecord) -> None:
+    """Raise InputError where the mechanism that a run trained is not there, or has another version."""
+    attn = record.config["attn"]
+    try:
+        version = get_class(attn["_target_"]).version  # type: ignore[attr-defined]
+    except Exception as error:
+        raise InputError(
+            f"Run {record.key} trained {record.attn}, which is not there any more. "
+            f"Check out commit {record.commit}. {error}"
+        ) from error
+    if version != attn["version"]:
+        raise InputError(
+            f"Run {record.key} trained version {attn['version']} of {record.attn}, which is at version {version} now. "
+            f"Check out commit {record.commit}, or train it again."
+        )
 
 
 def retest(
