@@ -19,8 +19,9 @@ from lra.machine.stopping import StoppedError, StopRequest
 from lra.records.collection import collect, import_records, load_records, load_retests
 from lra.records.folder import RunFolder
 from lra.records.retest_record import RETESTS_NAME, Retest, read_retests, write_retests
-from lra.runs.retest import Tasks, count_common, load_model, retest
+from lra.runs.retest import Tasks, count_common, retest
 from lra.runs.schema import resolve
+from lra.runs.trained_model import load_model
 from lra.tasks import Split
 from lra.training import storage
 from lra.training.trainer import Trainer

@@ -12,8 +12,9 @@ from lra.errors import InputError
 from lra.records.collection import load_records, load_retests
 from lra.records.folder import RunFolder
 from lra.runs.factory import make_task, sketch
-from lra.runs.retest import Tasks, built_for, load_model, retest
+from lra.runs.retest import Tasks, retest
 from lra.runs.schema import resolve
+from lra.runs.trained_model import built_for, load_model
 from run import train
 from scripts import report
 from scripts import retest as script
@@ -74,7 +75,7 @@ def test_at_another_it_reaches_what_one_example_at_a_time_does(trained, attn):
     assert found.changes == {"length": 512}
     assert (found.data["variant"], found.trained_on) == ("brackets, length 512", 0)
     pair = Tasks({"length": 512}, cache_dir=str(trained / "cache")).of(record)
-    model = load_model(record, folder, *built_for(record, pair), CPU).eval()
+    model = load_model(record, folder, *built_for(record, pair.own, pair.changed), CPU).eval()
     test, right = pair.changed.split("test"), 0
     with torch.no_grad():
         for i, label in enumerate(test.labels):
