@@ -13,13 +13,15 @@ import pandas as pd
 from lra.cards import EXACT, family_of
 from lra.errors import InputError
 from lra.figures.difficulty import difficulty_figures
+from lra.figures.lengths import length_curves
 from lra.figures.style import COLOURS, GREY, LOOK, End, name_ends, save
 from lra.files import writing
-from lra.records.collection import load_packed
+from lra.records.collection import load_packed, load_retests
 from lra.records.record import RunRecord, accuracy_of, tested
 from lra.reports.costs import COSTS as LETTERS
 from lra.reports.costs import machine_of, run_costs
 from lra.reports.leaderboard import Standing, floors, leaderboard
+from lra.reports.lengths import Panel, panels
 from lra.reports.names import TASK_TITLES, Setting, comparable
 
 if TYPE_CHECKING:
@@ -54,6 +56,11 @@ def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]
                 files += save(figure, folder / f"{'-'.join(setting)}-{name}")
         for task, figure in difficulty_figures(records, load_packed(results_dir, records)):
             files += save(figure, folder / f"difficulty-{task}")
+        by_setting: dict[Setting, list[Panel]] = {}
+        for panel in panels(load_retests(results_dir), records):
+            by_setting.setdefault(panel.setting, []).append(panel)
+        for setting, own in by_setting.items():
+            files += save(length_curves(own), folder / f"{'-'.join(setting)}-lengths")
     return files
 
 

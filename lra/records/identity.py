@@ -27,6 +27,7 @@ NEUTRAL: dict[str, Any] = {
     "model.reducer": {"kind": "none", "retention": 0.8},
     "model.match_params": None,
     "model.stem": {"kind": "none", "width": 3, "place": "embedding"},
+    "task.length": None,
     # What protocols set for a mechanism at scale=full alone.
     "attn.count_once": True,
     "attn.projection_bias": True,

@@ -41,11 +41,20 @@ def make_task(resolved: Mapping[str, Any]) -> Task:
     Raises:
         InputError: a value is not possible.
     """
-    kind = _class_named("task", resolved["task"])
+    check_arguments(task_class(resolved["task"]), _settings(resolved["task"]), "task")
+    return instantiate(resolved["task"])(cache_dir=resolved["cache_dir"])
+
+
+def task_class(node: Mapping[str, Any]) -> type[Task]:
+    """Import the class that a node `task` names.
+
+    Raises:
+        InputError: the node names none, it cannot be imported, or it is no task.
+    """
+    kind = _class_named("task", node)
     if not (isinstance(kind, type) and issubclass(kind, Task)):
         raise InputError(f"task._target_ must be a subclass of lra.tasks.Task. Got {kind!r}. See docs/task.md.")
-    check_arguments(kind, _settings(resolved["task"]), "task")
-    return instantiate(resolved["task"])(cache_dir=resolved["cache_dir"])
+    return kind
 
 
 def make_trainer(resolved: Mapping[str, Any]) -> Trainer:

@@ -6,8 +6,9 @@ The keys of a task and of a mechanism are the arguments of their classes, whose 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -15,10 +16,14 @@ from pydantic import Field, Strict
 
 from lra.configuration import to_plain, told
 from lra.errors import InputError
+from lra.runs.factory import task_class
 from lra.values import Count, Node, NotNegative, Positive, Share, Text, Whole, check_node
 
 TABLES = ("tasks", "row", "sizes", "size")
+FROM_ROWS = ("${row.", "${size.")
 Folder = Text | None
+Positions = Literal["learned", "sinusoidal", "rotary", "alibi", "none"]
+POSITIONS: tuple[str, ...] = get_args(Positions)
 
 
 class Protocol(Node):
@@ -71,7 +76,7 @@ class Model(Node):
     dropout: Share
     attention_dropout: Share
     embedding_std: NotNegative
-    positions: Literal["learned", "sinusoidal", "rotary", "alibi", "none"]
+    positions: Positions
     num_positions: Count | None
     pooling: Literal["mean", "max", "cls"]
     padding_in_mean: Literal["none", "zeros", "rows"]
@@ -164,8 +169,24 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
         _check_table(cfg, name)
     resolved = to_plain(cfg)
     check_node(Configuration, resolved)
+    if resolved["task"].get("length") is not None:
+        resolved = to_plain(_at_length(cfg, task_class(resolved["task"]).at_length(resolved["task"]["length"])))
     folders = {key: str(Path(resolved[key]).expanduser()) for key in ("results_dir", "cache_dir") if resolved[key]}
     return {**resolved, **folders}
+
+
+def _at_length(cfg: DictConfig, settings: Mapping[str, Any]) -> DictConfig:
+    """Return a configuration with the settings of a length, and for it what a protocol's padding is for its own.
+
+    Only what a row of the scale or of the protocol decides is changed: what is there as a value was typed.
+    """
+    changed, written = deepcopy(cfg), cast(dict[str, Any], OmegaConf.to_container(cfg))
+    values = {f"task.{name}": value for name, value in settings.items()}
+    for path, value in {**values, "data.padded_length": None, "model.num_positions": None}.items():
+        node, _, name = path.rpartition(".")
+        if str(written[node][name]).startswith(FROM_ROWS):
+            OmegaConf.update(changed, path, value)
+    return changed
 
 
 def check_names(resolved: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:

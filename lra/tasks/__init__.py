@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lra.errors import InputError
+
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, Part, Part] = ("train", "val", "test")
 
@@ -49,6 +51,15 @@ class Task:
     num_inputs: int = 1
     image_side: int | None = None
     remark: str = ""
+
+    @classmethod
+    def at_length(cls, length: int) -> dict[str, Any]:
+        """Return the settings with which the longest sequence has `length` tokens, `length` itself among them.
+
+        Raises:
+            InputError: the task has no sequences of this length, or of no length but its own.
+        """
+        raise InputError(f"{cls.name} has one length: task.length must be null. Got {length!r}.")
 
     def prepare(self) -> Path:
         """Make the cached arrays unless a sound cache exists; safe to call twice and from several processes.

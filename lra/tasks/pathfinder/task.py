@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lra.errors import InputError, check_choice, check_integer
 from lra.tasks import PARTS, Part, Split, cache
 from lra.tasks.cached import CachedTask
+from lra.tasks.lengths import check_agreement, side_of
 from lra.tasks.pathfinder import released
 from lra.tasks.raw_files import find_folder
 
@@ -43,6 +44,7 @@ class Pathfinder(CachedTask):
         num_train: generated training images; released ones are all used, 80 % to train.
         num_val: generated validation images.
         num_test: generated test images.
+        length: None, or the length that `at_length` made `resolution` for.
 
     Raises:
         InputError: an argument is out of range.
@@ -64,9 +66,11 @@ class Pathfinder(CachedTask):
         num_train: int = 160000,
         num_val: int = 20000,
         num_test: int = 20000,
+        length: int | None = None,
     ) -> None:
         super().__init__(cache_dir=cache_dir)
         check_choice("task.resolution", resolution, RESOLUTIONS)
+        check_agreement(length, resolution**2)
         check_choice("task.difficulty", difficulty, DIFFICULTIES)
         if split in ("mlpen", "skeinformer"):
             raise InputError(
@@ -90,6 +94,11 @@ class Pathfinder(CachedTask):
         self.data_seed = data_seed
         self.max_len = resolution**2
         self.image_side = resolution
+
+    @classmethod
+    def at_length(cls, length: int) -> dict[str, Any]:
+        """Return the resolution of an image of so many pixels."""
+        return {"resolution": side_of(length), "length": length}
 
     def place(self) -> str:
         """Say where the released images are."""
