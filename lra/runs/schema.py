@@ -132,6 +132,7 @@ class Configuration(Node):
     seed: Whole
     device: Literal["auto", "cpu", "cuda"]
     results_dir: Text
+    force: bool
     cache_dir: Folder
     model: Model
     trainer: Trainer
