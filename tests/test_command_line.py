@@ -63,6 +63,7 @@ def test_one_command_trains_and_prints_accuracy_against_the_floors(command, tmp_
     assert record["status"] == "ok"
     assert record["config"]["attn"]["num_samples"] == 8
     assert "sizes" not in record["config"]
+    assert {"models.attention.skeinformer", "models.ops.masks"} <= {*record["environment"]["source"]}
     assert str(tmp_path) not in json.dumps({name: record[name] for name in ("config", "data")})
 
 
