@@ -7,9 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import AfterValidator, Field, with_config
 
 from lra.errors import InputError
@@ -31,6 +30,9 @@ from lra.records.forms import (
     Title,
 )
 from lra.records.identity import fingerprint, run_group, run_key
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA = 1
 RECORD_NAME = "record.json"
