@@ -46,17 +46,9 @@ def train(resolved: Mapping[str, Any], task_name: str, attn_name: str, words: Se
     """
     # Here, since they import torch, which takes seconds: mistakes in the configuration are told before.
     from lra.machine.distributed import leads
-    from lra.runs.factory import check_model, make_model, make_task, mechanism_of
-    from lra.runs.matching import matched
-    from lra.runs.run import run_configured
+    from lra.runs.command import do_run
 
-    version = mechanism_of(resolved["attn"]).version
-    task = make_task(resolved)
-    check_model(resolved, task)
-    resolved = matched(resolved, task)
-    attn = {**resolved["attn"], "name": attn_name, "version": version}
-    command = repeating("run.py", words)
-    record, folder = run_configured(resolved, task_name, task, attn, lambda: make_model(resolved, task), command)
+    record, folder = do_run(resolved, task_name, attn_name, repeating("run.py", words))
     if leads():
         print(summarize(record, folder))
     return record.val_accuracy

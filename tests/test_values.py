@@ -63,7 +63,8 @@ def test_what_fits_passes():
         ({"pair": 0.5}, "pair must be a list of 2, each a number from 0 to below 1. Got 0.5."),
         ({"inner": {"norm": "layers", "std": 1}}, "inner.norm must be one of layer, batch. Got 'layers'."),
         ({"inner": {"norm": "layer"}}, "inner.std is missing. It must be a number, more than 0."),
-        ({"inner": {**GOOD["inner"], "nrm": 1}}, "inner.nrm is no key. Did you mean inner.norm? Keys of inner: norm, std."),
+        ({"inner": {**GOOD["inner"], "nrm": 1}},
+         "inner.nrm is no key. Did you mean inner.norm? Keys of inner: norm, std."),
         ({"inner": 3}, "inner must be a mapping with the keys norm, std. Got 3."),
         ({"perhaps": {}}, "perhaps.norm is missing. It must be one of layer, batch.\n"
                           "perhaps.std is missing. It must be a number, more than 0."),

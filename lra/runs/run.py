@@ -98,8 +98,9 @@ class Job:
         if world.size > 1:
             config["num_processes"] = world.size
         precision = self.trainer.precision
-        about = {"batch_size": size, "dtype": precision, "command": self.command, "source": self.source}
-        record = RunRecord.begin(config, device=self.device, **about)
+        record = RunRecord.begin(
+            config, device=self.device, batch_size=size, dtype=precision, command=self.command, source=self.source
+        )
         return record, RunFolder.of(self.results_dir, record)
 
 
