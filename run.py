@@ -25,7 +25,7 @@ from lra.machine.environment import now
 from lra.machine.stopping import StoppedError
 from lra.machine.terminal import secure_output
 from lra.records.missing_data import forget_missing, note_missing, noted_since
-from lra.runs.schema import check_added, check_names, check_tables, resolve
+from lra.runs.schema import check_added, check_names, check_tables, long_warmup, resolve
 from lra.runs.summary import describe_sweep, summarize
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,8 @@ def do_job(cfg: DictConfig) -> float | None:
     check_tables([*searched, *job.overrides.task], in_sweep)
     resolved = resolve(cfg)
     check_names(resolved, choices)
+    if warning := long_warmup(resolved):
+        log.warning(warning)
     setting = (Path(resolved["results_dir"]), choices["task"], resolved["protocol"]["name"], resolved["scale"])
     if in_sweep and noted_since(BEGAN, *setting):  # an earlier job of this sweep has tried to get the same data
         return None

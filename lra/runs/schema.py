@@ -253,6 +253,22 @@ def _without_tables(words: Sequence[str]) -> dict[str, Any]:
     return {name: node for name, node in resolve(compose_config(*words)).items() if name not in TABLES}
 
 
+def long_warmup(resolved: Mapping[str, Any]) -> str:
+    """Say where fewer steps than the tables' were set and the warm-up that is theirs takes half of them; "" elsewhere.
+
+    The warm-up does not follow by itself: results with such settings are keyed by both numbers.
+    """
+    table = {**resolved["row"], **resolved["size"]}
+    steps, warmup = resolved["trainer"]["steps"], resolved["optimizer"]["warmup_steps"]
+    if warmup != table.get("warmup_steps") or steps >= table.get("steps", 0) or 2 * warmup < steps:
+        return ""
+    share = warmup / table["steps"]
+    return (
+        f"The warm-up takes optimizer.warmup_steps={warmup} of trainer.steps={steps}; it is that of {table['steps']}. "
+        f"The same share would be optimizer.warmup_steps={round(share * steps)}."
+    )
+
+
 def _check_table(cfg: DictConfig, name: str) -> None:
     try:
         table = OmegaConf.select(cfg, name, throw_on_missing=True)

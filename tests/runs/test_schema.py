@@ -22,6 +22,7 @@ from lra.runs.schema import (
     check_added,
     check_names,
     check_tables,
+    long_warmup,
     resolve,
 )
 from models.attention import Sizes
@@ -133,6 +134,20 @@ def test_what_is_set_in_a_table_must_change_something(word, message):
 def test_a_table_may_be_set_where_the_run_or_another_job_reads_it():
     check_tables(["scale=mini", "sizes.mini.num_val=30", "trainer.steps=30"])
     check_tables(["tasks.text.steps=3", "scale=mini"], in_sweep=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        (["scale=mini", "trainer.steps=500"], "optimizer.warmup_steps=50."), (["scale=mini"], ""),
+        (["scale=mini", "trainer.steps=2000"], ""), (["scale=mini", "trainer.steps=9000"], ""),
+        (["scale=mini", "trainer.steps=500", "optimizer.warmup_steps=300"], ""), (["scale=full"], ""),
+        (["scale=full", "trainer.steps=1200"], "optimizer.warmup_steps=60."),
+    ],
+)  # fmt: skip
+def test_a_warm_up_made_for_more_steps_is_told_with_its_share(words, suggested):
+    warning = long_warmup(resolve(compose_config(*words)))
+    assert warning.endswith(suggested) if suggested else not warning
 
 
 @pytest.mark.parametrize(
