@@ -203,6 +203,21 @@ class RunFolder:
             return None
         return record if record.is_final else None
 
+    def keep_aside(self) -> None:
+        """Give the result of a finished run, and what belongs to it, names that nothing reads. Call this when claimed.
+
+        Raises:
+            InputError: a file cannot be renamed.
+        """
+        why = f"replaced-{1 + len(list(self.path.glob(f'{RECORD_NAME}.replaced-*')))}"
+        # The record last: what is cut off in between is still a finished run.
+        files = (self.metrics, self.predictions, self.weights, self.trace, self.retests, self.record)
+        with writing(f"The run's folder {self}", REMEDY):
+            for path in files:
+                if path.exists():
+                    set_aside(path, why)
+        log.info("The earlier result is kept as %s.%s.", self.record, why)
+
     def read_config(self) -> dict[str, Any]:
         """Return the configuration that the run was begun with.
 
@@ -299,7 +314,7 @@ class RunFolder:
             )
         for node in ("task", "attn"):
             before, present = earlier[node].get("_target_"), config[node].get("_target_")
-            if before != present:
+            if before is not None and before != present:  # baselines named none once
                 log.warning(
                     "%s was begun with %s, which is now %s. If that is another class, and not the same one moved, give "
                     "it a name or a version of its own: the key has nothing else to tell them apart.",

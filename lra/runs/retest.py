@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from lra.errors import InputError
 from lra.files import writing
 from lra.machine.environment import current_commit, describe_environment, now
+from lra.machine.source import in_words
 from lra.machine.stopping import StopRequest
 from lra.records.folder import RunFolder
 from lra.records.identity import ADDED
@@ -202,6 +203,8 @@ def _warn_of_differences(record: RunRecord, pair: Pair) -> None:
     commit = current_commit()
     if commit != record.commit:
         log.warning("%s was trained by commit %s; the code is now %s.", record.key, record.commit, commit)
+    if modules := record.changed_modules:
+        log.warning("%s was trained by other source: %s.", record.key, in_words(modules))
     if pair.trained_on and pair.data != record.data:
         log.warning(
             "%d of these %d examples are among those that %s was trained on. Another task.data_seed has others.",
