@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from lra.arguments import repeating
 from lra.configuration import check_choices, explain_unknown_keys, is_sweep, results_dirs_of, told
-from lra.errors import InputError, MissingDataError
+from lra.errors import InputError, MissingDataError, UnsuitedError
 from lra.machine.environment import now
 from lra.machine.stopping import StoppedError
 from lra.machine.terminal import secure_output
@@ -68,7 +68,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def do_job(cfg: DictConfig) -> float | None:
-    """Do one job; a sweep goes on without a task that has no data."""
+    """Do one job; a sweep goes on without a task that has no data, and without what a mechanism cannot take."""
     job = HydraConfig.get()
     choices, in_sweep = job.runtime.choices, job.mode == RunMode.MULTIRUN
     searched = [word for word in job.overrides.hydra if word.startswith("hydra.searchpath")]
@@ -87,6 +87,11 @@ def do_job(cfg: DictConfig) -> float | None:
             raise
         note_missing(*setting, reason=str(error))
         log.warning("No data for %s, the sweep goes on without: %s", choices["task"], error)
+        return None
+    except UnsuitedError as error:
+        if not in_sweep:
+            raise
+        log.warning("The sweep goes on without this run: %s", error)
         return None
     forget_missing(*setting)
     return accuracy

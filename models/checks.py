@@ -11,6 +11,10 @@ MOST = 2**20  # of whatever is counted: far above every sensible value, and no p
 MOST_ROUNDS = 1000  # of what is done again and again, so that no value means hours of silence
 
 
+class UnsuitedError(ValueError):
+    """A sound setting that this mechanism cannot take, though others can."""
+
+
 def at_least(least: int, most: int = MOST, **values: Any) -> None:
     """Check that options are integers in a range. A name with a dot is given as `**{"model.depth": depth}`.
 

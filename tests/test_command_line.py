@@ -115,6 +115,19 @@ def test_a_sweep_names_its_failures_and_goes_on(command, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_sweep_goes_on_without_what_a_mechanism_cannot_take(command, tmp_path):
+    words = ("attn=s4d", "model.positions=rotary", "scale=smoke", "wandb.mode=disabled")
+    refusal = "model.positions=rotary acts in the heads of an attention, and S4D is a mixer"
+    alone = command(*words)
+    assert (alone.returncode, alone.stderr.startswith(refusal)) == (1, True)
+    done = command("-m", "attn=s4d,vmean,softmax", *words[1:])
+    assert done.returncode == 0, done.stderr
+    assert f"The sweep goes on without this run: {refusal}" in done.stdout
+    assert "and VmeanAttention never reads its query and key" in done.stdout
+    assert [record["attn"] for record in records(tmp_path / "results")] == ["softmax"]
+
+
+@pytest.mark.slow
 def test_two_processes_give_the_same_metrics_bit_for_bit(command, tmp_path):
     outcomes = []
     for results in ("a", "b"):

@@ -59,9 +59,9 @@ def _draw(axis: Axes, rows: pd.DataFrame, order: list[str], values: list[str]) -
     for number, value in enumerate(values):
         part = rows[rows["value"] == value]
         heights = [-order.index(attn) + SPREAD / 2 - number * step for attn in part["attn"]]
-        look = {"color": COLOURS[number], "label": value}
-        axis.plot(100 * part["accuracy"], heights, MARKERS[number], markersize=4, **look)
-        axis.hlines(heights, 100 * part["low"], 100 * part["high"], color=COLOURS[number], linewidth=1.4, alpha=0.5)
+        colour = COLOURS[number]
+        axis.plot(100 * part["accuracy"], heights, MARKERS[number], markersize=4, color=colour, label=value)
+        axis.hlines(heights, 100 * part["low"], 100 * part["high"], color=colour, linewidth=1.4, alpha=0.5)
     axis.grid(axis="x", color="#e6e6e6", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.tick_params(axis="y", length=0)

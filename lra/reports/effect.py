@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -220,17 +221,13 @@ def _told_apart(panel: Panel, panels: Sequence[Panel]) -> list[str]:
 def _table(panel: Panel, values: Sequence[str], to: str, told_apart: Sequence[str]) -> Table:
     """Lay a panel out: a row a mechanism, the most accurate on top."""
     columns: dict[str, Callable[[str], str]] = {"attn": str}
-    for value in values:
-        columns[f"{value} %"] = lambda attn, value=value: _cell(panel, attn, value)
-    for value in values[1:]:
-        columns[f"gain by {value}"] = lambda attn, value=value: _text(_gain(panel, attn, values[0], value))
+    columns |= {f"{value} %": partial(_cell, panel, value) for value in values}
+    others = values[1:]
+    columns |= {f"gain by {value}": partial(_gain_text, panel, values[0], value) for value in others}
     if to in panel.cells:
-        for value in values:
-            columns[f"behind, {value}"] = lambda attn, value=value: _text(_gain(panel, attn, value, value, to))
-        for value in values[1:]:
-            columns[f"closes by {value}"] = lambda attn, value=value: _text(_closes(panel, attn, values[0], value, to))
-    for value in values:
-        columns[f"{value}, s"] = lambda attn, value=value: _seconds(panel, attn, value)
+        columns |= {f"behind, {value}": partial(_gain_text, panel, value, value, to=to) for value in values}
+        columns |= {f"closes by {value}": partial(_closes_text, panel, values[0], value, to) for value in others}
+    columns |= {f"{value}, s": partial(_seconds, panel, value) for value in values}
     accuracies = {
         attn: max((cell.standing.accuracy.mean for cell in row.values() if cell.standing.accuracy), default=-1.0)
         for attn, row in panel.cells.items()
@@ -239,13 +236,13 @@ def _table(panel: Panel, values: Sequence[str], to: str, told_apart: Sequence[st
     return Table.of(panel.title, columns, sorted(panel.cells, key=lambda attn: -accuracies[attn]), notes)
 
 
-def _gain(panel: Panel, attn: str, base: str, value: str, to: str = "") -> Estimate | None:
+def _gain(panel: Panel, base: str, value: str, attn: str, to: str = "") -> Estimate | None:
     """Return what `attn`, or in its place `to`, has more with `value` than `attn` has with `base`."""
     above, below = panel.cells[to or attn].get(value), panel.cells[attn].get(base)
     return contrast((1, above.right), (-1, below.right)) if above and below and above is not below else None
 
 
-def _closes(panel: Panel, attn: str, base: str, value: str, to: str) -> Estimate | None:
+def _closes(panel: Panel, base: str, value: str, to: str, attn: str) -> Estimate | None:
     """Return by how much `attn` is nearer to `to` with `value` than with `base`."""
     cells = [panel.cells[name].get(which) for name in (to, attn) for which in (base, value)]
     if attn == to or not all(cells):
@@ -253,18 +250,24 @@ def _closes(panel: Panel, attn: str, base: str, value: str, to: str) -> Estimate
     return contrast(*zip((1, -1, -1, 1), (cell.right for cell in cells if cell), strict=True))
 
 
-def _cell(panel: Panel, attn: str, value: str) -> str:
+def _cell(panel: Panel, value: str, attn: str) -> str:
     cell = panel.cells[attn].get(value)
     return cell.standing.cell if cell else ""
 
 
-def _seconds(panel: Panel, attn: str, value: str) -> str:
+def _gain_text(panel: Panel, base: str, value: str, attn: str, to: str = "") -> str:
+    gain = _gain(panel, base, value, attn, to)
+    return "" if gain is None else str(gain)
+
+
+def _closes_text(panel: Panel, base: str, value: str, to: str, attn: str) -> str:
+    closes = _closes(panel, base, value, to, attn)
+    return "" if closes is None else str(closes)
+
+
+def _seconds(panel: Panel, value: str, attn: str) -> str:
     cell = panel.cells[attn].get(value)
     return "" if cell is None or cell.seconds is None else f"{cell.seconds:,.0f}"
-
-
-def _text(estimate: Estimate | None) -> str:
-    return "" if estimate is None else str(estimate)
 
 
 def _frame_rows(panel: Panel, values: Sequence[str], to: str) -> list[dict[str, Any]]:
@@ -275,8 +278,8 @@ def _frame_rows(panel: Panel, values: Sequence[str], to: str) -> list[dict[str, 
             if value not in row:
                 continue
             standing = row[value].standing
-            gain = _gain(panel, attn, values[0], value) if value != values[0] else None
-            closes = _closes(panel, attn, values[0], value, to) if to in panel.cells and value != values[0] else None
+            gain = _gain(panel, values[0], value, attn) if value != values[0] else None
+            closes = _closes(panel, values[0], value, to, attn) if to in panel.cells and value != values[0] else None
             mean, low, high = standing.accuracy or (None, None, None)
             rows.append(
                 {

@@ -12,13 +12,14 @@ import torch
 import torch.distributed as dist
 from hydra.utils import instantiate
 
-from lra.errors import InputError
+from lra.errors import InputError, UnsuitedError
 from lra.records.identity import ADDED, TARGET_KEYS, material
 from lra.tasks import Task
 from lra.training.batching import Batching
 from lra.training.optimizer import Optimization
 from lra.training.trainer import Trainer
 from lra.values import check_arguments
+from models import checks
 from models.attention import Attention, Sizes
 from models.block import BlockShape
 from models.classifier import Classifier
@@ -101,6 +102,8 @@ def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
             num_inputs=task.num_inputs,
             padded_length=resolved["data"]["padded_length"],
         )
+    except checks.UnsuitedError as error:
+        raise UnsuitedError(str(error)) from error
     except (ValueError, TypeError) as error:
         raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
 
@@ -205,8 +208,8 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
         model: the node `model`; an attention takes heads, and positions that act in it, from there.
 
     Raises:
-        InputError: the class is neither, attn.* has a setting that the model gives, or a mixer has no use for the
-            positions.
+        InputError: the class is neither, or attn.* has a setting that the model gives.
+        models.checks.UnsuitedError: a mixer has no use for the positions.
     """
     kind = check_mechanism(attn.func if isinstance(attn, partial) else attn)
     positions = model.get("positions", "none")
@@ -227,7 +230,7 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
             with_cls=model.get("pooling") == "cls",
         )
     if positions in ("rotary", "alibi"):
-        raise InputError(
+        raise checks.UnsuitedError(
             f"model.positions={positions} acts in the heads of an attention, and {kind.__name__} is a mixer that is "
             "none. Choose learned, sinusoidal or none."
         )

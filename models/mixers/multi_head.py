@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.attention import Attention
-from models.checks import at_least, one_of
+from models.checks import UnsuitedError, at_least, one_of
 from models.mixers import Mixer
 from models.positions import KINDS
 from models.positions.alibi import Alibi
@@ -84,12 +84,12 @@ def _check_positions(positions: str, attention: Attention) -> None:
     """Refuse positions that an attention would not see."""
     name = type(attention).__name__
     if positions == "rotary" and attention.unread:
-        raise ValueError(
+        raise UnsuitedError(
             f"model.positions=rotary turns queries and keys, and {name} never reads its "
             f"{' and '.join(attention.unread)}. Choose learned, sinusoidal or none."
         )
     if positions == "alibi" and not attention.takes_bias:
         others = "learned, sinusoidal or none" if attention.unread else "rotary, learned, sinusoidal or none"
-        raise ValueError(
+        raise UnsuitedError(
             f"model.positions=alibi needs scores that a bias can be added to, and {name} has none. Choose {others}."
         )
