@@ -54,8 +54,8 @@ class MRAAttention(Attention):
         memory="O(L k + (L / b)^2), the latter for the scores of all pairs of blocks",
         paper="2207.10284",
         exact="the budget covers the sequence",
-        oracle="none found without a CUDA kernel; the dense form stands in, and softmax attention where all pairs are "
-        "refined. Compared once by hand with the authors' code, its kernels written in torch, outputs and gradients",
+        oracle="none found; the dense form stands in, and softmax attention where all pairs are refined. Compared once "
+        "by hand with the authors' code, torch in the place of its CUDA kernels, outputs and gradients",
     )
 
     def __init__(
