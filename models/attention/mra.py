@@ -39,7 +39,7 @@ class MRAAttention(Attention):
 
     Args:
         budget: how many keys a query is compared with one by one, on average: budget / b pairs for each block of
-            queries are refined, rounded down, and at least one.
+            queries are refined, rounded up.
         coarse: what pairs that are not refined get: the weight of their blocks, or none (MRA-2-s).
         block_size: b.
         first_blocks: so many blocks at the beginning of the sequence are refined before others, with everything.
@@ -71,7 +71,7 @@ class MRAAttention(Attention):
         super().__init__(**sizes)
         at_least(1, budget=budget, block_size=block_size)
         at_least(0, first_blocks=first_blocks)
-        self.pairs_per_block = max(1, budget // block_size)
+        self.pairs_per_block = -(-budget // block_size)
         self.coarse = coarse
         self.block_size = block_size
         self.first_blocks = first_blocks

@@ -336,5 +336,5 @@ def test_mra_is_softmax_attention_where_blocks_are_constant():
 
 
 def test_mra_refines_eight_blocks_a_row_at_the_published_budget():
-    modules = [MRAAttention(**COMMON, budget=budget, coarse=True) for budget in (1, 64, 256)]
-    assert [module.pairs_per_block for module in modules] == [1, 2, 8]
+    modules = [MRAAttention(**COMMON, budget=budget, coarse=True) for budget in (1, 64, 65, 256)]
+    assert [module.pairs_per_block for module in modules] == [1, 2, 3, 8]
