@@ -113,15 +113,17 @@ class MRAAttention(Attention):
         n = scores.shape[-1]
         both = real & real.mT
         scores = scores.masked_fill(~both, torch.finfo(scores.dtype).min)
-        rank = 1 / (1 + scores.amax(-1, keepdim=True) - scores)  # from 0 to 1; priors are whole numbers
+        rank = 1 / (1 + (scores.amax(-1, keepdim=True) - scores))  # from 0 to 1; priors are whole numbers
         block = torch.arange(n, device=scores.device)
         first = block < self.first_blocks
         rank = rank + (first[:, None] | first)
         if self.diagonal:
             rank = rank + 2 * (block[:, None] == block)
-        best = rank.masked_fill(~both, -1).flatten(2).topk(min(self.pairs_per_block * n, n * n))
+        # Stable: the best pairs of all rows have the same rank, and padding must not change which of them come first.
+        ranks, pairs = rank.masked_fill(~both, -1).flatten(2).sort(dim=-1, descending=True, stable=True)
+        ranks, pairs = (x[..., : self.pairs_per_block * n] for x in (ranks, pairs))
         most = self.pairs_per_block * real.sum(2)  # (B, H, 1)
-        return best.indices, (best.values >= 0) & (torch.arange(best.indices.shape[-1], device=scores.device) < most)
+        return pairs, (ranks >= 0) & (torch.arange(pairs.shape[-1], device=scores.device) < most)
 
 
 def _attend_pairs(q: Tensor, k: Tensor, v: Tensor, pairs: Tensor, refined: Tensor) -> ShiftedSums:

@@ -338,3 +338,12 @@ def test_mra_is_softmax_attention_where_blocks_are_constant():
 def test_mra_refines_eight_blocks_a_row_at_the_published_budget():
     modules = [MRAAttention(**COMMON, budget=budget, coarse=True) for budget in (1, 64, 65, 256)]
     assert [module.pairs_per_block for module in modules] == [1, 2, 3, 8]
+
+
+@pytest.mark.parametrize("extra", [1, 8, 28])
+def test_mra_refines_the_same_pairs_however_much_padding_follows(extra):
+    """Of many rows of blocks, whose best pairs all have the same rank, as many are refined as the priors leave over."""
+    qkv, mask = inputs(100), masks(100)
+    module = MRAAttention(**COMMON, budget=40, block_size=3, first_blocks=7, coarse=False)
+    longer = module(*(nn.functional.pad(x, (0, 0, 0, extra)) for x in qkv), nn.functional.pad(mask, (0, extra)))
+    assert_same(longer[:, :, :100], module(*qkv, mask), mask, qkv)
