@@ -29,6 +29,7 @@ from torch import Tensor
 from models.attention import Attention, Sizes
 from models.checks import at_least
 from models.mechanism import Card
+from models.ops.block_attention import in_proportion
 from models.ops.precision import accumulation_dtype, without_autocast
 from models.ops.shifted_sums import ShiftedSums
 from models.ops.windows import blocks_of
@@ -38,10 +39,10 @@ class MRAAttention(Attention):
     """Attention at two resolutions.
 
     Args:
-        budget: how many keys a query is compared with one by one, on average: budget / b pairs for each block of
-            queries are refined, rounded up.
-        coarse: what pairs that are not refined get: the weight of their blocks, or none (MRA-2-s).
-        block_size: b.
+        block_size: b at a budget of 256, changed in proportion to the budget.
+        budget: the budget; at the published sizes it is the number of keys that a query is compared with one by one.
+        coarse: whether pairs that are not refined have the weight of their blocks; False for none (MRA-2-s).
+        pairs_per_block: how many pairs are refined for every block of queries, on average.
         first_blocks: so many blocks at the beginning of the sequence are refined before others, with everything.
         diagonal: whether a block with itself is refined before all others. Without it a token may see nothing in
             MRA-2-s, and its result is then 0.
@@ -50,10 +51,10 @@ class MRAAttention(Attention):
     card: ClassVar[Card] = Card(
         what="MRA-2: exact attention between the blocks that score highest, elsewhere means of blocks or nothing",
         family="multilevel",
-        time="O(L k + (L / b)^2) for blocks of b = 32 tokens and k = `budget` keys a query in the refined ones",
-        memory="O(L k + (L / b)^2), the latter for the scores of all pairs of blocks",
+        time="O(L m b + (L / b)^2) for blocks of b tokens, m of which a query is compared with one by one",
+        memory="O(L m b + (L / b)^2), the latter for the scores of all pairs of blocks",
         paper="2207.10284",
-        exact="the budget covers the sequence",
+        exact="the sequence has at most m blocks",
         oracle="none found; the dense form stands in, and softmax attention where all pairs are refined. Compared once "
         "by hand with the authors' code, torch in the place of its CUDA kernels, outputs and gradients",
     )
@@ -61,19 +62,20 @@ class MRAAttention(Attention):
     def __init__(
         self,
         *,
+        block_size: int,
         budget: int,
         coarse: bool,
-        block_size: int = 32,
+        pairs_per_block: int = 8,
         first_blocks: int = 1,
         diagonal: bool = True,
         **sizes: Unpack[Sizes],
     ) -> None:
         super().__init__(**sizes)
-        at_least(1, budget=budget, block_size=block_size)
+        at_least(1, pairs_per_block=pairs_per_block)
         at_least(0, first_blocks=first_blocks)
-        self.pairs_per_block = -(-budget // block_size)
+        self.block_size = in_proportion(budget, block_size=block_size)
+        self.pairs_per_block = pairs_per_block
         self.coarse = coarse
-        self.block_size = block_size
         self.first_blocks = first_blocks
         self.diagonal = diagonal
 

@@ -303,47 +303,52 @@ def multi_resolution(module: MRAAttention, q: Tensor, k: Tensor, v: Tensor, mask
 @pytest.mark.parametrize("scale", [1.0, 20.0])
 @pytest.mark.parametrize("coarse", [True, False])
 @pytest.mark.parametrize(
-    ("block_size", "budget", "first_blocks", "diagonal"),
-    [(4, 8, 1, True), (4, 1, 0, True), (8, 24, 2, False), (5, 10, 0, False), (32, 32, 1, True), (3, 40, 7, True)],
+    ("block_size", "pairs_per_block", "first_blocks", "diagonal"),
+    [(4, 2, 1, True), (4, 1, 0, True), (8, 3, 2, False), (5, 2, 0, False), (32, 1, 1, True), (3, 14, 7, True)],
 )
 @pytest.mark.parametrize("length", LENGTHS)
-def test_mra_is_its_dense_form(length, block_size, budget, first_blocks, diagonal, coarse, scale):
+def test_mra_is_its_dense_form(length, block_size, pairs_per_block, first_blocks, diagonal, coarse, scale):
     qkv, mask = inputs(length, scale), masks(length)
-    options = {"block_size": block_size, "budget": budget, "first_blocks": first_blocks, "diagonal": diagonal}
-    module = MRAAttention(**COMMON, **options, coarse=coarse)
+    options = {"pairs_per_block": pairs_per_block, "first_blocks": first_blocks, "diagonal": diagonal}
+    module = MRAAttention(**COMMON, **FULL, **options, block_size=block_size, coarse=coarse)
     assert_same(module(*qkv, mask), multi_resolution(module, *qkv, mask), mask, qkv, 1e-9)
 
 
 @pytest.mark.parametrize("coarse", [True, False])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_mra_with_a_budget_for_every_pair_is_softmax_attention(length, coarse):
+def test_mra_that_refines_every_pair_is_softmax_attention(length, coarse):
     qkv, mask = inputs(length), masks(length)
-    out = MRAAttention(**COMMON, budget=128, block_size=8, coarse=coarse)(*qkv, mask)
+    out = MRAAttention(**COMMON, **FULL, block_size=8, pairs_per_block=16, coarse=coarse)(*qkv, mask)
     assert_same(out, softmax_attention(*qkv, mask), mask, qkv)
 
 
 def test_mra_with_blocks_of_one_token_is_softmax_attention():
     qkv, mask = inputs(64), masks(64)
-    out = MRAAttention(**COMMON, budget=3, block_size=1, coarse=True)(*qkv, mask)
+    out = MRAAttention(**COMMON, **FULL, block_size=1, pairs_per_block=3, coarse=True)(*qkv, mask)
     assert_same(out, softmax_attention(*qkv, mask), mask, qkv)
 
 
 def test_mra_is_softmax_attention_where_blocks_are_constant():
     (q, k, v), mask = inputs(128), masks(128)
     q, k = (x[:, :, ::16].detach().repeat_interleave(16, 2) for x in (q, k))
-    out = MRAAttention(**COMMON, budget=16, block_size=16, coarse=True)(q, k, v, mask)
+    out = MRAAttention(**COMMON, **FULL, block_size=16, pairs_per_block=1, coarse=True)(q, k, v, mask)
     assert_same(out, softmax_attention(q, k, v, mask), mask, [v])
-
-
-def test_mra_refines_eight_blocks_a_row_at_the_published_budget():
-    modules = [MRAAttention(**COMMON, budget=budget, coarse=True) for budget in (1, 64, 65, 256)]
-    assert [module.pairs_per_block for module in modules] == [1, 2, 3, 8]
 
 
 @pytest.mark.parametrize("extra", [1, 8, 28])
 def test_mra_refines_the_same_pairs_however_much_padding_follows(extra):
     """Of many rows of blocks, whose best pairs all have the same rank, as many are refined as the priors leave over."""
     qkv, mask = inputs(100), masks(100)
-    module = MRAAttention(**COMMON, budget=40, block_size=3, first_blocks=7, coarse=False)
+    module = MRAAttention(**COMMON, **FULL, block_size=3, pairs_per_block=14, first_blocks=7, coarse=False)
     longer = module(*(nn.functional.pad(x, (0, 0, 0, extra)) for x in qkv), nn.functional.pad(mask, (0, extra)))
     assert_same(longer[:, :, :100], module(*qkv, mask), mask, qkv)
+
+
+@pytest.mark.parametrize("coarse", [True, False])
+def test_mra_hides_what_padding_holds(coarse):
+    """To the bit, in blocks with and without real tokens."""
+    qkv, mask = inputs(100), masks(100)
+    module = MRAAttention(**COMMON, **FULL, block_size=8, pairs_per_block=3, coarse=coarse)
+    noisy = [torch.where(mask[:, None, :, None], x, 1e4 * torch.randn_like(x)) for x in qkv]
+    outs = [torch.where(mask[:, None, :, None], module(*rows, mask), 0) for rows in (qkv, noisy)]
+    assert torch.equal(*outs)
