@@ -20,16 +20,12 @@ from omegaconf import DictConfig
 
 from lra.arguments import repeating
 from lra.configuration import check_choices, explain_unknown_keys, is_sweep, results_dirs_of, told
-from lra.errors import InputError, MissingDataError
-from lra.machine.distributed import leads
+from lra.errors import InputError, MissingDataError, UnsuitedError
 from lra.machine.environment import now
 from lra.machine.stopping import StoppedError
 from lra.machine.terminal import secure_output
 from lra.records.missing_data import forget_missing, note_missing, noted_since
-from lra.runs.factory import check_model, make_model, make_task, mechanism_of
-from lra.runs.matching import matched
-from lra.runs.run import run_configured
-from lra.runs.schema import check_names, resolve
+from lra.runs.schema import check_added, check_names, check_tables, long_warmup, resolve
 from lra.runs.summary import describe_sweep, summarize
 
 log = logging.getLogger(__name__)
@@ -48,13 +44,11 @@ def train(resolved: Mapping[str, Any], task_name: str, attn_name: str, words: Se
     Returns:
         The validation accuracy, for Hydra's sweepers.
     """
-    version = mechanism_of(resolved["attn"]).version
-    task = make_task(resolved)
-    check_model(resolved, task)
-    resolved = matched(resolved, task)
-    attn = {**resolved["attn"], "name": attn_name, "version": version}
-    command = repeating("run.py", words)
-    record, folder = run_configured(resolved, task_name, task, attn, lambda: make_model(resolved, task), command)
+    # Here, since they import torch, which takes seconds: mistakes in the configuration are told before.
+    from lra.machine.distributed import leads
+    from lra.runs.command import do_run
+
+    record, folder = do_run(resolved, task_name, attn_name, repeating("run.py", words))
     if leads():
         print(summarize(record, folder))
     return record.val_accuracy
@@ -74,11 +68,15 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def do_job(cfg: DictConfig) -> float | None:
-    """Do one job; a sweep goes on without a task that has no data."""
+    """Do one job; a sweep goes on without a task that has no data, and without what a mechanism cannot take."""
     job = HydraConfig.get()
     choices, in_sweep = job.runtime.choices, job.mode == RunMode.MULTIRUN
+    searched = [word for word in job.overrides.hydra if word.startswith("hydra.searchpath")]
+    check_tables([*searched, *job.overrides.task], in_sweep)
     resolved = resolve(cfg)
     check_names(resolved, choices)
+    if warning := long_warmup(resolved):
+        log.warning(warning)
     setting = (Path(resolved["results_dir"]), choices["task"], resolved["protocol"]["name"], resolved["scale"])
     if in_sweep and noted_since(BEGAN, *setting):  # an earlier job of this sweep has tried to get the same data
         return None
@@ -90,6 +88,11 @@ def do_job(cfg: DictConfig) -> float | None:
         note_missing(*setting, reason=str(error))
         log.warning("No data for %s, the sweep goes on without: %s", choices["task"], error)
         return None
+    except UnsuitedError as error:
+        if not in_sweep:
+            raise
+        log.warning("The sweep goes on without this run: %s", error)
+        return None
     forget_missing(*setting)
     return accuracy
 
@@ -100,6 +103,7 @@ def do(words: Sequence[str]) -> int:
     secure_output()
     try:
         check_choices(words)
+        check_added(words)
         main()
     except StoppedError as stop:
         print(f"{stop}. The same command goes on from there.", file=sys.stderr)

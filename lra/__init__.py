@@ -1,6 +1,6 @@
 """The harness: tasks, training, measurements, records, reports and benchmarks.
 
-From Python most people need two functions; what they use is loaded when they are called:
+From Python most people need a few functions; what they use is loaded when they are called:
 
     >>> import lra
     >>> records = lra.load_records("results")
@@ -9,7 +9,8 @@ From Python most people need two functions; what they use is loaded when they ar
     True
 
 `lra.leaderboard` returns a data frame with a row a group of seeds: accuracy as a fraction with `low` and `high`, `n`,
-`failures`, `ms_per_step` and the `keys` of the records behind it.
+`failures`, `ms_per_step` and the `keys` of the records behind it. `lra.run(task="listops", attn="vmean", scale="mini")`
+trains a mechanism, or a class of your own, and returns its record; `lra.backbones()` has the names, with cards.
 """
 
 from __future__ import annotations
@@ -17,13 +18,52 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+    from typing import Any
 
     import pandas as pd
 
     from lra.records.record import RunRecord
 
-__all__ = ["leaderboard", "load_records"]
+__all__ = ["backbones", "leaderboard", "load_records", "run"]
+
+
+def run(
+    *,
+    task: str = "listops",
+    attn: str | type = "softmax",
+    scale: str = "full",
+    protocol: str = "skeinformer",
+    seed: int = 0,
+    results_dir: str | Path = "results",
+    settings: Mapping[str, Any] | None = None,
+) -> RunRecord:
+    """Train a mechanism on a task, or find the result that there is, and return the record.
+
+    Args:
+        task, scale, protocol, seed: as on the command line of `run.py`.
+        attn: a name of `lra.backbones()`, or a subclass of `models.attention.Attention` or `models.mixers.Mixer`. The
+            key of a class's run has the name and the `version` of the class, and not its code: raise the version where
+            you change the class, above all in a notebook, whose code no record can compare.
+        results_dir: where the run's folder is made.
+        settings: further values by their keys on the command line, such as {"trainer.steps": 500}.
+
+    Raises:
+        InputError: a choice, a key or a value is not possible.
+    """
+    from lra.runs.command import run_called
+
+    chosen = {"task": task, "protocol": protocol, "scale": scale, "seed": seed, "results_dir": str(results_dir)}
+    return run_called(attn, {**chosen, **(settings or {})})
+
+
+def backbones() -> dict[str, Any]:
+    """Return the `models.mechanism.Card` of every name of `attn=`: what it is, its family, cost, paper and oracle."""
+    from lra.cards import card_of
+    from lra.configuration import backbones
+
+    return {name: card_of(name) for name in backbones()}
 
 
 def load_records(results_dir: str | Path = "results") -> list[RunRecord]:

@@ -8,13 +8,13 @@ from difflib import get_close_matches
 
 from lra.errors import InputError
 
-# Options that say where things are on this machine, which is no part of what repeats a run.
-PLACES = ("results_dir=", "cache_dir=", "task.data_dir=")
+# Options that are no part of what repeats a run: where things are on this machine, and what to do with what is there.
+LEFT_OUT = ("results_dir=", "cache_dir=", "task.data_dir=", "force=")
 
 
 def repeating(script: str, words: Sequence[str]) -> str:
     """Return the command that repeats what a script did with these words, on any machine."""
-    return " ".join([f"python {script}", *(word for word in words if not word.startswith(PLACES))])
+    return " ".join([f"python {script}", *(word for word in words if not word.startswith(LEFT_OUT))])
 
 
 def help_if_asked(text: str | None) -> None:

@@ -12,17 +12,20 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType, QuotedString
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lra.errors import InputError
 from lra.files import ROOT
+from lra.suggestions import leaves_of, meant_choice
 from lra.values import unknown_key
 
 CONFIGS = ROOT / "configs"
 # The groups of which a run has one choice each.
 CHOICES = ("task", "attn", "protocol", "scale")
+# The tables in the files of tasks and protocols, and the rows of them that the run reads.
+TABLES = ("tasks", "row", "sizes", "size")
 
 # Hydra makes the folder of a sweep itself, from the configuration.
 OmegaConf.register_new_resolver("expanduser", lambda path: str(Path(str(path)).expanduser()), replace=True)
@@ -62,11 +65,25 @@ def told(error: BaseException) -> str:
     is_of_hydra = _raised_in(error) in ("hydra", "omegaconf")
     if not is_of_hydra and not isinstance(error, HydraException | OmegaConfBaseException):
         return ""
+    if choice := _unknown_choice(error):
+        return choice
     reason = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(reason, OmegaConfBaseException):
         key = f"{reason.full_key} cannot be read: " if reason.full_key else ""
         return key + str(reason).partition("\n")[0]
     return str(error).strip()
+
+
+def _unknown_choice(error: BaseException) -> str:
+    """Say that a choice does not exist, which ones do, and which one it may have been; "" for another error."""
+    missing = error if isinstance(error, MissingConfigException) else error.__cause__
+    if not isinstance(missing, MissingConfigException) or not missing.options or not missing.missing_cfg_file:
+        return ""
+    group, _, choice = str(missing.missing_cfg_file).rpartition("/")
+    options = sorted(missing.options)
+    meant = meant_choice(group, choice, options)
+    hint = f" Did you mean {group}={meant}?" if meant else ""
+    return f"{group}={choice} is no choice.{hint} There are: {', '.join(options)}."
 
 
 def _raised_in(error: BaseException) -> str:
@@ -162,7 +179,7 @@ def explain_unknown_keys(words: Sequence[str]) -> str:
     groups = [
         str(change.input_line)
         for change in changes
-        if change.key_or_group == "hydra.searchpath" or (_is_group(change) and not change.is_sweep_override())
+        if change.key_or_group == "hydra.searchpath" or (is_group(change) and not change.is_sweep_override())
     ]
     try:
         cfg = _compose(*groups)
@@ -170,12 +187,13 @@ def explain_unknown_keys(words: Sequence[str]) -> str:
         if not told(error):
             raise
         return ""
-    keys = [change.key_or_group for change in changes if not _is_group(change)]
+    keys = [change.key_or_group for change in changes if not is_group(change)]
     explanations = (_explain_unknown_key(cfg, key) for key in keys if not key.startswith("hydra"))
     return "\n".join(filter(None, explanations))
 
 
-def _is_group(override: Override) -> bool:
+def is_group(override: Override) -> bool:
+    """Say whether an override is of a group, and not of a key."""
     return (CONFIGS / override.key_or_group).is_dir()
 
 
@@ -186,4 +204,7 @@ def _explain_unknown_key(cfg: DictConfig, key: str) -> str:
         path, _, name = path.rpartition(".")
     node = OmegaConf.select(cfg, path) if path else cfg
     names = [str(child) for child in node if not str(child).startswith("_")]
-    return "" if name in names else unknown_key(key, path, name, names)
+    if name in names:
+        return ""
+    values = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+    return unknown_key(key, path, names, list(leaves_of(values, without=TABLES)))

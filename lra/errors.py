@@ -14,6 +14,10 @@ class MissingDataError(InputError):
     """The raw data of a task are not at hand and cannot be got; a sweep goes on without the task."""
 
 
+class UnsuitedError(InputError):
+    """A sound setting that this mechanism cannot take, though others can; a sweep goes on without the pair."""
+
+
 def check_integer(name: str, value: Any, least: int, most: int = 2**31 - 1) -> None:
     """Raise InputError for an argument that is no integer of the range."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:

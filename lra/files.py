@@ -49,13 +49,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def set_aside(path: Path) -> Path:
-    """Give a damaged file, or a folder in its place, a name that nothing reads; return it.
+def set_aside(path: Path, why: str = "damaged") -> Path:
+    """Give a file, or a folder in its place, a name that nothing reads, `<name>.<why>` or the like; return it.
 
     Raises:
         OSError: it cannot be renamed.
     """
-    names = (path.with_name(f"{path.name}.damaged{number}") for number in ("", *(f"-{n}" for n in range(2, 10**6))))
+    names = (path.with_name(f"{path.name}.{why}{number}") for number in ("", *(f"-{n}" for n in range(2, 10**6))))
     return path.rename(next(name for name in names if not name.exists()))
 
 

@@ -24,6 +24,15 @@ def sampling_half_width(accuracy: float, num_test: int) -> float:
     return NORMAL_QUANTILE * math.sqrt(accuracy * (1 - accuracy) / num_test)
 
 
+def wilson_interval(share: float, num_examples: int) -> tuple[float, float]:
+    """Bound a share of independent examples: Wilson's 95 % interval (1927), which has a width at 0 and at 1 too."""
+    spread = NORMAL_QUANTILE**2 / num_examples
+    centre = (share + spread / 2) / (1 + spread)
+    half_width = math.sqrt(spread * share * (1 - share) + spread**2 / 4) / (1 + spread)
+    # At 0 and 1 an end is the share itself, but for rounding.
+    return max(min(centre - half_width, share), 0.0), min(max(centre + half_width, share), 1.0)
+
+
 def bootstrap_interval(accuracies: Sequence[float], num_test: int) -> tuple[float, float]:
     """Bound the mean accuracy of runs that differ in their seed alone: a bootstrap 95 % interval, cut to [0, 1].
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, TypeAdapte
 from pydantic.fields import FieldInfo
 
 from lra.errors import InputError
+from lra.suggestions import leaves_of, meant_key
 
 LARGEST_INTEGER = 2**31 - 1  # more does not fit into every array index
 # Nothing is taken for something else: no text for a number, no true for 1. An integer is a number, though, and infinity
@@ -111,37 +111,53 @@ def _sentence(description: type[BaseModel], values: Any, name: str, problem: Any
         fields = getattr(node, "model_fields", {})
         if step in fields:
             field = fields[step]
-            node = _model_in(field.annotation)
+            node = model_in(field.annotation)
         elif problem["type"] != "extra_forbidden" or not fields:  # the name of a type, or the place in a list
             continue
         path.append(str(step))
         value = value.get(step) if isinstance(value, Mapping) else None
     key = ".".join(path) or "the configuration"
     if problem["type"] == "extra_forbidden":
-        return unknown_key(key, ".".join(path[:-1]), path[-1], list(getattr(node, "model_fields", {})))
+        leaves = [] if name or not isinstance(values, Mapping) else [leaf for leaf in leaves_of(values) if leaf != key]
+        return unknown_key(key, ".".join(path[:-1]), list(getattr(node, "model_fields", {})), leaves)
     expected = "a mapping of keys" if field is None else takes(field, value)
     if problem["type"] == "missing" and problem["loc"][-1] == path[-1]:
         return f"{key} is missing. It must be {expected}."
-    return f"{key} must be {expected}. Got {value!r}."
+    meant = _choice_among(node, value)
+    hint = f" Did you mean {key}.{meant}={value}?" if meant else ""
+    return f"{key} must be {expected}. Got {value!r}.{hint}"
 
 
-def _model_in(annotation: Any) -> Any:
+def _choice_among(node: Any, value: Any) -> str:
+    """Name the key of a node that a value is a choice of, where it came in the place of the node; "" for none."""
+    fields = getattr(node, "model_fields", {}) if isinstance(value, str) else {}
+    return next((name for name, field in fields.items() if value in typing.get_args(field.annotation)), "")
+
+
+def model_in(annotation: Any) -> Any:
     """Return the description of a node among the types of an annotation; None if there is none."""
     candidates = [annotation, *typing.get_args(annotation)]
     return next((kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
-def unknown_key(key: str, node: str, name: str, names: Sequence[str]) -> str:
+def described_leaves(description: type[BaseModel], path: str = "") -> Iterator[str]:
+    """Yield the keys of a description that hold a value, with dots."""
+    for name, field in description.model_fields.items():
+        inner = model_in(field.annotation)
+        yield from described_leaves(inner, f"{path}{name}.") if inner else [f"{path}{name}"]
+
+
+def unknown_key(key: str, node: str, names: Sequence[str], leaves: Sequence[str] = ()) -> str:
     """Say that a key does not exist, which ones do, and which one it may have been.
 
     Args:
         key: what came.
         node: the innermost node that exists, "" for the top level.
-        name: the part of the key that this node does not have.
         names: the keys that it has.
+        leaves: all keys that hold a value, with dots, as far as they are known.
     """
-    close = get_close_matches(name, names, n=1)
-    hint = f" Did you mean {close[0]}?" if close else ""
+    meant = meant_key(key, node, names, leaves)
+    hint = f" Did you mean {meant}?" if meant else ""
     return f"{key} is no key.{hint} Keys of {node or 'the top level'}: {', '.join(names) or 'none'}."
 
 

@@ -13,6 +13,7 @@ from models.checks import one_of
 from models.dropout import Dropout
 from models.mixers import Mixer, StreamMixer
 from models.norms import NORMS
+from models.stem import Stem
 
 PLACES = ("pre", "post")
 
@@ -60,9 +61,14 @@ class GatedLinear(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: a mixer and, if the shape has it, a perceptron, each with norm, dropout and a residual."""
+    """One layer: a mixer and, if the shape has it, a perceptron, each with norm, dropout and a residual.
 
-    def __init__(self, mixer: Mixer, shape: BlockShape, *, dim: int, mlp_dim: int, dropout: float) -> None:
+    A stem, if there is one, makes local features of what the mixer reads, and of nothing else.
+    """
+
+    def __init__(
+        self, mixer: Mixer, shape: BlockShape, *, dim: int, mlp_dim: int, dropout: float, stem: Stem | None = None
+    ) -> None:
         super().__init__()
         self.place = shape.place
         self.mixer_norm = NORMS[shape.norm](dim)
@@ -74,6 +80,7 @@ class Block(nn.Module):
             hidden = [GatedLinear(dim, mlp_dim)] if shape.mlp == "glu" else [nn.Linear(dim, mlp_dim), nn.GELU()]
             self.mlp = nn.Sequential(*hidden, Dropout(dropout), nn.Linear(mlp_dim, dim), Dropout(dropout))
         self.dropout = Dropout(dropout)
+        self.stem = stem
 
     def forward(self, x: Tensor, mask: Tensor, stream: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Map rows (B, L, C) to rows, and the stream (B, R, C) of a `StreamMixer` to the next layer's."""
@@ -87,6 +94,8 @@ class Block(nn.Module):
 
     def _mix(self, x: Tensor, mask: Tensor, residual: Tensor, stream: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return what the mixer adds to the rows, and the stream with what it adds to that."""
+        if self.stem is not None:
+            x = self.stem(x, mask)
         if self.stream_norm is None or stream is None:
             more = {"residual": residual} if self.mixer.reads_residual else {}
             return self.dropout(self.mixer(x, mask, **more)), None

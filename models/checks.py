@@ -11,6 +11,10 @@ MOST = 2**20  # of whatever is counted: far above every sensible value, and no p
 MOST_ROUNDS = 1000  # of what is done again and again, so that no value means hours of silence
 
 
+class UnsuitedError(ValueError):
+    """A sound setting that this mechanism cannot take, though others can."""
+
+
 def at_least(least: int, most: int = MOST, **values: Any) -> None:
     """Check that options are integers in a range. A name with a dot is given as `**{"model.depth": depth}`.
 
@@ -26,13 +30,13 @@ def at_least(least: int, most: int = MOST, **values: Any) -> None:
             raise ValueError(f"{name} must be at most {most}. Got {value}.")
 
 
-def odd(**values: Any) -> None:
+def odd(most: int = MOST, **values: Any) -> None:
     """Check that options are odd and positive, such as the widths of centred windows.
 
     Raises:
         ValueError: one of them is not.
     """
-    at_least(1, **values)
+    at_least(1, most, **values)
     for name, value in values.items():
         if value % 2 == 0:
             raise ValueError(f"{name} must be odd. Got {value}.")

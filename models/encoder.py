@@ -8,6 +8,7 @@ none of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from models.mixers import Mixer, StreamMixer
 from models.norms import NORMS
 from models.positions.added import LEARNED_STD, positions_of
 from models.reducer import Reducer
+from models.stem import NO_STEM, StemShape
 
 MixerFactory = Callable[..., Mixer]
 
@@ -39,7 +41,7 @@ class Encoded(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Token and position embeddings, blocks, and, where the blocks are pre-norm, a norm behind the last one.
+    """Token and position embeddings, a stem between the two, blocks, and, if they are pre-norm, a norm behind the last.
 
     Args:
         mixer: makes the mixer of a block from `dim`, `max_len` and `dropout`.
@@ -48,12 +50,14 @@ class Encoder(nn.Module):
         dim, depth, mlp_dim: C, blocks, and the hidden width of a block's perceptron.
         dropout, mixer_dropout: rates in the encoder, and in the mixers.
         embedding_std: of the tokens' initial embeddings.
-        positions: "learned", "sinusoidal" or "none".
+        positions: "learned" or "sinusoidal" are added to the rows, and nothing is with the others of
+            `models.positions.KINDS`: "rotary" and "alibi" act in an attention, which is made with them.
         with_cls: put a learned vector in front of the sequence, at position 0 and never masked; it is no token.
         real_valued: None where a token is a symbol. Where it is a number, the `mean` and the `std` of the tokens: the
             number is standardised and enters through a linear layer, as S4's pixels (arXiv 2111.00396).
         block: what stands around the mixers.
         reducer: what shortens the sequence from block to block.
+        stem: what makes local features in front of the mixers.
 
     Raises:
         ValueError: an option has a value it cannot have.
@@ -76,6 +80,7 @@ class Encoder(nn.Module):
         real_valued: Mapping[str, float] | None = None,
         block: BlockShape = TRANSFORMER,
         reducer: Reducer = WHOLE,
+        stem: StemShape = NO_STEM,
     ) -> None:
         super().__init__()
         at_least(1, **{"model.dim": dim, "model.mlp_dim": mlp_dim})
@@ -96,15 +101,11 @@ class Encoder(nn.Module):
                 nn.init.normal_(module.weight, std=std)
         self.cls = nn.Parameter(torch.zeros(dim)) if with_cls else None  # 0 at first, as in LRA's code
         self.dropout = Dropout(dropout)
+        self.stem = stem.of_embedding(dim)
+        make_block = partial(Block, shape=block, dim=dim, mlp_dim=mlp_dim, dropout=dropout)
+        sizes = {"dim": dim, "max_len": num_positions, "dropout": mixer_dropout}
         self.blocks = nn.ModuleList(
-            Block(
-                mixer(dim=dim, max_len=num_positions, dropout=mixer_dropout),
-                block,
-                dim=dim,
-                mlp_dim=mlp_dim,
-                dropout=dropout,
-            )
-            for _ in range(depth)
+            make_block(mixer(**sizes), stem=stem.of_block(dim, with_cls=with_cls)) for _ in range(depth)
         )
         _share(self.blocks)
         self.norm = NORMS[block.norm](dim) if block.place == "pre" else None
@@ -126,6 +127,8 @@ class Encoder(nn.Module):
                 "Build it for longer ones, or shorten the sequences."
             )
         x = self.token(self._symbols(tokens))
+        if self.stem is not None:
+            x = self.stem(x, mask)
         if self.cls is not None:
             x = torch.cat([self.cls.to(x.dtype).expand(len(x), 1, -1), x], 1)
             mask = F.pad(mask, (1, 0), value=True)

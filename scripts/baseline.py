@@ -34,14 +34,15 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"Unknown argument {wrong[0]!r}: expected key=value, for example task=image.")
     resolved = resolve(compose_config(*SETTINGS, *arguments))
     task = make_task(resolved)
-    kind, version = ("ngrams", NgramClassifier.version) if task.image_side is None else ("cnn", SmallCNN.version)
+    name, kind = ("ngrams", NgramClassifier) if task.image_side is None else ("cnn", SmallCNN)
 
     def build() -> nn.Module:
         if task.image_side is None:
             return NgramClassifier(num_inputs=task.num_inputs, num_classes=task.num_classes)
         return SmallCNN(side=task.image_side, num_classes=task.num_classes)
 
-    baseline = {"name": f"{BASELINE}{kind}", "version": version}
+    target = f"{kind.__module__}.{kind.__name__}"  # says whose source it is, and is no part of the key
+    baseline = {"name": f"{BASELINE}{name}", "version": kind.version, "_target_": target}
     command = repeating("scripts/baseline.py", arguments)
     record, folder = run_configured(resolved, resolved["task_name"], task, baseline, build, command)
     print(summarize(record, folder))

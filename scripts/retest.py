@@ -1,7 +1,8 @@
 """Test trained runs again: python scripts/retest.py task=listops scale=mini task.data_seed=1 task.num_test=50000.
 
 task.NAME=VALUE     a changed setting of the task. Another `data_seed` gives other examples, `num_test` more,
-                    `max_depth` (with another `data_seed`) harder ones; without any change the test is repeated
+                    `max_depth` (with another `data_seed`) harder ones, `length` longer ones; without any change the
+                    test is repeated. Of several values, as in `task.length=512,1024,2048`, each is tested
 task= attn= protocol= scale= key=
                     which of the finished runs in `results_dir`, by name, or by the key that is their folder's name
 device=             where to test: cpu, cuda, or auto
@@ -9,7 +10,7 @@ task.data_dir= results_dir=results cache_dir=
                     where raw files, runs and prepared data are
 
 Needs the weights that a run leaves in its folder. A test that was done is not done again. `python scripts/report.py
-retests` prints the results.
+retests` prints the results, `python scripts/report.py length` those over lengths.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ from lra.reports.report import write
 from lra.reports.retests import retest_report
 from lra.runs.retest import Tasks, retest
 
-CHANGE = "task."
+CHANGE, DATA_DIR = "task.", "data_dir"
 OPTIONS = {**dict.fromkeys((*FILTERS, "key", "cache_dir"), ""), "device": "auto", "results_dir": "results"}
 
 log = logging.getLogger(__name__)
@@ -43,17 +45,16 @@ log = logging.getLogger(__name__)
 
 def main(arguments: list[str]) -> int:
     """Test every chosen run, and print the results beside the runs' own; return 1 if one could not be tested."""
-    changes = parse_changes([word for word in arguments if word.startswith(CHANGE)])
+    located, changes = parse_changes([word for word in arguments if word.startswith(CHANGE)])
     _, options = parse([word for word in arguments if not word.startswith(CHANGE)], verbs=("",), options=OPTIONS)
     results_dir = Path(options["results_dir"])
     runs = choose(results_dir, options)
-    data_dir = changes.pop("data_dir", None)
-    tasks = Tasks(changes, data_dir, options["cache_dir"] or None)
+    all_tasks = [Tasks(change, located, options["cache_dir"] or None) for change in changes]
     command = repeating("scripts/retest.py", arguments)
     retests: list[Retest] = []
     failures = []
     with claimed_device(options["device"]) as device:
-        for folder, run in runs.items():
+        for tasks, (folder, run) in product(all_tasks, runs.items()):
             try:
                 tasks.of(run)  # may take long, and must end at once on Ctrl-C, so it is outside `stoppable`
                 with stoppable() as stop:
@@ -67,23 +68,27 @@ def main(arguments: list[str]) -> int:
     return int(bool(failures))
 
 
-def parse_changes(words: list[str]) -> dict[str, Any]:
-    """Read `task.name=value`, the value as YAML.
+def parse_changes(words: list[str]) -> tuple[str | None, list[dict[str, Any]]]:
+    """Read `task.name=value` or `task.name=value,value`, each value as YAML.
+
+    Returns:
+        The folder of raw files, None where it was not given; and every combination of the others' values.
 
     Raises:
-        InputError: a word has no value, or more than one.
+        InputError: a word has no value, or one that is none of a setting.
     """
-    changes = {}
+    values: dict[str, list[Any]] = {}
     for word in words:
         name, equals, text = word.removeprefix(CHANGE).partition("=")
         try:
-            value = yaml.safe_load(text)
+            read = [yaml.safe_load(part) for part in ([text] if name == DATA_DIR else text.split(","))]
         except yaml.YAMLError:
-            value = [text]
-        if not equals or isinstance(value, list | dict):
+            read = [[text]]
+        if not equals or any(isinstance(value, list | dict) for value in read):
             raise InputError(f"Unknown argument {word!r}: expected task.name=value, for example task.num_test=50000.")
-        changes[name] = value
-    return changes
+        values[name] = list(dict.fromkeys(read))
+    (data_dir,) = values.pop(DATA_DIR, [None])
+    return data_dir, [dict(zip(values, combined, strict=True)) for combined in product(*values.values())]
 
 
 def choose(results_dir: Path, options: Mapping[str, str]) -> dict[RunFolder, RunRecord]:

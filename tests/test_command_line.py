@@ -63,6 +63,7 @@ def test_one_command_trains_and_prints_accuracy_against_the_floors(command, tmp_
     assert record["status"] == "ok"
     assert record["config"]["attn"]["num_samples"] == 8
     assert "sizes" not in record["config"]
+    assert {"models.attention.skeinformer", "models.ops.masks"} <= {*record["environment"]["source"]}
     assert str(tmp_path) not in json.dumps({name: record[name] for name in ("config", "data")})
 
 
@@ -114,6 +115,19 @@ def test_a_sweep_names_its_failures_and_goes_on(command, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_sweep_goes_on_without_what_a_mechanism_cannot_take(command, tmp_path):
+    words = ("attn=s4d", "model.positions=rotary", "scale=smoke", "wandb.mode=disabled")
+    refusal = "model.positions=rotary acts in the heads of an attention, and S4D is a mixer"
+    alone = command(*words)
+    assert (alone.returncode, alone.stderr.startswith(refusal)) == (1, True)
+    done = command("-m", "attn=s4d,vmean,softmax", *words[1:])
+    assert done.returncode == 0, done.stderr
+    assert f"The sweep goes on without this run: {refusal}" in done.stdout
+    assert "and VmeanAttention never reads its query and key" in done.stdout
+    assert [record["attn"] for record in records(tmp_path / "results")] == ["softmax"]
+
+
+@pytest.mark.slow
 def test_two_processes_give_the_same_metrics_bit_for_bit(command, tmp_path):
     outcomes = []
     for results in ("a", "b"):
@@ -153,15 +167,41 @@ def test_a_killed_run_leaves_no_half_record_and_the_same_command_finishes(comman
     assert "ok" in [record["status"] for record in records(tmp_path / "results")]
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lr=1e-3"], "lr is no key. Did you mean optimizer.learning_rate?"),
+        (["+lr=1e-3"], "lr is no key. Did you mean optimizer.learning_rate?"),
+        (["-m", "attn=softmax,vmean", "++epochs=10"], "epochs is no key. Did you mean trainer.steps"),
+        (["-m", "attn=softmax,linear"], "attn=linear is no choice. Did you mean attn=linear_transformer?"),
+        (["wandb=online"], "Did you mean wandb.mode=online?"),
+    ],
+)
+def test_a_mistake_in_a_name_is_told_before_torch_is_imported(words, message, tmp_path):
+    code = (
+        "import runpy, sys\n"
+        "try:\n    runpy.run_path('run.py', run_name='__main__')\n"
+        "except SystemExit as end:\n    print(end.code, 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, *words, f"results_dir={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert message in done.stderr.splitlines()[0]
+    assert done.stdout.splitlines()[-1] == "1 False"
+    assert not list(tmp_path.glob("runs/*/*/"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["attn=skienformer"], "skeinformer_no_pilot"),
         (["task=listop"], "listops"),
-        (["scale=tiny"], "smoke"),
-        (["trainer.stepz=3"], "Did you mean steps? Keys of trainer: steps, batch_size"),
-        (["modle.dim=3"], "modle.dim is no key. Did you mean model? Keys of the top level: seed, device"),
+        (["scale=tiny"], "Did you mean scale=smoke?"),
+        (["+tasks.listops.lr=3"], "+tasks.listops.lr=3 changes nothing in this run"),
+        (["scale=smoke", "sizes.mini.num_val=3"], "sizes.mini.num_val=3 changes nothing in this run"),
+        (["+row.lr=3"], "+row.lr=3 is no setting: this row is read from the tables"),
+        (["trainer.stepz=3"], "Did you mean trainer.steps? Keys of trainer: steps, batch_size"),
+        (["modle.dim=3"], "modle.dim is no key. Did you mean model.dim? Keys of the top level: seed, device"),
         (["attn.num_samples=3"], "Keys of attn: none"),
         (["scale=smoke", "seed=abc"], "seed must be an integer, at least 0. Got 'abc'."),
         (["scale=smoke", "attn=skeinformer", "budget=abc"], "budget must be an integer, at least 1. Got 'abc'."),

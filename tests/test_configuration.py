@@ -72,7 +72,7 @@ def test_a_choice_is_none_of_these():
 
 
 def test_a_mistake_in_the_configuration_is_told_in_a_sentence():
-    with pytest.raises(InputError, match=r"Could not find 'attn/skienformer'(.|\n)*skeinformer_uniform"):
+    with pytest.raises(InputError, match=r"^attn=skienformer is no choice. Did you mean attn=skeinformer\? There"):
         compose_config("attn=skienformer")
     with pytest.raises(InputError, match=r"(?m)^sed is no key. Did you mean seed\?"):
         compose_config("sed=1")
@@ -94,8 +94,8 @@ def test_nothing_is_said_of_known_keys_and_of_what_is_no_plain_setting(words):
 
 def test_each_unknown_key_is_explained_in_a_line():
     lines = explain_unknown_keys(["attn=skeinformer", "attn.num_sample=3", "trainer.optim.lr=3", "sed=1"]).splitlines()
-    assert lines[0].startswith("attn.num_sample is no key. Did you mean num_samples? Keys of attn: num_samples")
-    assert lines[1].startswith("trainer.optim.lr is no key. Keys of trainer: steps, batch_size")
+    assert lines[0].startswith("attn.num_sample is no key. Did you mean attn.num_samples? Keys of attn: num_samples")
+    assert lines[1].startswith("trainer.optim.lr is no key. Did you mean optimizer.learning_rate? Keys of trainer: ste")
     assert lines[2].startswith("sed is no key. Did you mean seed? Keys of the top level: seed, device")
     assert explain_unknown_keys(["attn=skienformer", "sed=1"]) == ""  # Hydra names the choices first
 
@@ -104,7 +104,7 @@ def test_a_key_is_explained_where_a_mechanism_comes_from_another_folder(tmp_path
     (tmp_path / "attn").mkdir()
     (tmp_path / "attn" / "mine.yaml").write_text("_target_: mine.Mine\n_partial_: true\nsharpness: 2.0\n")
     words = [f"hydra.searchpath=[file://{tmp_path}]", "attn=mine", "attn.sharpnes=3"]
-    assert explain_unknown_keys(words).startswith("attn.sharpnes is no key. Did you mean sharpness?")
+    assert explain_unknown_keys(words).startswith("attn.sharpnes is no key. Did you mean attn.sharpness?")
 
 
 def test_the_options_of_a_group_are_its_files():

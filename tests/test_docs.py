@@ -94,7 +94,11 @@ def test_a_report_answers(command, tmp_path, capsys):
     there = shown(tmp_path / "results")
     once = ["once=true"] if "watch" in words else []
     arguments = [*words, *(word for word in once if word not in words), f"results_dir={there}"]
-    if "compare" in words:  # it needs predictions, and says so
+    verb = words[0] if words else ""
+    if verb == "measure_difficulty":  # it needs the tasks of the runs, and says so
+        assert report.main(arguments) == 1
+        return
+    if verb in ("compare", "difficulty"):  # they need predictions, and say so
         with pytest.raises(report.InputError, match="predictions"):
             report.main(arguments)
         return

@@ -19,6 +19,7 @@ from lra.statistics import (
     fit_exponent,
     sampling_half_width,
     student_interval,
+    wilson_interval,
 )
 
 LENGTHS = [512, 1024, 2048, 4096, 8192, 16384]
@@ -114,3 +115,15 @@ def test_the_interval_of_one_seed_is_of_the_test_alone(spread, coverage):
     accuracies = rng.binomial(2000, np.clip(rng.normal(0.4, spread, 4000), 0, 1)) / 2000
     intervals = [bootstrap_interval([accuracy], 2000) for accuracy in accuracies]
     assert np.mean([low <= 0.4 <= high for low, high in intervals]) == pytest.approx(coverage, abs=0.02)
+
+
+@pytest.mark.parametrize(("right", "examples"), [(0, 5), (5, 5), (37, 100), (4440, 10_000)])
+def test_wilsons_interval_has_the_shares_that_are_two_deviations_away(right, examples):
+    share = right / examples
+    low, high = wilson_interval(share, examples)
+    assert 0 <= low <= share <= high <= 1
+    for end in (low, high):
+        if 0 < end < 1:
+            assert abs(share - end) == pytest.approx(sampling_half_width(end, examples))
+    wider = wilson_interval(share, examples // 5)
+    assert wider[1] - wider[0] > high - low > 0

@@ -63,7 +63,8 @@ def test_what_fits_passes():
         ({"pair": 0.5}, "pair must be a list of 2, each a number from 0 to below 1. Got 0.5."),
         ({"inner": {"norm": "layers", "std": 1}}, "inner.norm must be one of layer, batch. Got 'layers'."),
         ({"inner": {"norm": "layer"}}, "inner.std is missing. It must be a number, more than 0."),
-        ({"inner": {**GOOD["inner"], "nrm": 1}}, "inner.nrm is no key. Did you mean norm? Keys of inner: norm, std."),
+        ({"inner": {**GOOD["inner"], "nrm": 1}},
+         "inner.nrm is no key. Did you mean inner.norm? Keys of inner: norm, std."),
         ({"inner": 3}, "inner must be a mapping with the keys norm, std. Got 3."),
         ({"perhaps": {}}, "perhaps.norm is missing. It must be one of layer, batch.\n"
                           "perhaps.std is missing. It must be a number, more than 0."),
@@ -113,7 +114,7 @@ def test_arguments_are_held_to_the_annotations_of_a_class():
 
 def test_a_type_that_cannot_be_known_takes_anything_but_other_names():
     check_arguments(Mechanism, {"num_samples": 1.5, "width": "any"}, "attn")
-    with pytest.raises(InputError, match="^attn.widht is no key. Did you mean width[?] Keys of attn: num_samples"):
+    with pytest.raises(InputError, match="^attn.widht is no key. Did you mean attn.width[?] Keys of attn: num_samples"):
         check_arguments(Mechanism, {"widht": 1}, "attn")
 
 

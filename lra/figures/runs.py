@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 from lra.cards import EXACT, families_of, family_of
 from lra.errors import InputError
+from lra.figures.difficulty import difficulty_figures
+from lra.figures.lengths import length_curves
 from lra.figures.style import COLOURS, GREY, LOOK, End, name_ends, save
 from lra.files import writing
-from lra.records.collection import load_packed
+from lra.records.collection import load_packed, load_retests
 from lra.records.record import RunRecord, accuracy_of, tested
 from lra.reports.costs import COSTS as LETTERS
 from lra.reports.costs import RunCost, contests, price_of, run_costs
 from lra.reports.leaderboard import Standing, floors, in_order, interval_text, leaderboard
+from lra.reports.lengths import Panel, panels
 from lra.reports.names import TASK_TITLES, Setting, comparable, label, task_order
 
 if TYPE_CHECKING:
@@ -36,7 +39,8 @@ LEAST_WIDTH = 7.2  # inches: what the lines above and beneath a figure take
 
 
 def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]:
-    """Draw every figure of every set of comparable records into `figures/`, as SVG and PNG; return the files.
+    """Draw every figure of every set of comparable records, and of every task accuracy by difficulty, into `figures/`,
+    as SVG and PNG; return the files.
 
     Raises:
         InputError: there are no records, or the folder cannot be written.
@@ -49,6 +53,13 @@ def write_figures(results_dir: Path, records: Sequence[RunRecord]) -> list[Path]
         for setting, runs in comparable(records).items():
             for name, figure in _figures(results_dir, runs):
                 files += save(figure, folder / f"{setting.stem}-{name}")
+        for task, figure in difficulty_figures(records, load_packed(results_dir, records)):
+            files += save(figure, folder / f"difficulty-{task}")
+        by_setting: dict[Setting, list[Panel]] = {}
+        for panel in panels(load_retests(results_dir), records):
+            by_setting.setdefault(panel.setting, []).append(panel)
+        for setting, own in by_setting.items():
+            files += save(length_curves(own), folder / f"{setting.stem}-lengths")
     return files
 
 

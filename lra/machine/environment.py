@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from lra.files import ROOT
+
+if TYPE_CHECKING:
+    import torch
 
 CODE = ("lra", "models", "configs", "scripts")
 
@@ -25,6 +26,8 @@ def describe_environment(device: torch.device, mechanism: str | None = None) -> 
         device: where it ran.
         mechanism: the dotted path of the class that mixes its tokens; one that lives elsewhere is described too.
     """
+    import torch  # here, so that the date and a record need no torch
+
     facts: dict[str, Any] = {
         "device_name": _cpu_name(),
         "platform": platform.platform(),

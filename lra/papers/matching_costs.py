@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from lra.papers.matching import Match, Ours, begin_match
+from lra.papers.matching import Match, begin_match
+from lra.papers.measuring import Ours
 from lra.papers.published import METRICS, Models, PaperTable
 from lra.records.benchmark_rows import BatchRow, BenchmarkRow, FlopsRow, LengthRow, load_rows_of, measured
 from lra.reports.report import Table

@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from lra.papers.matching import Match, Ours, match_table
+from lra.papers.matching import Match, match_table
 from lra.papers.matching_costs import COUNTERPARTS, benchmarked, sections
+from lra.papers.measuring import Ours
 from lra.papers.methods import AVERAGE, ORIGIN_LEGEND
 from lra.papers.published import METRICS, Metric, Models, PaperTable, PublishedNumber
 from lra.records.record import RunRecord

@@ -1,4 +1,6 @@
-"""Learning curves and predictions of collected runs, in parquet files beside their records."""
+"""Learning curves and predictions of collected runs, and what makes the examples hard that they were tested on, in
+parquet files beside their records.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +19,24 @@ from lra.records.folder import RunFolder
 from lra.records.reading import leaving_out, warn
 from lra.records.record import FLOOR, WEIGHTS, RunRecord
 
-CURVES, PREDICTIONS = "curves.parquet", "predictions.parquet"
+CURVES, PREDICTIONS, DIFFICULTY = "curves.parquet", "predictions.parquet", "difficulty.parquet"
 
 
 @dataclass
 class Packed:
-    """Curves and predictions of many runs.
+    """Curves and predictions of many runs, and the difficulty of their test examples.
 
     Attributes:
         curves: points by key.
         predictions: predicted classes by a run's key and `best` or `last`; and by a test split's checksum the true
             classes, as `labels`, and those that a floor predicts, as `floor_` and its name.
+        difficulty: by a test split's checksum and the name of a measure a whole number for each example, see
+            `lra.tasks.Task.difficulties`.
     """
 
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     predictions: dict[tuple[str, str], NDArray[np.uint8]] = field(default_factory=dict)
+    difficulty: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, refuse: Callable[[str], None] = warn) -> Packed:
@@ -46,17 +51,24 @@ class Packed:
             packed.curves = _curves(pd.read_parquet(folder / CURVES))
         with leaving_out(folder / PREDICTIONS, refuse):
             packed.predictions = _predictions(pd.read_parquet(folder / PREDICTIONS))
+        with leaving_out(folder / DIFFICULTY, refuse):
+            packed.difficulty = _difficulty(pd.read_parquet(folder / DIFFICULTY))
         return packed
 
     def merge(self, other: Packed) -> None:
         """Add from another what is not there yet."""
         self.curves = {**other.curves, **self.curves}
         self.predictions = {**other.predictions, **self.predictions}
+        self.difficulty = {**other.difficulty, **self.difficulty}
 
     def floors(self, digest: str) -> dict[str, NDArray[np.uint8]]:
         """Return what rules without a model predict for a test split, given its checksum."""
         named = {name: classes for (owner, name), classes in self.predictions.items() if owner == digest}
         return {name.removeprefix(FLOOR): classes for name, classes in named.items() if name.startswith(FLOOR)}
+
+    def measures(self, digest: str) -> dict[str, NDArray[np.int64]]:
+        """Return what makes the examples of a test split hard, given its checksum; {} where that is not known."""
+        return {name: values for (owner, name), values in self.difficulty.items() if owner == digest}
 
     def add_run(self, record: RunRecord, folder: RunFolder) -> None:
         """Add what a run's folder has; a file that cannot be read is named in a warning and left out."""
@@ -71,6 +83,9 @@ class Packed:
         with leaving_out(folder.predictions):
             for name, classes in folder.read_predictions(record).items():
                 self.predictions[record.key if name in WEIGHTS else record.data["sha256"]["test"], name] = classes
+        with leaving_out(folder.difficulty):
+            for name, values in folder.read_difficulty(record).items():
+                self.difficulty.setdefault((record.data["sha256"]["test"], name), values)
 
     def save(self, folder: Path, records: Iterable[RunRecord]) -> None:
         """Write what belongs to these records, in their order: the same bytes for the same content."""
@@ -84,7 +99,12 @@ class Packed:
             for key, name in names
             if (key, name) in self.predictions
         ]
-        for name, rows in ((CURVES, curves), (PREDICTIONS, predictions)):
+        difficulty = [
+            {"key": owner, "name": name, "values": self.difficulty[owner, name].astype(np.int32)}
+            for owner, name in sorted(self.difficulty)
+            if owner in splits
+        ]
+        for name, rows in ((CURVES, curves), (PREDICTIONS, predictions), (DIFFICULTY, difficulty)):
             if rows:
                 frame = pd.DataFrame(rows)
                 leading = [column for column in ("key", "step", "name") if column in frame]
@@ -109,3 +129,8 @@ def _curves(frame: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 def _predictions(frame: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.uint8]]:
     rows = frame[["key", "name", "classes"]].itertuples(index=False)
     return {(key, name): np.frombuffer(classes, np.uint8) for key, name, classes in rows}
+
+
+def _difficulty(frame: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.int64]]:
+    rows = frame[["key", "name", "values"]].itertuples(index=False)
+    return {(key, name): np.asarray(values).astype(np.int64, casting="safe") for key, name, values in rows}

@@ -25,6 +25,7 @@ from lra.records.identity import run_key
 from lra.records.reading import entries, leaving_out, reason_of
 from lra.records.record import LABELS, RECORD_NAME, WEIGHTS, RunRecord
 from lra.records.retest_record import RETESTS_NAME
+from lra.tasks import difficulty
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,11 @@ class RunFolder:
     def predictions(self) -> Path:
         """The classes that the model, and rules without one, predict for the test examples."""
         return self.path / "predictions.npz"
+
+    @property
+    def difficulty(self) -> Path:
+        """What makes the test examples hard; no file where nothing is known of it."""
+        return self.path / "difficulty.npz"
 
     @property
     def weights(self) -> Path:
@@ -197,6 +203,21 @@ class RunFolder:
             return None
         return record if record.is_final else None
 
+    def keep_aside(self) -> None:
+        """Give the result of a finished run, and what belongs to it, names that nothing reads. Call this when claimed.
+
+        Raises:
+            InputError: a file cannot be renamed.
+        """
+        why = f"replaced-{1 + len(list(self.path.glob(f'{RECORD_NAME}.replaced-*')))}"
+        # The record last: what is cut off in between is still a finished run.
+        files = (self.metrics, self.predictions, self.weights, self.trace, self.retests, self.record)
+        with writing(f"The run's folder {self}", REMEDY):
+            for path in files:
+                if path.exists():
+                    set_aside(path, why)
+        log.info("The earlier result is kept as %s.%s.", self.record, why)
+
     def read_config(self) -> dict[str, Any]:
         """Return the configuration that the run was begun with.
 
@@ -235,6 +256,20 @@ class RunFolder:
             if accuracy is not None and share is not None and abs(share - accuracy) > 1 / max(1, len(labels)):
                 raise ValueError(f"its {name} classes have an accuracy of {share:.4f}, the record has {accuracy}")
         return classes
+
+    def read_difficulty(self, record: RunRecord) -> dict[str, NDArray[np.int64]]:
+        """Return the measures of the test examples by name; {} where there are none.
+
+        Raises:
+            ValueError, OSError: they cannot be read, or are those of another run.
+        """
+        if not self.difficulty.exists():
+            return {}
+        measures = difficulty.read(self.difficulty)
+        size = record.data["sizes"]["test"]
+        if any(len(values) != size for values in measures.values()):
+            raise ValueError(f"it must hold a number for each of the {size} test examples")
+        return measures
 
     def _set_aside(self, path: Path, reason: Exception) -> None:
         """Rename a damaged file, and name it in the log.
@@ -279,7 +314,7 @@ class RunFolder:
             )
         for node in ("task", "attn"):
             before, present = earlier[node].get("_target_"), config[node].get("_target_")
-            if before != present:
+            if before is not None and before != present:  # baselines named none once
                 log.warning(
                     "%s was begun with %s, which is now %s. If that is another class, and not the same one moved, give "
                     "it a name or a version of its own: the key has nothing else to tell them apart.",

@@ -153,6 +153,7 @@ class _Environment(TypedDict):
     cpu_capability: NotRequired[str | None]
     num_threads: NotRequired[int | None]
     mechanism: NotRequired[_Mechanism]
+    source: NotRequired[dict[Name, Title]]
 
 
 # The description of a data set, the configuration of a run, and where it ran: what tables need of them.

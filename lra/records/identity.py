@@ -26,6 +26,8 @@ NEUTRAL: dict[str, Any] = {
     "model.block": {"norm": "layer", "place": "pre", "mlp": True},
     "model.reducer": {"kind": "none", "retention": 0.8},
     "model.match_params": None,
+    "model.stem": {"kind": "none", "width": 3, "place": "embedding"},
+    "task.length": None,
     # What protocols set for a mechanism at scale=full alone.
     "attn.count_once": True,
     "attn.projection_bias": True,
@@ -84,6 +86,16 @@ def hashed(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(node, dict) and name in node and _as_text(node[name]) == _as_text(NEUTRAL[path]):
             del node[name]
     return values
+
+
+def at(config: Mapping[str, Any], path: str, absent: Any = None) -> Any:
+    """Return the value at a path; where a run is older than the option, the neutral value that it stands for."""
+    node: Any = config
+    for name in path.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return NEUTRAL.get(path, absent)
+        node = node[name]
+    return node
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:

@@ -7,14 +7,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from pydantic import AfterValidator, Field, with_config
 
 from lra.errors import InputError
 from lra.files import write_atomically
 from lra.machine.environment import current_commit, describe_environment, now
+from lra.machine.source import changed, source_of
 from lra.records.forms import (
     STRICT,
     Amount,
@@ -30,6 +30,9 @@ from lra.records.forms import (
     Title,
 )
 from lra.records.identity import fingerprint, run_group, run_key
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA = 1
 RECORD_NAME = "record.json"
@@ -108,7 +111,14 @@ class RunRecord:
 
     @classmethod
     def begin(
-        cls, config: Mapping[str, Any], *, device: torch.device, batch_size: int, dtype: str, command: str
+        cls,
+        config: Mapping[str, Any],
+        *,
+        device: torch.device,
+        batch_size: int,
+        dtype: str,
+        command: str,
+        source: Mapping[str, str] | None = None,
     ) -> RunRecord:
         """Make the record of a run that is about to begin; its status is `failed` until another one is known.
 
@@ -119,10 +129,12 @@ class RunRecord:
             batch_size: examples in one optimiser step.
             dtype: the precision.
             command: what repeats the run.
+            source: of what is trained, a hash a module; None or empty where it is unknown.
 
         Raises:
             InputError: no record of such a run could be read.
         """
+        facts = describe_environment(device, config["attn"].get("_target_"))
         record = cls(
             key=run_key(config),
             group=run_group(config),
@@ -138,7 +150,7 @@ class RunRecord:
             num_processes=config.get("num_processes", 1),
             dtype=dtype,
             device=config["device"],
-            environment=describe_environment(device, config["attn"].get("_target_")),
+            environment={**facts, "source": dict(source)} if source else facts,
             commit=current_commit(),
             command=command,
             date=now(),
@@ -153,6 +165,12 @@ class RunRecord:
     def is_final(self) -> bool:
         """Whether the run is a result, good or bad; running it again would repeat it."""
         return self.status in FINAL_STATUSES
+
+    @property
+    def changed_modules(self) -> list[str]:
+        """The modules of what was trained that are not now as they were; none where the record names no source."""
+        before = self.environment.get("source", {})
+        return changed(before, source_of(self.config["attn"].get("_target_"))) if before else []
 
     @property
     def is_baseline(self) -> bool:

@@ -86,19 +86,33 @@ class Contest:
     """Mechanisms that can be compared: one task, data set and setting.
 
     Attributes:
-        title, note: of its table: task and setting, and the data.
+        setting, task, data, digest: scale, protocol and device; the task; its data, and the checksum of the test split.
         labels: the true classes of the test examples.
         floors: the classes that rules without a model predict, by their names.
         predicted: predicted classes, by mechanism and settings and then by seed.
+        keys: of the runs, likewise.
         floor: the name in `predicted` of the best of the floors.
     """
 
-    title: str
-    note: str
+    setting: Setting
+    task: str
+    data: str
+    digest: str
     labels: NDArray[np.uint8]
     floors: dict[str, NDArray[np.uint8]]
     predicted: dict[str, dict[int, NDArray[np.uint8]]] = field(default_factory=dict)
+    keys: dict[str, dict[int, str]] = field(default_factory=dict)
     floor: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Task and setting, for the title of a table."""
+        return f"{self.task}, {self.setting.title}"
+
+    @property
+    def note(self) -> str:
+        """The data, to stand beneath it."""
+        return f"Data: {self.data}."
 
     def add_floor(self) -> None:
         """Add the best of the floors to the mechanisms, with the same predictions for each of their seeds."""
@@ -170,22 +184,27 @@ def compare_report(results_dir: Path, records: Sequence[RunRecord], a: str = "",
         if name and name not in attns:
             raise InputError(f"There is no record of attn={name!r} here. There are: {', '.join(attns) or 'none'}.")
     finished = [run for run in records if run.status == "ok" and (not a or run.attn in (a, b))]
-    contests, lacking = _contests(finished, load_packed(results_dir, finished))
+    contests, lacking = gather(finished, load_packed(results_dir, finished))
     tables, frame_rows = [], []
     for contest in contests:
+        contest.add_floor()
         if duels := _duels(contest):
             frame_rows += [_frame_row(contest, duel) for duel in duels]
             tables.append(Table.of(contest.title, COLUMNS, duels, [contest.note]) if a else _ranking(contest, duels))
     if not tables:
         reason = f" {lacking[0]}, and {len(lacking) - 1} more." if lacking else ""
         raise InputError(f"No two mechanisms ran on the same data with predictions to compare.{reason}")
-    notes = list(LEGEND)
-    if lacking:
-        notes.append(f"Left out, {len(lacking)} runs: {'; '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}.")
-    return Report(tables, pd.DataFrame(frame_rows), notes=notes)
+    return Report(tables, pd.DataFrame(frame_rows), notes=[*LEGEND, *left_out(lacking)])
 
 
-def _contests(records: Sequence[RunRecord], packed: Packed) -> tuple[list[Contest], list[str]]:
+def left_out(lacking: Sequence[str]) -> list[str]:
+    """Say which runs are in no contest and why, as a note; none where all are in one."""
+    if not lacking:
+        return []
+    return [f"Left out, {len(lacking)} runs: {'; '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''}."]
+
+
+def gather(records: Sequence[RunRecord], packed: Packed) -> tuple[list[Contest], list[str]]:
     """Gather runs by task, data and setting, in each of them by mechanism and settings, and by seed.
 
     Returns:
@@ -204,12 +223,11 @@ def _contests(records: Sequence[RunRecord], packed: Packed) -> tuple[list[Contes
         setting, data = Setting.of(run), data_name(run)
         contest = contests.setdefault(
             (setting, run.task, data),
-            Contest(f"{run.task}, {setting.title}", f"Data: {data}.", truth, packed.floors(digest)),
+            Contest(setting, run.task, data, digest, truth, packed.floors(digest)),
         )
         contest.predicted.setdefault(labels[run.group], {})[run.seed] = classes
+        contest.keys.setdefault(labels[run.group], {})[run.seed] = run.key
     order = sorted(contests, key=lambda contest: (contest[0].order, contest[1:]))
-    for contest in contests.values():
-        contest.add_floor()
     return [contests[name] for name in order], lacking
 
 

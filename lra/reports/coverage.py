@@ -19,7 +19,8 @@ NO_DATA = "no data"
 SUMMARY_HEAD = ("experiment", "protocol", "scale", "ended ok", "of", "ended otherwise", "of own settings", "no data")
 OTHERS_HEAD = ("scale", "protocol", "attn", "task", "ended ok", "ended otherwise")
 LEGEND = (
-    "Cells: seeds that ended ok, of those the experiment has, then what ended otherwise; empty: nothing ran yet. "
+    "Cells: runs that ended ok, of those the experiment has (its seeds, times the values of a setting that it sweeps), "
+    "then what ended otherwise; empty: nothing ran yet. "
     "`python run.py experiment=NAME scale=SCALE` runs what is lacking. Runs of the same protocol and names count "
     "whatever command they are of; those with settings of their own stand apart, and are not among what ended ok."
 )
@@ -31,9 +32,9 @@ class Cell:
 
     Attributes:
         runs: those with a record.
-        num_ok: seeds of the experiment that ended ok.
-        others: how many runs of other seeds did not end ok or have no record, by status.
-        num_own: how many runs have settings of their own, which are in neither count.
+        num_ok: runs of the experiment, a seed and a level each, that ended ok.
+        others: how many of the others did not end ok or have no record, by status.
+        num_own: how many runs have settings that the experiment's have not, which are in neither count.
         no_data: whether the task has no data and nothing ended ok.
     """
 
@@ -53,7 +54,7 @@ class Cell:
         others = [f"{count} {status}" for status, count in self.others.items() if count]
         others += [f"{self.num_own} of own settings"] if self.num_own else []
         if self.num_ok or others:
-            return ", ".join([f"{self.num_ok}/{len(self.experiment.seeds)}", *others])
+            return ", ".join([f"{self.num_ok}/{self.experiment.runs_a_cell}", *others])
         return NO_DATA if self.no_data else ""
 
     @property
@@ -61,7 +62,8 @@ class Cell:
         """The row of the frame."""
         return {
             "experiment": self.experiment.name, "protocol": self.experiment.protocol, "scale": self.scale,
-            "task": self.task, "attn": self.attn, "seeds": len(self.experiment.seeds), "ok": self.num_ok,
+            "task": self.task, "attn": self.attn, "seeds": len(self.experiment.seeds),
+            "levels": len(self.experiment.levels), "ok": self.num_ok,
             "not_ok": self.others.total(), "of_own_settings": self.num_own, "no_data": self.no_data,
             "devices": " ".join(sorted({run.device for run in self.runs})),
             "settings": len({run.group for run in self.runs}), "keys": " ".join(sorted(run.key for run in self.runs)),
@@ -80,8 +82,7 @@ def coverage(
 
     Args:
         experiments: the runs that there should be.
-        records: those that there are. Of those
-            with settings of their own only the number is said.
+        records: those that there are. Of runs with settings that an experiment's have not, only the number is said.
         unfinished: configurations of runs without a record.
         missing: why data could not be had, by task, protocol and scale.
         others: whether to list the runs that are in none of these experiments too.
@@ -134,13 +135,18 @@ def _cell(
     missing: Mapping[tuple[str, str, str], str],
 ) -> Cell:
     names = (task, attn, experiment.protocol, scale)
+    planned = {(seed, level) for seed in experiment.seeds for level in experiment.levels or ("",)}
     runs = [run for run in records if (run.task, run.attn, run.protocol, run.scale) == names]
-    plain = [run for run in runs if not own_settings([run])]
-    ok = {run.seed for run in plain if run.status == "ok"} & set(experiment.seeds)
-    others = Counter(status_text(run.status) for run in plain if run.status != "ok" and run.seed not in ok)
+    plain = [run for run in runs if not own_settings([run], experiment.settings)]
+    ok = {(run.seed, experiment.level(run.config)) for run in plain if run.status == "ok"} & planned
+    others = Counter(
+        status_text(run.status)
+        for run in plain
+        if run.status != "ok" and (run.seed, experiment.level(run.config)) in planned - ok
+    )
     others["unfinished"] = sum(
         (config["task"]["name"], config["attn"]["name"], config["protocol"]["name"], config["scale"]) == names
-        and config["seed"] not in ok
+        and (config["seed"], experiment.level(config)) in planned - ok
         for config in unfinished
     )
     no_data = (task, experiment.protocol, scale) in missing and not ok
@@ -153,7 +159,7 @@ def _summary(
     """Count over all tasks and mechanisms."""
     counts = (
         sum(cell.num_ok for cell in cells),
-        len(experiment.seeds) * len(cells),
+        experiment.runs_a_cell * len(cells),
         sum(cell.others.total() for cell in cells),
         sum(cell.num_own for cell in cells),
     )

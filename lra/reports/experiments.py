@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,21 +12,56 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from lra.errors import InputError
+from lra.records.identity import at
+from lra.records.record import RunRecord
+
+GROUPS = ("protocol", "task", "attn", "seed")
 
 
 class Experiment(NamedTuple):
-    """A sweep: every task with every mechanism and every seed, under one protocol."""
+    """A sweep: every task with every mechanism and every seed, under one protocol.
+
+    Attributes:
+        factor: the key of another setting that is swept, too, or "".
+        levels: its values, as they are typed.
+        settings: the keys of all settings that its command has, the factor's among them.
+    """
 
     name: str
     protocol: str
     tasks: tuple[str, ...]
     attns: tuple[str, ...]
     seeds: tuple[int, ...]
+    factor: str = ""
+    levels: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
         """The command that runs it."""
         return f"python run.py experiment={self.name}"
+
+    @property
+    def runs_a_cell(self) -> int:
+        """How many runs it has of each mechanism on each task."""
+        return len(self.seeds) * max(1, len(self.levels))
+
+    def has(self, run: RunRecord) -> bool:
+        """Whether a run, at any scale, is one of these."""
+        return (
+            run.protocol == self.protocol
+            and run.task in self.tasks
+            and run.attn in self.attns
+            and run.seed in self.seeds
+            and self.level(run.config) in (self.levels or ("",))
+        )
+
+    def level(self, config: Mapping[str, Any]) -> str:
+        """Return the value of the factor in the configuration of a run; of a node its name."""
+        if not self.factor:
+            return ""
+        value = at(config, self.factor)
+        return str(value.get("name") if isinstance(value, Mapping) else value)
 
 
 def load_experiments(folder: Path) -> dict[str, Experiment]:
@@ -36,7 +71,7 @@ def load_experiments(folder: Path) -> dict[str, Experiment]:
         folder: the experiments; the folders beside it hold what a glob chooses from.
 
     Raises:
-        InputError: a sweep cannot be read, or is over several protocols.
+        InputError: a sweep cannot be read, or is over several protocols or over several other settings.
     """
     experiments = {}
     for path in sorted(folder.glob("*.yaml")):
@@ -51,8 +86,14 @@ def load_experiments(folder: Path) -> dict[str, Experiment]:
                 f"An experiment must have one protocol. Got {', '.join(swept['protocol'])}: make one of each in "
                 f"{folder}."
             )
+        settings = tuple(key for key in swept if key not in GROUPS)
+        if len(factors := [key for key in settings if len(swept[key]) > 1]) > 1:
+            raise InputError(f"An experiment may sweep one more setting. {path} sweeps {', '.join(factors)}.")
         seeds = tuple(int(seed) for seed in swept["seed"])
-        experiments[path.stem] = Experiment(path.stem, *swept["protocol"], swept["task"], swept["attn"], seeds)
+        factor = factors[0] if factors else ""
+        experiments[path.stem] = Experiment(
+            path.stem, *swept["protocol"], swept["task"], swept["attn"], seeds, factor, swept.get(factor, ()), settings
+        )
     return experiments
 
 

@@ -300,8 +300,8 @@ def _settings(run: RunRecord, namesakes: Sequence[RunRecord]) -> str:
     own_words = own_settings([run])
     if own_words and sum(own_settings([namesake]) == own_words for namesake in namesakes) == 1:
         return ""
-    configs = [_flat(hashed(namesake.config)) for namesake in namesakes]
-    own = _flat({name: value for name, value in hashed(run.config).items() if name not in ("seed", "prepared")})
+    configs = [flat(hashed(namesake.config)) for namesake in namesakes]
+    own = flat({name: value for name, value in hashed(run.config).items() if name not in ("seed", "prepared")})
     differing = [f"{name}={own[name]}" for name in own if any(config.get(name) != own[name] for config in configs)]
     if len(configs) > 1 and not differing:  # they differ in a setting that only the others have
         return run.group
@@ -310,11 +310,12 @@ def _settings(run: RunRecord, namesakes: Sequence[RunRecord]) -> str:
     return ", ".join(differing)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Make one level of nested settings, a path a value."""
+    level: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            level |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            level[prefix + name] = value
+    return level

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from lra.machine.environment import package_text
@@ -29,9 +29,9 @@ class Setting(NamedTuple):
     device: str
 
     @classmethod
-    def of(cls, run: RunRecord) -> Setting:
-        """Return the setting of a run."""
-        return cls(shown_scale(run), run.protocol, run.device)
+    def of(cls, run: RunRecord, allowed: Collection[str] = ()) -> Setting:
+        """Return the setting of a run; `allowed` keys do not count as settings of its own, see `own_settings`."""
+        return cls(shown_scale(run, allowed), run.protocol, run.device)
 
     @property
     def title(self) -> str:

@@ -12,13 +12,14 @@ import torch
 import torch.distributed as dist
 from hydra.utils import instantiate
 
-from lra.errors import InputError
+from lra.errors import InputError, UnsuitedError
 from lra.records.identity import ADDED, TARGET_KEYS, material
 from lra.tasks import Task
 from lra.training.batching import Batching
 from lra.training.optimizer import Optimization
 from lra.training.trainer import Trainer
 from lra.values import check_arguments
+from models import checks
 from models.attention import Attention, Sizes
 from models.block import BlockShape
 from models.classifier import Classifier
@@ -27,6 +28,7 @@ from models.mechanism import Mechanism
 from models.mixers import Mixer
 from models.mixers.multi_head import MultiHead
 from models.reducer import Reducer
+from models.stem import StemShape
 
 # Keys of the node `model` that are not the encoder's.
 OF_MIXER = ("num_heads", "head_dim", "attention_dropout")
@@ -40,11 +42,20 @@ def make_task(resolved: Mapping[str, Any]) -> Task:
     Raises:
         InputError: a value is not possible.
     """
-    kind = _class_named("task", resolved["task"])
+    check_arguments(task_class(resolved["task"]), _settings(resolved["task"]), "task")
+    return instantiate(resolved["task"])(cache_dir=resolved["cache_dir"])
+
+
+def task_class(node: Mapping[str, Any]) -> type[Task]:
+    """Import the class that a node `task` names.
+
+    Raises:
+        InputError: the node names none, it cannot be imported, or it is no task.
+    """
+    kind = _class_named("task", node)
     if not (isinstance(kind, type) and issubclass(kind, Task)):
         raise InputError(f"task._target_ must be a subclass of lra.tasks.Task. Got {kind!r}. See docs/task.md.")
-    check_arguments(kind, _settings(resolved["task"]), "task")
-    return instantiate(resolved["task"])(cache_dir=resolved["cache_dir"])
+    return kind
 
 
 def make_trainer(resolved: Mapping[str, Any]) -> Trainer:
@@ -91,6 +102,8 @@ def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
             num_inputs=task.num_inputs,
             padded_length=resolved["data"]["padded_length"],
         )
+    except checks.UnsuitedError as error:
+        raise UnsuitedError(str(error)) from error
     except (ValueError, TypeError) as error:
         raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
 
@@ -165,9 +178,10 @@ def make_classifier(
         if length is not None and length < max_len:
             raise ValueError(f"{name} must be at least {max_len}, the task's longest sequence. Got {length}.")
     of_encoder = {name: value for name, value in model.items() if name not in NOT_OF_ENCODER}
-    # Runs from before there were other blocks, and reducers, have no such nodes.
+    # Runs from before there were other blocks, reducers and stems have no such nodes.
     of_encoder["block"] = BlockShape(**model.get("block", {}))
     of_encoder["reducer"] = Reducer(**model.get("reducer", {}))
+    of_encoder["stem"] = StemShape(**model.get("stem", {}))
     encoder = Encoder(
         make_mixer(attn, model),
         vocab_size=vocab_size,
@@ -191,12 +205,14 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
 
     Args:
         attn: as `make_classifier` takes it.
-        model: the node `model`; an attention takes `num_heads` and `head_dim` from it.
+        model: the node `model`; an attention takes heads, and positions that act in it, from there.
 
     Raises:
         InputError: the class is neither, or attn.* has a setting that the model gives.
+        models.checks.UnsuitedError: a mixer has no use for the positions.
     """
     kind = check_mechanism(attn.func if isinstance(attn, partial) else attn)
+    positions = model.get("positions", "none")
     handed_in = Sizes.__annotations__ if issubclass(kind, Attention) else ("dim", "max_len", "dropout")
     for name in handed_in:
         if isinstance(attn, partial) and name in attn.keywords:
@@ -205,7 +221,19 @@ def make_mixer(attn: Callable[..., Mechanism], model: Mapping[str, Any]) -> Call
             )
     if issubclass(kind, Attention):
         make = cast(Callable[..., Attention], attn)
-        return partial(MultiHead, make, num_heads=model["num_heads"], head_dim=model["head_dim"])
+        return partial(
+            MultiHead,
+            make,
+            num_heads=model["num_heads"],
+            head_dim=model["head_dim"],
+            positions=positions,
+            with_cls=model.get("pooling") == "cls",
+        )
+    if positions in ("rotary", "alibi"):
+        raise checks.UnsuitedError(
+            f"model.positions={positions} acts in the heads of an attention, and {kind.__name__} is a mixer that is "
+            "none. Choose learned, sinusoidal or none."
+        )
     return cast(Callable[..., Mixer], attn)
 
 

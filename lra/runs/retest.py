@@ -1,11 +1,13 @@
-"""A trained run's best weights, tested again on other examples of its task: on more of them, or on harder ones.
+"""A trained run's best weights, tested again on other examples of its task: more of them, harder ones or longer ones.
 
 A generated task has any number of test examples, and with ten times as many an accuracy is three times as sure. Each
-test is a line of `retests.jsonl` in the run's folder; collecting merges those lines into `measured/`.
+test is a line of `retests.jsonl` in the run's folder; collecting merges those lines into `measured/`. For sequences
+longer than the run's model was built for, the model is built again for these, as if it were trained on them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Mapping
@@ -22,15 +24,16 @@ from numpy.typing import NDArray
 from lra.errors import InputError
 from lra.files import writing
 from lra.machine.environment import current_commit, describe_environment, now
+from lra.machine.source import in_words
 from lra.machine.stopping import StopRequest
 from lra.records.folder import RunFolder
 from lra.records.identity import ADDED
 from lra.records.reading import refuse_to_rewrite
 from lra.records.record import RunRecord
 from lra.records.retest_record import Retest, key_of, read_retests, write_retests
-from lra.runs.factory import make_model, make_trainer
+from lra.runs.factory import make_trainer
+from lra.runs.trained_model import built_for, check_reach, load_model
 from lra.tasks import Split, Task
-from lra.training import storage
 from lra.training.evaluation import Evaluation
 from lra.training.surroundings import Surroundings
 
@@ -89,32 +92,28 @@ class Tasks:
         if settings not in self._pairs:
             self._pairs[settings] = self._make(record)
         pair = self._pairs[settings]
-        own, changed = pair.own, pair.changed
+        own = pair.own
         if _plain(own.describe()) != record.data:
             raise InputError(
                 f"Run {record.key} had other data than are at hand: {_name(record.data)}. Here are "
                 f"{_name(own.describe())}. Name the folder that it had with task.data_dir=, or unset LRA_DATA."
             )
-        longest = record.config["model"]["num_positions"] or own.max_len
-        if changed.max_len > longest:
-            raise InputError(
-                f"Run {record.key} reads sequences of up to {longest} tokens, and these have up to {changed.max_len}. "
-                "Choose shorter ones, or train with model.num_positions=."
-            )
+        check_reach(record, own, pair.changed)
         return pair
 
     def _make(self, record: RunRecord) -> Pair:
         settings = {name: value for name, value in record.config["task"].items() if name not in ADDED}
         for name, value in self.changes.items():
-            if name.startswith("_") or name not in settings:
+            if name.startswith("_") or name not in (*settings, "length"):
                 listed = ", ".join(name for name in settings if not name.startswith("_"))
                 raise InputError(f"task.{name} is no setting of {record.task}. It has: {listed}, data_dir.")
-            kind = type(settings[name])
-            if settings[name] is not None and not (type(value) is kind or (kind is float and type(value) is int)):
-                raise InputError(
-                    f"task.{name} must be of type {kind.__name__}, as the run's {settings[name]}. Got {value!r}."
-                )
-        makers = [instantiate({**settings, **changes, **self.location}) for changes in ({}, self.changes)]
+            kind, present = type(settings.get(name)), settings.get(name)
+            if present is not None and not (type(value) is kind or (kind is float and type(value) is int)):
+                raise InputError(f"task.{name} must be of type {kind.__name__}, as the run's {present}. Got {value!r}.")
+        length = self.changes.get("length")
+        of_length = {} if length is None else get_class(settings["_target_"]).at_length(length)  # type: ignore[attr-defined]
+        changed_settings = {**settings, **of_length, **self.changes}
+        makers = [instantiate({**chosen, **self.location}) for chosen in (settings, changed_settings)]
         own, changed = (make(cache_dir=self.cache_dir) for make in makers)
         for name in ("vocab_size", "num_classes", "num_inputs"):
             if getattr(own, name) != getattr(changed, name):
@@ -124,57 +123,13 @@ class Tasks:
                 )
         own.prepare()
         changed.prepare()
-        if self.changes and changed.describe() == own.describe():
+        # Its own length is the first point of a curve over lengths, and repeats what the run's record says.
+        if self.changes and length is None and changed.describe() == own.describe():
             raise InputError(
                 f"The examples of {record.task} ({_name(own.describe())}) are the same with "
                 f"{' '.join(f'task.{name}=' for name in self.changes)} as without. Give a value that changes them."
             )
         return Pair(own, changed)
-
-
-def load_model(record: RunRecord, folder: RunFolder, own: Task, device: torch.device) -> torch.nn.Module:
-    """Make the model of a finished run with its best weights.
-
-    Raises:
-        InputError: it has none, or other code than this made them.
-    """
-    attn, path = record.config["attn"], folder.weights
-    if record.is_baseline:
-        raise InputError(f"Run {record.key} is a {record.attn}: only attention mechanisms can be tested again.")
-    if not path.exists():
-        raise InputError(
-            f"Run {record.key} has no {path}, which a run leaves in its folder; collected records have none. "
-            f"To train it here, run: {record.command}"
-        )
-    try:
-        version = get_class(attn["_target_"]).version  # type: ignore[attr-defined]
-    except Exception as error:
-        raise InputError(
-            f"Run {record.key} trained {record.attn}, which is not there any more. "
-            f"Check out commit {record.commit}. {error}"
-        ) from error
-    if version != attn["version"]:
-        raise InputError(
-            f"Run {record.key} trained version {attn['version']} of {record.attn}, which is at version {version} now. "
-            f"Check out commit {record.commit}, or train it again."
-        )
-    again = f"To train it again, move {folder} away and run: {record.command}"
-    try:
-        weights = storage.load(path, device)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}. {again}") from error
-    model = make_model(record.config, own)
-    try:
-        model.load_state_dict(weights)
-    except Exception as error:
-        foreign = {*weights} ^ {*model.state_dict()} if isinstance(weights, dict) else set()
-        reason = (
-            f"the model has other parts than at commit {record.commit}, for example {min(foreign)}."
-            if foreign
-            else str(error).strip().splitlines()[-1].strip()
-        )
-        raise InputError(f"{path} does not fit the model of its run: {reason} {again}") from error
-    return model.to(device)
 
 
 def retest(
@@ -208,10 +163,10 @@ def retest(
         if key in earlier:
             log.info("%s · %s · %s: tested on these already.", record.task, record.attn, record.key)
             return earlier[key]
-    model = load_model(record, folder, pair.own, device)
+    model = load_model(record, folder, *built_for(record, pair.own, pair.changed), device)
     _warn_of_differences(record, pair)
     evaluation = _evaluate(record, pair, model, device, stop)
-    changes = {name: value for name, value in tasks.changes.items() if record.config["task"][name] != value}
+    changes = {name: value for name, value in tasks.changes.items() if record.config["task"].get(name) != value}
     retested = _retested(record, changes, pair, evaluation, device, command)
     with _opened(folder) as earlier:  # another process may have tested this run meanwhile
         write_retests(folder.retests, {retested.key: retested, **earlier}.values())
@@ -248,6 +203,8 @@ def _warn_of_differences(record: RunRecord, pair: Pair) -> None:
     commit = current_commit()
     if commit != record.commit:
         log.warning("%s was trained by commit %s; the code is now %s.", record.key, record.commit, commit)
+    if modules := record.changed_modules:
+        log.warning("%s was trained by other source: %s.", record.key, in_words(modules))
     if pair.trained_on and pair.data != record.data:
         log.warning(
             "%d of these %d examples are among those that %s was trained on. Another task.data_seed has others.",
@@ -265,7 +222,11 @@ def _evaluate(
     # The longer of both tasks, so that rows padded to it are at least as long as in training.
     longest = max(pair.own.max_len, pair.changed.max_len)
     surroundings = Surroundings(device, stop=stop or StopRequest())
-    return make_trainer(record.config).evaluate(model, test, longest, record.seed, surroundings, "test")
+    trainer = make_trainer(record.config)
+    # Not more pairs of tokens at once than in training, so that exact attention takes no more memory either.
+    share = (longest / pair.own.max_len) ** 2
+    fitting = dataclasses.replace(trainer, eval_batch_size=max(1, int(trainer.eval_batch_size / share)))
+    return fitting.evaluate(model, test, longest, record.seed, surroundings, "test")
 
 
 def count_common(train: Split, test: Split) -> int:

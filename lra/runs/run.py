@@ -8,7 +8,7 @@ import shutil
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from lra.machine.flops import count_flops
 from lra.machine.memory import is_out_of_memory
 from lra.machine.meter import Meter
 from lra.machine.seeds import mixed_seed
+from lra.machine.source import in_words, source_of
 from lra.machine.stopping import StopRequest, stoppable
 from lra.records.folder import RunFolder
 from lra.records.identity import identify
@@ -31,7 +32,7 @@ from lra.records.record import FLOOR, LABELS, RunRecord, Status, tested
 from lra.records.wandb_mirror import WandbMirror
 from lra.runs.diagnostics import diagnose
 from lra.runs.factory import make_trainer
-from lra.tasks import Task
+from lra.tasks import Task, difficulty
 from lra.training import storage
 from lra.training.checkpoint import Checkpoints
 from lra.training.outcome import DivergedError, Outcome
@@ -61,6 +62,8 @@ class Job:
         profile: whether to profile a few steps and leave a trace in the run's folder.
         command: what repeats the run.
         wandb: `mode`, `project` and `entity`.
+        source: of what is trained, as `lra.machine.source` gives it; {} where it is unknown.
+        force: whether to train again what is finished; its result is kept aside.
     """
 
     config: Mapping[str, Any]
@@ -73,6 +76,8 @@ class Job:
     profile: bool
     command: str
     wandb: Mapping[str, Any]
+    source: Mapping[str, str] = field(default_factory=dict)
+    force: bool = False
 
     def begin(self, world: World) -> tuple[RunRecord, RunFolder]:
         """Return the record of the run, with what is known before it is trained, and its folder.
@@ -93,7 +98,9 @@ class Job:
         if world.size > 1:
             config["num_processes"] = world.size
         precision = self.trainer.precision
-        record = RunRecord.begin(config, device=self.device, batch_size=size, dtype=precision, command=self.command)
+        record = RunRecord.begin(
+            config, device=self.device, batch_size=size, dtype=precision, command=self.command, source=self.source
+        )
         return record, RunFolder.of(self.results_dir, record)
 
 
@@ -134,6 +141,8 @@ def run_configured(
                 profile=resolved["trainer"]["profile"],
                 command=command,
                 wandb=resolved["wandb"],
+                source=source_of(attn.get("_target_")),
+                force=resolved["force"],
             )
         )
 
@@ -155,16 +164,37 @@ def run(job: Job) -> tuple[RunRecord, RunFolder]:
     with stoppable() as stop, joined(job.device) as world:
         record, folder = job.begin(world)
         log.info("%s", job.task.summary(record.task))
-        earlier = folder.result_to_read() if world.leads else None
+        earlier = folder.result_to_read() if world.leads and not job.force else None
         with folder.claimed(record.config) if world.leads and earlier is None else nullcontext():
-            earlier = world.agree(earlier or (folder.finished() if world.leads else None))
+            earlier = world.agree(earlier or (_finished(job, folder) if world.leads else None))
             if earlier is not None:
-                log.info("This run is finished already; its record is read from %s.", folder.record)
+                _tell(earlier, folder)
                 return earlier, folder
             names = record.task, record.attn, record.protocol, record.scale
             log.info("%s · %s · %s · %s · seed %d · %s", *names, record.seed, record.device)
             Attempt(job, record, folder, world).run(stop)
     return record, folder
+
+
+def _finished(job: Job, folder: RunFolder) -> RunRecord | None:
+    """Return the result of a claimed folder; with `force` it is kept aside, so that there is none."""
+    earlier = folder.finished()
+    if earlier is None or not job.force:
+        return earlier
+    folder.keep_aside()
+    return None
+
+
+def _tell(record: RunRecord, folder: RunFolder) -> None:
+    """Say that there is a result already, and whether the present source may give another one."""
+    if modules := record.changed_modules:
+        log.warning(
+            "Finished before, but %s: force=true trains it again and keeps that result aside. It is read from %s.",
+            in_words(modules),
+            folder.record,
+        )
+    else:
+        log.info("This run is finished already; its record is read from %s.", folder.record)
 
 
 class Attempt:
@@ -185,7 +215,7 @@ class Attempt:
         self.record = record
         self.folder = folder
         self.world = world
-        self.checkpoints = Checkpoints(folder.path, record.key, job.checkpoint_seconds)
+        self.checkpoints = Checkpoints(folder.path, record.key, job.checkpoint_seconds, job.source, job.force)
         wandb = job.wandb if world.leads else {**job.wandb, "mode": "disabled"}
         self.mirror = WandbMirror(record, folder.path, **wandb)
         self.outcome = Outcome()
@@ -213,6 +243,7 @@ class Attempt:
         else:
             with self._keeping():
                 self._leave_record()
+            self._measure_difficulty()
         finally:
             self.mirror.finish()
 
@@ -233,6 +264,7 @@ class Attempt:
             self.outcome.wall_seconds = self.outcome.elapsed()
             for name, value in {**self.outcome.cost, **self.outcome.in_record()}.items():
                 setattr(record, name, value)
+            self._name_source()
         self._examine()
 
     def _fit(self, stop: StopRequest) -> None:
@@ -315,6 +347,12 @@ class Attempt:
         with replacing(self.folder.predictions) as stream:
             np.savez_compressed(stream, allow_pickle=False, **classes)
 
+    def _name_source(self) -> None:
+        """Put the source into the record: of every stretch of the training, which may have been interrupted."""
+        self.record.environment.pop("source", None)
+        if self.checkpoints.source:
+            self.record.environment["source"] = self.checkpoints.source
+
     def _examine(self) -> None:
         """Measure what needs no training, the operations of a pass and the mechanisms' figures, after all else."""
         if self.model is None or not self.world.leads:
@@ -329,6 +367,16 @@ class Attempt:
             self.record.diagnostics = diagnose(self.model, batch.tokens.to(device), batch.mask.to(device))
         except Exception as error:  # the record stays valid without it
             log.warning("The model could not be examined: %s", error)
+
+    def _measure_difficulty(self) -> None:
+        """Write beside the predictions what makes the test examples hard; the result is kept already."""
+        if not self.world.leads or not self.folder.predictions.exists():
+            return
+        try:
+            if measures := self.job.task.difficulties():
+                write_atomically(self.folder.difficulty, difficulty.packed(measures))
+        except Exception as error:  # a task that this fails for is trained on all the same
+            log.warning("What makes the test examples hard is not known: %s", error)
 
     def _leave_record(self) -> None:
         if not self.world.leads:

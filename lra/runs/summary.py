@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lra.machine.environment import package_text
+from lra.machine.source import in_words
 from lra.records.folder import RunFolder
 from lra.records.reading import leaving_out
 from lra.records.record import FLOOR, RunRecord, tested
@@ -38,6 +39,8 @@ def summarize(record: RunRecord, folder: RunFolder) -> str:
         lines.append(("peak memory", f"{record.peak_memory_bytes / 2**20:,.0f} MiB {kind}"))
     if "mechanism" in record.environment:
         lines.append(("mechanism", package_text(record.environment["mechanism"])))
+    if modules := record.changed_modules:
+        lines.append(("source", f"{in_words(modules)}: not a result of the present code, which force=true trains"))
     lines.append(("record", str(folder.record)))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
@@ -63,6 +66,8 @@ def _accuracies(record: RunRecord) -> list[tuple[str, str]]:
 def describe_sweep(results_dir: Path, since: str) -> str:
     """Count the runs begun since a moment by their status, and name all that did not end ok; Hydra names the first.
 
+    Finished runs that were asked for again since then count where their mechanism has changed.
+
     Args:
         results_dir: where the runs are.
         since: as `lra.machine.environment.now` gives it.
@@ -70,7 +75,7 @@ def describe_sweep(results_dir: Path, since: str) -> str:
     Returns:
         A few lines; "" if no run was begun.
     """
-    begun = []
+    begun, outdated = [], 0
     for folder in RunFolder.all(results_dir):
         try:
             record = RunRecord.read(folder.record)
@@ -78,10 +83,15 @@ def describe_sweep(results_dir: Path, since: str) -> str:
             continue
         if record.date is not None and record.date >= since:
             begun.append((record, folder))
-    if not begun:
-        return ""
+        elif (holder := folder.holder()) and holder.since >= since and record.is_final and record.changed_modules:
+            outdated += 1
     counts = Counter(record.status for record, _ in begun)
-    lines = ["sweep: " + ", ".join(f"{count} {status}" for status, count in counts.most_common())]
+    said = [f"{count} {status}" for status, count in counts.most_common()]
+    if outdated:
+        said.append(f"{outdated} finished before with other source, which force=true trains again")
+    if not said:
+        return ""
+    lines = ["sweep: " + ", ".join(said)]
     for record, folder in begun:
         if record.status != "ok":
             run = f"{record.task} · {record.attn} · seed {record.seed}"

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lra.errors import InputError
+
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, Part, Part] = ("train", "val", "test")
 
@@ -50,6 +52,15 @@ class Task:
     image_side: int | None = None
     remark: str = ""
 
+    @classmethod
+    def at_length(cls, length: int) -> dict[str, Any]:
+        """Return the settings with which the longest sequence has `length` tokens, `length` itself among them.
+
+        Raises:
+            InputError: the task has no sequences of this length, or of no length but its own.
+        """
+        raise InputError(f"{cls.name} has one length: task.length must be null. Got {length!r}.")
+
     def prepare(self) -> Path:
         """Make the cached arrays unless a sound cache exists; safe to call twice and from several processes.
 
@@ -83,6 +94,13 @@ class Task:
     def floor_predictions(self) -> dict[str, NDArray[np.uint8]]:
         """Predict the class of each test example by rules that need no model, fitted on the train split."""
         raise NotImplementedError
+
+    def difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Return what makes each test example hard: (N,) whole numbers by the name of a measure; {} if that is unknown.
+
+        `lra.reports.difficulty` has the titles of the names that tasks here use; another name is its own title.
+        """
+        return {}
 
     def floors(self) -> dict[str, float]:
         """Return the test accuracy of each of these rules."""

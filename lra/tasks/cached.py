@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lra.errors import check_integer
 from lra.tasks import Part, Split, Task, cache
+from lra.tasks.difficulty import kept
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,18 @@ class CachedTask(Task):
         """Predict by `majority`, the most frequent train label; the smallest wins a tie."""
         majority = np.bincount(self.split("train").labels).argmax()
         return {"majority": np.full(len(self.split("test").labels), majority, np.uint8)}
+
+    def difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Return what makes each test example hard; it is kept in the cache entry, beside the labels.
+
+        Raises:
+            InputError: the raw data are needed for it, and cannot be had.
+        """
+        return kept(self._prepared().folder, len(self.split("test").labels), self._difficulties)
+
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Measure the test examples."""
+        return {}
 
     def _prepared(self) -> cache.Entry:
         if self._entry is None:

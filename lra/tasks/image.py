@@ -22,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lra.errors import InputError
+from lra.errors import InputError, check_choice
 from lra.tasks import Part, Split
 from lra.tasks.cached import CachedTask
 from lra.tasks.checks import check_labels, check_rows
 from lra.tasks.checksums import file_sha256
 from lra.tasks.columns import Columns, Kinds
 from lra.tasks.examples import hash_key, limit
+from lra.tasks.lengths import check_agreement, side_of
 from lra.tasks.raw_files import unreadable
 from lra.tasks.sources import RAW_PARTS, Hub, RawPart, SourceName, Tfds, choose_source
 
@@ -36,6 +37,8 @@ HUB = Hub("uoft-cs/cifar10", "0b2714987fa478483af9968de7c934580d0bb9a2", folder_
 ROWS: dict[RawPart, int] = {"train": 50_000, "test": 10_000}
 VALIDATION_SHARE = 10  # one example in ten
 SIDE = 32
+SIDES = (8, 16, 32, 64, 128)
+REPEATED = "The pixels are repeated: sequences are longer than {own:,} tokens, and there is no more in them."
 
 # For data_batch_1 to _5: the beginning of the SHA-256 of its labels, one byte each, and of its first images' pixels.
 FILES = {
@@ -57,10 +60,12 @@ class Image(CachedTask):
         data_dir: folder of `train.parquet` and `test.parquet` with the columns `img` and `label`, or one that has it as
             `cifar10`; with `source="tfds"`, TensorFlow Datasets' folder. None for `LRA_DATA`'s, else the hub.
         source: "auto", "parquet", "hub" or "tfds".
-        side: pixels of an image's side: 32, or 16 or 8 for means of 2x2 or 4x4 grey values.
+        side: pixels of an image's side: 32, or 16 or 8 for means of 2x2 or 4x4 grey values, or 64 or 128, where each
+            grey value is repeated in 2x2 or 4x4 pixels, which makes sequences longer and tells no more.
         num_train: at most so many training examples, chosen by hash; None for all.
         num_val: the same for validation.
         num_test: the same for test.
+        length: None, or the length that `at_length` made `side` for.
 
     Raises:
         InputError: an argument has another value.
@@ -80,18 +85,29 @@ class Image(CachedTask):
         num_train: int | None = None,
         num_val: int | None = None,
         num_test: int | None = None,
+        length: int | None = None,
     ) -> None:
         super().__init__(cache_dir=cache_dir, limits={"train": num_train, "val": num_val, "test": num_test})
-        if side not in (32, 16, 8):
-            raise InputError(f"task.side must be 32, 16 or 8. Got {side!r}.")
+        check_choice("task.side", side, SIDES)
+        check_agreement(length, side * side)
         self.source = choose_source(source, data_dir, hub=HUB, tfds=("cifar10", {"img": "image"}))
-        self.remark = self.source.remark
+        repeated = REPEATED.format(own=SIDE * SIDE) if side > SIDE else ""
+        self.remark = f"{self.source.remark} {repeated}".strip()
         self.side = self.image_side = side
         self.max_len = side * side
+
+    @classmethod
+    def at_length(cls, length: int) -> dict[str, Any]:
+        """Return the side of an image of so many pixels."""
+        return {"side": side_of(length), "length": length}
 
     def place(self) -> str:
         """Say where the images are."""
         return self.source.place()
+
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Return as `class` the label of each test image."""
+        return {"class": self.split("test").labels.copy()}
 
     def _specification(self) -> dict[str, Any]:
         # The hub's commit is known to be in the original order; `_build` checks that, so nothing is downloaded here.
@@ -105,12 +121,15 @@ class Image(CachedTask):
             "task": self.name,
             "version": self.version,
             "source": self.source.name,
-            "variant": f"{self.side}x{self.side}{'' if official else ', not the official validation images'}",
+            "variant": self._size() + ("" if official else ", not the official validation images"),
             "official_validation": official,
             "limits": self.limits,
             **self.source.specification(),
             **({"image_files_sha256": _digest_of(files)} if files else {}),
         }
+
+    def _size(self) -> str:
+        return f"{self.side}x{self.side}{' of repeated pixels' if self.side > SIDE else ''}"
 
     def _build(self) -> Iterator[tuple[Part, Split]]:
         columns = self._read("train")
@@ -145,7 +164,7 @@ class Image(CachedTask):
         for start in range(0, len(rows), 500):
             block = rows[start : start + 500].tolist()
             pixels = np.stack([decode(columns["img"][row], f"{where}, row {row}") for row in block])
-            tokens[start : start + 500] = shrink(grey(pixels), self.side).reshape(len(block), -1)
+            tokens[start : start + 500] = resize(grey(pixels), self.side).reshape(len(block), -1)
             keys[start : start + 500] = [hash_key(image.tobytes()) for image in pixels]
             bar.update(len(block))
         labels = np.array(columns["label"], np.int64)[rows]
@@ -234,8 +253,10 @@ def grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return ((red + green + blue) * np.float32(255.5)).astype(np.uint8)
 
 
-def shrink(values: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Return the rounded means of squares of grey values, (N, 32, 32) to (N, side, side)."""
+def resize(values: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return the rounded means of squares of grey values, (N, 32, 32) to (N, side, side), or each value repeated."""
+    if side > SIDE:
+        return values.repeat(side // SIDE, 1).repeat(side // SIDE, 2)
     factor = SIDE // side
     sums = values.reshape(len(values), side, factor, side, factor).sum((2, 4), dtype=np.int64)
     return ((sums + factor * factor // 2) // (factor * factor)).astype(np.uint8)

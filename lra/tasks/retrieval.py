@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lra.errors import InputError, check_choice, check_integer
 from lra.tasks import PARTS, Part, Split, archive
@@ -25,6 +26,7 @@ from lra.tasks.cached import CachedTask
 from lra.tasks.checks import check_rows, check_text
 from lra.tasks.columns import read_parquet
 from lra.tasks.examples import byte_ids, hash_key, limit, pack
+from lra.tasks.lengths import check_agreement, check_length
 from lra.tasks.raw_files import Layout, find_folder, fingerprint
 from lra.tasks.tsv import read_rows
 
@@ -57,6 +59,7 @@ class Retrieval(CachedTask):
         num_train: at most so many training pairs, chosen by the hash of their ids; None for all.
         num_val: the same for validation.
         num_test: the same for test.
+        length: None, or the length that `at_length` made `max_length` for.
 
     Raises:
         InputError: an argument has another value.
@@ -77,17 +80,29 @@ class Retrieval(CachedTask):
         num_train: int | None = None,
         num_val: int | None = None,
         num_test: int | None = None,
+        length: int | None = None,
     ) -> None:
         super().__init__(cache_dir=cache_dir, limits={"train": num_train, "val": num_val, "test": num_test})
         check_choice("task.text", text, ("raw", "decoded"))
         check_integer("task.max_length", max_length, 1, RELEASED_BYTES)
+        check_agreement(length, max_length)
         self.folder, self.remark = find_folder(data_dir, Layout(("aan", "tsv_data"), _holds_pairs))
         self.text = text
         self.max_len = max_length
 
+    @classmethod
+    def at_length(cls, length: int) -> dict[str, Any]:
+        """Cut each of the two texts at this length."""
+        check_length(length, RELEASED_BYTES, ", to which the texts were cut before their release")
+        return {"max_length": length, "length": length}
+
     def place(self) -> str:
         """Say where the files are."""
         return f"in {self.folder}"
+
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Return as `length` the bytes that the model reads of the longer text of each test pair."""
+        return {"length": np.diff(self.split("test").offsets).reshape(-1, self.num_inputs).max(1)}
 
     def _specification(self) -> dict[str, Any]:
         if self.folder is None:

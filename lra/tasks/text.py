@@ -26,12 +26,14 @@ from lra.tasks import Part, Split
 from lra.tasks.cached import CachedTask
 from lra.tasks.checks import check_labels, check_rows, check_text
 from lra.tasks.examples import byte_ids, choose, hash_key, limit, pack
+from lra.tasks.lengths import check_agreement, check_length
 from lra.tasks.sources import Hub, RawPart, SourceName, choose_source
 
 HUB = Hub("stanfordnlp/imdb", "e6281661ce1c48d982bc483cf8a173c1bbeb5d31", folder_name="imdb")
 ROWS: dict[RawPart, int] = {"train": 25_000, "test": 25_000}
 NAMES = {"neg": 0, "pos": 1, "negative": 0, "positive": 1}
 VALIDATION_SHARE = 10  # one example in ten
+LONGEST_REVIEW = 13_704  # bytes
 
 # S4's vocabulary: the characters that occur at least 15 times in the train texts, each text cut to 4,095 characters; in
 # the order of their code points.
@@ -57,6 +59,7 @@ class Text(CachedTask):
         num_train: at most so many training examples, chosen by hash; None for all.
         num_val: the same for validation.
         num_test: the same for test.
+        length: None, or the length that `at_length` made `max_length` for.
 
     Raises:
         InputError: an argument has another value.
@@ -77,6 +80,7 @@ class Text(CachedTask):
         num_train: int | None = None,
         num_val: int | None = None,
         num_test: int | None = None,
+        length: int | None = None,
     ) -> None:
         super().__init__(cache_dir=cache_dir, limits={"train": num_train, "val": num_val, "test": num_test})
         check_choice("task.symbols", symbols, ("bytes", "characters"))
@@ -86,13 +90,35 @@ class Text(CachedTask):
         self.remark = self.source.remark
         self.symbols = symbols
         self.validation = validation
+        check_agreement(length, max_length)
+        self.length = length
         self.max_len = max_length
         # 257 as published, though no byte of UTF-8 has the ids 255 and 256.
         self.vocab_size = 257 if symbols == "bytes" else FIRST_CHARACTER + len(CHARACTERS)
 
+    @classmethod
+    def at_length(cls, length: int) -> dict[str, Any]:
+        """Cut reviews at this length; none is made longer than it is."""
+        check_length(length, LONGEST_REVIEW, ", the longest review")
+        return {"max_length": length, "length": length}
+
     def place(self) -> str:
         """Say where the reviews are."""
         return self.source.place()
+
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Return as `length` the symbols that the model reads of each test text."""
+        return {"length": np.diff(self.split("test").offsets)}
+
+    def summary(self, name: str) -> str:
+        """Say in one line what was prepared, and how many reviews are as long as `length`."""
+        if self.length is None:
+            return super().summary(name)
+        full = np.mean(np.diff(self.split("test").offsets) == self.max_len)
+        return (
+            f"{super().summary(name)} {100 * full:.1f} % of the test reviews have {self.max_len:,} {self.symbols} or "
+            "more; the others are shorter, and stay so."
+        )
 
     def _specification(self) -> dict[str, Any]:
         remark = ", validation is test" if self.validation == "test" else ""

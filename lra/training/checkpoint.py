@@ -6,6 +6,7 @@ import copy
 import logging
 import random
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from lra.files import set_aside
 from lra.machine.distributed import World
 from lra.machine.environment import current_commit
 from lra.machine.memory import is_out_of_memory
+from lra.machine.source import changed, in_words, mixed
 from lra.training import storage
 
 log = logging.getLogger(__name__)
@@ -42,12 +44,19 @@ class Checkpoints:
         folder: the run's folder.
         key: the run's key; a checkpoint of another run is not used.
         seconds: time from one checkpoint to the next.
+        source: of what is trained, as `lra.machine.source` gives it; {} where it is unknown. Once a training goes on
+            from a checkpoint of another source, it is that of both.
+        same_source: whether a checkpoint of another source is not used.
     """
 
-    def __init__(self, folder: Path, key: str, seconds: float) -> None:
+    def __init__(
+        self, folder: Path, key: str, seconds: float, source: Mapping[str, str] | None = None, same_source: bool = False
+    ) -> None:
         self.folder = folder
         self.key = key
         self.seconds = seconds
+        self.source = dict(source or {})
+        self.same_source = same_source
         self._written = time.monotonic()
 
     def due(self) -> bool:
@@ -64,7 +73,8 @@ class Checkpoints:
         self._written = time.monotonic()
         path = self.folder / f"checkpoint-{step:09d}.pt"
         try:
-            storage.save({"key": self.key, "commit": current_commit(), "state": state}, path)
+            saved = {"key": self.key, "commit": current_commit(), "source": self.source, "state": state}
+            storage.save(saved, path)
         except (OSError, RuntimeError) as error:
             log.warning(
                 "The checkpoint of step %d could not be written (%s); training goes on without it.", step, error
@@ -80,15 +90,17 @@ class Checkpoints:
         paths = world.agree(self._paths())
         fresh = copy.deepcopy(training.state_dict()) if paths else {}
         for path in paths:
-            refusal = ""
+            refusal, source = "", self.source
             try:
-                training.load_state_dict(self._read(path, device))
+                state, source = self._read(path, device)
+                training.load_state_dict(state)
             except Exception as error:  # a damaged file may raise anything
                 if is_out_of_memory(error):
                     raise
                 refusal = _first_line(error)
             refusals = [text for text in world.gather(refusal) if text]
             if not refusals:
+                self._go_on_with(source)
                 return True
             training.load_state_dict(fresh)
             if world.leads:
@@ -104,8 +116,21 @@ class Checkpoints:
         """Remove all checkpoints, once the run has its record."""
         self._remove(self._paths())
 
-    def _read(self, path: Path, device: torch.device) -> dict[str, Any]:
-        """Return the state in a checkpoint.
+    def _go_on_with(self, source: Mapping[str, str]) -> None:
+        """Take the source that a checkpoint was made by into account, and tell where it is another one.
+
+        The training goes on, since days of it may be behind it and most edits change no number; but what it ends with
+        is no result of the present source alone, and is not taken for one.
+        """
+        if modules := changed(source, self.source):
+            log.warning(
+                "%s while this run was interrupted. It goes on, as the result of both; force=true begins anew.",
+                in_words(modules).removesuffix(" since"),
+            )
+        self.source = mixed(source, self.source)
+
+    def _read(self, path: Path, device: torch.device) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the state in a checkpoint, and the source that it was made by: {} in one of an earlier version.
 
         Raises:
             ValueError, OSError, KeyError, TypeError: it cannot be read, or is of another run.
@@ -113,10 +138,13 @@ class Checkpoints:
         saved = storage.load(path, device)
         if saved["key"] != self.key:
             raise ValueError(f"it belongs to the run {saved['key']}, this one is {self.key}")
+        source = saved.get("source", {})
+        if self.same_source and (modules := changed(source, self.source)):
+            raise ValueError(in_words(modules))
         commit = saved["commit"]
         if commit != current_commit():
             log.warning("The checkpoint was made by commit %s; the code is now %s.", commit, current_commit())
-        return saved["state"]
+        return saved["state"], source
 
     def _remove(self, paths: list[Path]) -> None:
         for path in paths:

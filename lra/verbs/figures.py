@@ -1,4 +1,4 @@
-"""draw the leaderboard, accuracy against cost, learning curves and seeds into `figures/`"""
+"""draw the leaderboard, accuracy against cost, learning curves, seeds and lengths into `figures/`"""
 
 from __future__ import annotations
 

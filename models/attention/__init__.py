@@ -38,6 +38,7 @@ class Attention(Mechanism):
         identity_on_one: True if a sequence's only real token receives its own value.
         shared_qk: True if queries and keys come from one projection (Reformer).
         unread: which of "query" and "key" it never reads.
+        takes_bias: True if `forward` takes as `bias` what is added to its scores, a `models.ops.biased_attention.Bias`.
         projection_bias: False if queries, keys and values are projections without a bias.
     """
 
@@ -45,6 +46,7 @@ class Attention(Mechanism):
     identity_on_one: ClassVar[bool] = True
     shared_qk: ClassVar[bool] = False
     unread: ClassVar[tuple[str, ...]] = ()
+    takes_bias: ClassVar[bool] = False
     projection_bias: bool = True
 
     def __init__(self, *, num_heads: int, head_dim: int, max_len: int, dropout: float) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from models.attention import Attention, Sizes
 from models.checks import at_least
 from models.mechanism import Card
+from models.ops.biased_attention import Bias
 from models.ops.block_attention import attend_band, attend_blocks, in_proportion, window_table, with_fill
 
 
@@ -37,14 +38,16 @@ class LocalAttention(Attention):
         oracle="local-attention LocalAttention, outputs and gradients of the band",
     )
 
+    takes_bias: ClassVar[bool] = True
+
     def __init__(self, *, budget: int, **sizes: Unpack[Sizes]) -> None:
         super().__init__(**sizes)
         at_least(0, budget=budget)
         self.window = budget // 2
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Bias | None = None) -> Tensor:
         """See the contract."""
-        return attend_band(q, k, v, mask, self.window, self.window)
+        return attend_band(q, k, v, mask, self.window, self.window, bias=bias)
 
 
 class LocalBlockAttention(Attention):
@@ -69,6 +72,8 @@ class LocalBlockAttention(Attention):
         oracle="local-attention LocalAttention, outputs and gradients of the blocks",
     )
 
+    takes_bias: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
@@ -86,23 +91,24 @@ class LocalBlockAttention(Attention):
             at_least(1, self.max_len, block_size=self.block_size)
             self.identity_on_one = False  # type: ignore[misc]  # a lone token sees zeros besides
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Bias | None = None) -> Tensor:
         """See the contract."""
         if not self.seen_fill:
-            return self._attend(q, k, v, mask)
-        return self._attend(*with_fill(q, k, v, mask, self.block_size))[:, :, : q.shape[2]]
+            return self._attend(q, k, v, mask, bias)
+        return self._attend(*with_fill(q, k, v, mask, self.block_size), bias)[:, :, : q.shape[2]]
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Bias | None) -> Tensor:
         L = q.shape[2]
         b = min(self.block_size, L)
         nb = -(-L // b)
         own = window_table(nb, 0, q.device)
         if not self.strided_groups:
-            return attend_blocks(q, k, v, mask, own, b)
+            return attend_blocks(q, k, v, mask, own, b, bias=bias)
         # Row g of the transposed (b, nb) grid holds the tokens i with i mod nb = g; it is padded where i >= L.
         order = torch.arange(nb * b, device=q.device).view(b, nb).mT.flatten()
         inside = order < L
         position = order.clamp(max=L - 1)
         q, k, v = (x.index_select(2, position) for x in (q, k, v))
-        out = attend_blocks(q, k, v, mask[:, position] & inside, own, b)
+        of_grid = None if bias is None else lambda rows, columns: bias(order[rows], order[columns])
+        out = attend_blocks(q, k, v, mask[:, position] & inside, own, b, bias=of_grid)
         return out.index_select(2, order.argsort()[:L])

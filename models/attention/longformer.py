@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from models.attention import Attention, Sizes
 from models.checks import at_least
 from models.mechanism import Card
+from models.ops.biased_attention import Bias
 from models.ops.block_attention import Shared, attend_band, fused, in_proportion
 from models.ops.precision import linear
 
@@ -46,6 +47,8 @@ class LongformerAttention(Attention):
         oracle="transformers LongformerSelfAttention, outputs and gradients with and without global tokens",
     )
 
+    takes_bias: ClassVar[bool] = True
+
     def __init__(
         self,
         *,
@@ -70,18 +73,20 @@ class LongformerAttention(Attention):
             for layer in (self.global_q, self.global_v):
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """See the contract."""
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Bias | None = None) -> Tensor:
+        """See the contract. A bias is for all scores, those of global tokens included."""
         g = min(self.num_global, q.shape[2])
         if g == 0:
-            return attend_band(q, k, v, mask, self.left, self.right)
+            return attend_band(q, k, v, mask, self.left, self.right, bias=bias)
         # The window leaves the global tokens out, so that no key is counted twice.
-        ordinary = mask & (torch.arange(mask.shape[1], device=mask.device) >= g)
+        places = torch.arange(mask.shape[1], device=mask.device)
+        ordinary = mask & (places >= g)
         shared = Shared(k[:, :, :g], v[:, :, :g], mask[:, :g])
-        out = attend_band(q, k, v, ordinary, self.left, self.right, shared)
+        out = attend_band(q, k, v, ordinary, self.left, self.right, shared, bias)
         global_q = self._project(self.global_q, q[:, :, :g])
         global_k, global_v = self._project(self.global_k, k), self._project(self.global_v, v)
-        rows = fused(global_q, global_k, global_v, mask[:, None, None])
+        gained = None if bias is None else bias(places[:g], places).expand(len(mask), -1, -1, -1)
+        rows = fused(global_q, global_k, global_v, mask[:, None, None], gained)
         return torch.cat([rows.to(out.dtype), out[:, :, g:]], 2)
 
     def _project(self, layer: nn.Linear, x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.attention import Attention
 from models.mechanism import Card
+from models.ops.biased_attention import Bias, attend_with_bias
 from models.ops.masks import real_keys
 
 
@@ -30,7 +31,10 @@ class SoftmaxAttention(Attention):
     )
 
     exact: ClassVar[bool] = True
+    takes_bias: ClassVar[bool] = True
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """See the contract."""
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Bias | None = None) -> Tensor:
+        """See the contract. With a bias, too, memory is linear in the length: a block of rows at a time."""
+        if bias is not None:
+            return attend_with_bias(q, k, v, mask, bias)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=real_keys(mask))

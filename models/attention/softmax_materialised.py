@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.attention import Attention
 from models.mechanism import Card
+from models.ops.biased_attention import Bias
 from models.ops.masks import real_keys
 from models.ops.precision import accumulation_dtype, without_autocast
 
@@ -33,11 +34,15 @@ class SoftmaxMaterialisedAttention(Attention):
     )
 
     exact: ClassVar[bool] = True
+    takes_bias: ClassVar[bool] = True
 
     @without_autocast
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Bias | None = None) -> Tensor:
         """See the contract."""
         dtype = accumulation_dtype(q)
         scores = (q.to(dtype) * self.head_dim**-0.5) @ k.to(dtype).mT  # (B, H, L, L)
+        if bias is not None:
+            places = torch.arange(q.shape[2], device=q.device)
+            scores = scores + bias(places, places).to(dtype)
         weights = scores.masked_fill(~real_keys(mask), -torch.inf).softmax(-1)
         return (F.dropout(weights, self.dropout, self.training) @ v.to(dtype)).to(q.dtype)

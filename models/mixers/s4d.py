@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from models.checks import one_of, ordered
 from models.mechanism import Card
 from models.mixers.state_space import ConvolutionMixer, check_states, rates_of
+from models.ops.geometric_taps import geometric_taps
 from models.ops.state_space import (
     as_complex,
     complex_normal,
-    exponential_sums,
     hippo_legs,
     log_uniform,
     zero_order_hold,
@@ -106,7 +106,7 @@ class S4D(ConvolutionMixer):
         poles = torch.complex(-self.log_decay.to(dtype).exp(), self.frequency.to(dtype))
         exponents, gain = zero_order_hold(poles, self.log_step.to(dtype).exp())
         weights = as_complex(self.output, dtype) * (as_complex(self.input, dtype) * gain)
-        return exponential_sums(weights, exponents, length)
+        return 2 * geometric_taps(weights, exponents, length)
 
 
 class S4DFourier(ConvolutionMixer):
@@ -155,4 +155,5 @@ class S4DFourier(ConvolutionMixer):
     def kernels(self, length: int, dtype: torch.dtype) -> Tensor:
         """See the base class."""
         exponents = torch.complex(-self.log_damping.to(dtype).exp() / 2, self.angle.to(dtype))
-        return exponential_sums(as_complex(self.output, dtype) * as_complex(self.input, dtype), exponents, length)
+        weights = as_complex(self.output, dtype) * as_complex(self.input, dtype)
+        return 2 * geometric_taps(weights, exponents, length)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.checks import at_least
+from models.ops.biased_attention import Bias
 
 PUBLISHED_BUDGET = 256  # the budget at which a published size holds
 
@@ -67,14 +68,17 @@ def from_blocks(x: Tensor, length: int) -> Tensor:
     return x.flatten(1, 2)[:, :length].transpose(1, 2)
 
 
-def fused(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
-    """Attend to the keys that are seen, bool, in the inputs' precision, autocast or not.
+def fused(q: Tensor, k: Tensor, v: Tensor, seen: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Attend to the keys that are seen, bool, in the inputs' precision, autocast or not; a bias is added to the scores.
 
     A key that is not seen has weight exactly 0 beside any that is, however large the logits; a row that sees none sees
     all, which is finite and means nothing.
     """
     with torch.autocast(q.device.type, enabled=False):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen | ~seen.any(-1, keepdim=True))
+        seen = seen | ~seen.any(-1, keepdim=True)
+        if bias is not None:
+            seen = bias.to(q.dtype).masked_fill(~seen, -torch.inf)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
 
 
 def window_table(num_blocks: int, reach: int, device: torch.device) -> Tensor:
@@ -92,6 +96,7 @@ def attend_blocks(
     block_size: int,
     pattern: Tensor | None = None,
     shared: Shared | None = None,
+    bias: Bias | None = None,
 ) -> Tensor:
     """Attend to the blocks that a table names.
 
@@ -106,6 +111,8 @@ def attend_blocks(
         pattern: which of the K b gathered and S shared keys each row of a block sees, bool, broadcast to
             (B, blocks, G, b, K b + S); all of them by default.
         shared: tokens that every query sees besides; they must not be visible in the table's blocks too.
+        bias: what is added to the scores, by the places of queries and keys; only with one table for all sequences
+            and heads, (blocks, 1, K), and with shared tokens that are the first ones.
 
     Returns:
         (B, H, L, D); a row that sees no key is finite and means nothing.
@@ -117,6 +124,10 @@ def attend_blocks(
     )  # (B, nb, G, b, H / G, D)
     nb = queries.shape[1]
 
+    gained = None
+    if bias is not None:
+        num_shared = 0 if shared is None else shared.mask.shape[1]
+        gained = _bias_of_blocks(bias, table, block_size, num_shared).expand(B, -1, -1, -1, -1).flatten(0, 1)
     table = table.expand(B, nb, -1, -1)
     repeated = (table[..., :, None] == table[..., None, :]).tril(-1).any(-1)
     visited, index = (table >= 0) & ~repeated, table.clamp(min=0)
@@ -135,14 +146,24 @@ def attend_blocks(
     if pattern is not None:
         seen = seen & pattern
     queries, keys, values = (x.flatten(0, 2).transpose(1, 2) for x in (queries, keys, values))
-    out = fused(queries, keys, values, seen.flatten(0, 2)[:, None])
+    out = fused(queries, keys, values, seen.flatten(0, 2)[:, None], gained)
     return from_blocks(out.transpose(1, 2).unflatten(0, (B, nb, G)).movedim(2, 3).flatten(3, 4), L)
 
 
 def attend_band(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, left: int, right: int, shared: Shared | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    left: int,
+    right: int,
+    shared: Shared | None = None,
+    bias: Bias | None = None,
 ) -> Tensor:
-    """Attend to the keys at most `left` positions before and `right` behind a query, and to the shared ones."""
+    """Attend to the keys at most `left` positions before and `right` behind a query, and to the shared ones.
+
+    See `attend_blocks` for the tensors; with a bias, the shared tokens are the first ones.
+    """
     L = q.shape[2]
     block_size = min(max(left, right, 32), L)  # small windows share a block, since small groups are slow
     nb = -(-L // block_size)
@@ -152,7 +173,16 @@ def attend_band(
     pattern = (rows - columns <= left) & (columns - rows <= right)
     if shared is not None:
         pattern = F.pad(pattern, (0, shared.mask.shape[1]), value=True)
-    return attend_blocks(q, k, v, mask, window_table(nb, reach, q.device), block_size, pattern, shared)
+    return attend_blocks(q, k, v, mask, window_table(nb, reach, q.device), block_size, pattern, shared, bias)
+
+
+def _bias_of_blocks(bias: Bias, table: Tensor, block_size: int, num_shared: int) -> Tensor:
+    """Return the biases (blocks, H, b, K b + S) of the keys that a table (blocks, 1, K) names, and of the first S."""
+    within = torch.arange(block_size, device=table.device)
+    queries = torch.arange(len(table), device=table.device)[:, None] * block_size + within  # (nb, b)
+    keys = table[:, 0].clamp(min=0)[..., None] * block_size + within  # (nb, K, b)
+    first = torch.arange(num_shared, device=table.device).expand(len(table), -1)
+    return bias(queries, torch.cat([keys.flatten(-2), first], -1))
 
 
 def _gather(blocks: Tensor, rows: Tensor) -> Tensor:

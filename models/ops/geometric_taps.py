@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 
 def geometric_taps(weights: Tensor, log_ratios: Tensor, length: int) -> Tensor:
     """Return t_l = Re sum over n of weights_n exp(l log_ratios_n) for l = 0 to length - 1.
 
-    The (C, N, length) terms are made again in the backward pass instead of stored.
+    The lags are those of a table of about sqrt(length) rows, l = row + column, so that an exponential is a product and
+    the sum one of matrices; the exponentials of all lags, N times as many numbers as there are taps, are never stored.
 
     Args:
-        weights: (C, N), real or complex.
-        log_ratios: (C, N), real or complex, of real part at most 0.
+        weights: (..., N), real or complex, as the logarithms are.
+        log_ratios: (..., N), of real part at most 0.
         length: K, the number of taps.
 
     Returns:
-        (C, K), real.
+        (..., K), real.
     """
-    return checkpoint(_taps, weights, log_ratios, length, use_reentrant=False, preserve_rng_state=False)
-
-
-def _taps(weights: Tensor, log_ratios: Tensor, length: int) -> Tensor:
-    lags = torch.arange(length, device=weights.device, dtype=weights.real.dtype)
-    taps = torch.einsum("cn,cnl->cl", weights, (log_ratios[..., None] * lags).exp())
-    return taps.real if taps.is_complex() else taps
+    num_columns = 1 << (max(length - 1, 0).bit_length() + 1) // 2
+    num_rows = -(-length // num_columns)
+    rows = torch.arange(num_rows, device=weights.device) * num_columns
+    columns = torch.arange(num_columns, device=weights.device)
+    left = weights[..., None, :] * torch.exp(log_ratios[..., None, :] * rows[:, None])  # (..., rows, N)
+    right = torch.exp(log_ratios[..., None] * columns)  # (..., N, columns)
+    if weights.is_complex():
+        left, right = torch.cat([left.real, -left.imag], -1), torch.cat([right.real, right.imag], -2)
+    return (left @ right).flatten(-2)[..., :length]

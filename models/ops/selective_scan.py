@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from models.ops.scan import scan
+from models.ops.scan import CHUNK, scan
 
-MOST_STATES = 2**25  # numbers held at once, in all states of a batch together
+
+class Portion(NamedTuple):
+    """How much is worked on at once: numbers in the states of a batch, and steps of `scan` one after the other."""
+
+    states: int
+    chunk: int
+
+
+# On a CPU what is worked on stays near the processor: with 64 sequences of 61 tokens 0.4 of the time of ON_GPU.
+ON_CPU, ON_GPU = Portion(2**22, 64), Portion(2**25, CHUNK)
 
 
 def selective_scan(
@@ -35,23 +46,24 @@ def selective_scan(
         (B, L, H, P), real.
     """
     batch, length, blocks, channels = x.shape
-    width = max(1, MOST_STATES // (batch * length * blocks * poles.shape[-1]))
+    portion = ON_CPU if x.device.type == "cpu" else ON_GPU
+    width = max(1, portion.states // (batch * length * blocks * poles.shape[-1]))
     poles = poles.expand(blocks, channels, -1)
     parts = []
     for first in range(0, channels, width):
         own = slice(first, first + width)
         bias = None if entry_bias is None else entry_bias[:, own]
-        of_channels = (x[..., own], step[..., own], poles[:, own], entry, readout, bias)
+        of_channels = (x[..., own], step[..., own], poles[:, own], entry, readout, bias, portion.chunk)
         parts.append(checkpoint(_scan_channels, *of_channels, use_reentrant=False, preserve_rng_state=False))
     return torch.cat(parts, -1)
 
 
 def _scan_channels(
-    x: Tensor, step: Tensor, poles: Tensor, entry: Tensor, readout: Tensor, entry_bias: Tensor | None
+    x: Tensor, step: Tensor, poles: Tensor, entry: Tensor, readout: Tensor, entry_bias: Tensor | None, chunk: int
 ) -> Tensor:
     decay = (step[..., None] * poles).exp()  # (B, L, H, P, N)
     entering = entry[..., None, :] if entry_bias is None else entry[..., None, :] + entry_bias
-    states = scan(decay, (step * x)[..., None] * entering)
+    states = scan(decay, (step * x)[..., None] * entering, chunk=chunk)
     dtype = torch.promote_types(states.dtype, readout.dtype)
     read = (states.to(dtype) @ readout[..., None].to(dtype))[..., 0]  # (B, L, H, P)
     return read.real if read.is_complex() else read

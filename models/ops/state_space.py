@@ -1,4 +1,4 @@
-"""What linear state space models share: eigenvalues of HiPPO-LegS, discretisation of diagonal systems, kernels.
+"""What linear state space models share: eigenvalues of HiPPO-LegS, and discretisation of diagonal systems.
 
 A model x' = A x + B u, y = Re(C x) with real inputs and outputs has eigenvalues in conjugate pairs, of which one is
 kept: N states are N / 2 complex numbers, and the real part is taken twice. Complex parameters are stored as real ones
@@ -57,27 +57,3 @@ def zero_order_hold(poles: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     """
     exponents = poles * step
     return exponents, torch.expm1(exponents) / poles
-
-
-def exponential_sums(weights: Tensor, exponents: Tensor, length: int) -> Tensor:
-    """Compute 2 Re sum_m w_m exp(z_m l) for the lags l = 0 .. length - 1: the kernel of a diagonal model.
-
-    The lags are those of a table of about sqrt(length) rows, l = row + column, so that exp(z l) is a product and the
-    sum one of matrices; the exponentials of all lags, M times as many numbers as the result has, are never stored.
-
-    Args:
-        weights: complex (..., M), C_m b_bar_m.
-        exponents: complex (..., M), log(a_bar_m).
-        length: the number of lags.
-
-    Returns:
-        Real (..., length).
-    """
-    num_columns = 1 << (max(length - 1, 0).bit_length() + 1) // 2
-    num_rows = -(-length // num_columns)
-    rows = torch.arange(num_rows, device=exponents.device) * num_columns
-    columns = torch.arange(num_columns, device=exponents.device)
-    left = weights[..., None, :] * torch.exp(exponents[..., None, :] * rows[:, None])  # (..., rows, M)
-    right = torch.exp(exponents[..., None] * columns)  # (..., M, columns)
-    table = torch.cat([left.real, -left.imag], -1) @ torch.cat([right.real, right.imag], -2)
-    return 2 * table.flatten(-2)[..., :length]

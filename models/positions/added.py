@@ -1,4 +1,4 @@
-"""What tells the encoder where a token stands: learned vectors, sinusoids, or nothing."""
+"""Positions that the encoder adds to the rows of tokens: learned vectors, or sinusoids."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from models.checks import one_of
+from models.positions import KINDS, PERIOD
 
-KINDS = ("learned", "sinusoidal", "none")
 LEARNED_STD = 0.02  # of the initial vectors, in every code base followed here
-PERIOD = 10_000.0
 
 
 def positions_of(kind: str, max_len: int, dim: int) -> nn.Module | None:
-    """Make the module that maps places (L,) to vectors (L, C), None for `none`.
+    """Make the module that maps places (L,) to vectors (L, C), None where nothing is added to rows.
 
     Raises:
         ValueError: `kind` is none of `KINDS`, or `dim` is odd and sinusoids are asked for.

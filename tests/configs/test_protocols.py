@@ -473,7 +473,7 @@ def test_the_default_at_mini_is_what_it_was_before_there_were_options():
         "embedding_std": 0.02, "positions": "learned", "num_positions": None, "pooling": "mean",
         "padding_in_mean": "none", "pair_features": "nli", "head_depth": 2, "real_valued": None,
         "block": {"norm": "layer", "place": "pre", "mlp": True}, "match_params": None,
-        "reducer": {"kind": "none", "retention": 0.8},
+        "reducer": {"kind": "none", "retention": 0.8}, "stem": {"kind": "none", "width": 3, "place": "embedding"},
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import sys
@@ -11,9 +12,11 @@ import pytest
 from lra.errors import InputError
 from lra.figures.page.page import page
 from lra.figures.page.rows import measured_lines, published_lines
-from lra.records.collection import load_records
+from lra.records.collection import load_packed, load_records
+from lra.reports.difficulty import difficulty_report
+from lra.tasks.difficulty import packed
 from scripts import report
-from tests.helpers.records import record, with_published
+from tests.helpers.records import LABELLED, record, saved, with_published
 from tests.helpers.shown import ATTACK, shown
 
 
@@ -106,3 +109,16 @@ def test_a_library_that_is_not_there_is_named_with_what_installs_it(tmp_path, mo
     monkeypatch.setitem(sys.modules, "plotly", None)
     with pytest.raises(InputError, match=r"plotly is needed for the page\. Install it: pip install -e '\.\[page\]'"):
         page(tmp_path, [])
+
+
+def test_accuracy_by_difficulty_is_on_the_page_as_the_report_has_it(tmp_path):
+    saved(with_published(tmp_path), record("softmax", 0, 0.4), record(ATTACK.replace("/", "_"), 0, 0.2, group="attack"),
+          labels=LABELLED)  # fmt: skip
+    records = load_records(tmp_path)
+    assert 'id="difficulty"' not in page(tmp_path, records)
+    for path in tmp_path.glob("runs/*/*/*/predictions.npz"):
+        path.with_name("difficulty.npz").write_bytes(packed({"depth": 2 + (LABELLED > 4)}))
+    section = page(tmp_path, records).partition('<section id="difficulty"')[2].partition("</section>")[0]
+    (table,) = difficulty_report(records, load_packed(tmp_path, records)).tables
+    assert all(f">{html.escape(cell)}<" in section for row in table.rows for cell in row)
+    assert "<img" not in section

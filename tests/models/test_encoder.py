@@ -15,7 +15,7 @@ from models.attention import Attention
 from models.attention.linformer import LinformerAttention
 from models.attention.softmax import SoftmaxAttention
 from models.block import Block, BlockShape
-from models.classifier import Classifier, masked_mean
+from models.classifier import Classifier, cosine_features, masked_max, masked_mean
 from models.mixers import Mixer
 from models.norms import BatchNorm, ScaleNorm
 from models.positions.added import Sinusoids
@@ -99,6 +99,47 @@ def test_masked_mean_divides_by_the_real_length():
     x = torch.tensor([[[1.0], [3.0], [torch.inf]], [[2.0], [2.0], [2.0]]])
     mask = torch.tensor([[True, True, False], [False, False, False]])
     assert masked_mean(x, mask).tolist() == [[2.0], [0.0]]
+
+
+def test_masked_max_takes_real_rows_alone_and_gives_padding_no_gradient():
+    x = torch.tensor([[[-1.0], [-3.0], [torch.inf]], [[2.0], [2.0], [2.0]]], requires_grad=True)
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    pooled = masked_max(x, mask)
+    assert pooled.tolist() == [[-1.0], [0.0]]
+    [grad] = torch.autograd.grad(pooled.sum(), x)
+    assert grad.flatten(1).tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("num_inputs", [1, 2])
+def test_the_maximum_ignores_padding(num_inputs):
+    model = classifier(num_inputs, pooling="max", pair_features="cosine").double().eval()
+    tokens = torch.randint(1, 11, (3, num_inputs, 10))
+    mask = torch.arange(10) < torch.tensor([10, 4, 1])[:, None, None].expand(3, num_inputs, 1)
+    expected = model(tokens, mask)
+    assert torch.equal(model(tokens.masked_fill(~mask, 7), mask), expected)
+    longer = model(nn.functional.pad(tokens, (0, 6)), nn.functional.pad(mask, (0, 6)))
+    torch.testing.assert_close(longer, expected, rtol=0, atol=1e-12)
+    if num_inputs == 1:
+        rows = model.encoder(tokens[1:2, 0, :4], mask[1:2, 0, :4]).rows
+        torch.testing.assert_close(model.head(rows.amax(1)), expected[1:2], rtol=0, atol=1e-12)
+
+
+def test_cosine_features_are_of_vectors_of_one_length():
+    x, y = torch.randn(2, 3, 16)
+    a, b = (z / z.square().sum(-1, keepdim=True).sqrt() for z in (x, y))
+    features = cosine_features(x, y)
+    torch.testing.assert_close(features, torch.cat([x, y, a * b, (a - b).abs()], -1))
+    torch.testing.assert_close(features[:, 32:48].sum(-1), nn.functional.cosine_similarity(x, y))
+    torch.testing.assert_close(cosine_features(3 * x, y)[:, 32:], features[:, 32:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_cosine_features_of_an_empty_input_are_finite(dtype):
+    x, y = torch.zeros(1, 4, dtype=dtype, requires_grad=True), torch.ones(1, 4, dtype=dtype)
+    features = cosine_features(x, y)
+    assert features.dtype == dtype
+    assert features.isfinite().all()
+    assert torch.autograd.grad(features.sum(), x)[0].isfinite().all()
 
 
 def test_padding_in_the_mean_is_an_option():
@@ -206,11 +247,14 @@ def test_more_positions_than_the_task_has(made):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"pooling": "max"}, "model.pooling must be one of mean, cls. Got 'max'"),
+        ({"pooling": "sum"}, "model.pooling must be one of mean, max, cls. Got 'sum'"),
         ({"padded_length": 5}, "data.padded_length must be at least 20, the task's longest sequence. Got 5"),
         ({"padding_in_mean": True}, "model.padding_in_mean must be one of none, zeros, rows. Got True"),
-        ({"pair_features": "sum"}, "model.pair_features must be one of nli, concat. Got 'sum'"),
-        ({"positions": "rotary"}, "model.positions must be one of learned, sinusoidal, none. Got 'rotary'"),
+        ({"pair_features": "sum"}, "model.pair_features must be one of nli, concat, cosine. Got 'sum'"),
+        (
+            {"positions": "relative"},
+            "model.positions must be one of learned, sinusoidal, rotary, alibi, none. Got 'relative'",
+        ),
         ({"positions": "sinusoidal", "dim": 15}, "model.dim must be even for model.positions=sinusoidal. Got 15"),
         ({"head_depth": 0}, "model.head_depth must be at least 1. Got 0."),
         ({"num_heads": 0}, "model.num_heads must be at least 1. Got 0."),

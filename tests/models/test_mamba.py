@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.mixers.mamba import LEAST_STEP, LONGEST_STEP, Mamba, SelectiveBranch, initial_steps
-from models.ops.selective_scan import selective_scan
+from models.ops.selective_scan import Portion, selective_scan
 from tests.helpers.contract import holey_mask
 
 B, L, C, N = 3, 21, 6, 4
@@ -98,7 +98,7 @@ def test_groups_of_channels_do_not_matter(monkeypatch):
     leaves = [tensor.requires_grad_() for tensor in tensors.values()]
     whole = selective_scan(**tensors)
     for most in (1, B * L * 2 * N * 2):
-        monkeypatch.setattr("models.ops.selective_scan.MOST_STATES", most)
+        monkeypatch.setattr("models.ops.selective_scan.ON_CPU", Portion(most, 4))
         compare([selective_scan(**tensors), whole], [leaves, leaves])
 
 

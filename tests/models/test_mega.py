@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from models.block import Block, BlockShape
 from models.mixers.mega import DampedEma, Mega
 from models.ops.chunked_attention import attend_in_chunks, laplace
-from models.ops.geometric_taps import geometric_taps
 from tests.helpers.contract import holey_mask
 
 B, L, C, Z, N = 3, 19, 6, 4, 5
@@ -138,21 +137,6 @@ def test_laplace_has_value_and_slope_of_the_squared_relu_at_the_root_of_a_half()
     assert value.item() == pytest.approx(0.5)
     (slope,) = torch.autograd.grad(value, x)
     assert slope.item() == pytest.approx(math.sqrt(2))
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
-def test_taps_are_those_of_the_recurrence(dtype):
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.randn(C, N, generator=generator, dtype=dtype).requires_grad_()
-    log_ratios = 0.3 * torch.randn(C, N, generator=generator, dtype=dtype) - 1.5
-    h, taps = weights, []
-    for _ in range(L):
-        taps.append(h.sum(-1).real)
-        h = h * log_ratios.exp()
-    out, expected = geometric_taps(weights, log_ratios, L), torch.stack(taps, 1)
-    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-9)
-    grads = [torch.autograd.grad(result.sin().sum(), weights)[0] for result in (out, expected)]
-    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from models.attention.softmax import SoftmaxAttention
 from models.mixers import Mixer, StreamMixer
+from models.positions.alibi import Alibi
 from tests.helpers.configurations import choices, resolved, stacked
 
 B, H, D = 4, 2, 32
@@ -71,6 +73,18 @@ def test_the_peak_is_that_of_known_allocations():
     assert peak_bytes(action) == 2**20 + 2**21
     assert peak_bytes(lambda: held.add(held).add(held).sum()) >= 2 * held.nbytes  # temporaries without a name
     assert peak_bytes(lambda: held.add_(held)) == 0
+
+
+def test_a_bias_on_the_scores_leaves_memory_linear(monkeypatch):
+    monkeypatch.setattr("models.ops.biased_attention.MOST_SCORES", 2**18)
+    module, bias = SoftmaxAttention(num_heads=H, head_dim=D, max_len=LONG, dropout=0.0), Alibi(H)
+
+    def peak(length: int) -> int:
+        q, k, v = (torch.randn(1, H, length, D).requires_grad_() for _ in range(3))
+        mask = torch.ones(1, length, dtype=torch.bool)
+        return peak_bytes(lambda: torch.autograd.grad(module(q, k, v, mask, bias).sum(), (q, k, v)))
+
+    assert peak(1024) <= MOST * peak(512)
 
 
 def test_the_exceptions_are_backbones():

@@ -1,4 +1,4 @@
-"""Convolution by FFT and the associative scan, against the loops that they stand for."""
+"""Convolution by FFT, the associative scan and taps of geometric series, against the loops that they stand for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.ops import scan as scan_module
 from models.ops.fft_convolution import convolve, fast_size
+from models.ops.geometric_taps import geometric_taps
 from models.ops.scan import scan
 
 B, C = 2, 3
@@ -81,12 +81,12 @@ def test_the_length_of_a_transform_is_enough_and_little_more():
 @pytest.mark.parametrize("steady", ["no", "in time", "in all"])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 32, 100, 300])
-def test_scan_is_the_loop(length, reverse, steady, dtypes, monkeypatch):
-    monkeypatch.setattr(scan_module, "CHUNK", 4)  # several rounds of chunks
+def test_scan_is_the_loop(length, reverse, steady, dtypes):
     shape = {"no": (B, length, C), "in time": (B, 1, C), "in all": (1, 1, C)}[steady]
     decay = (0.6 * torch.randn(shape, dtype=dtypes[0])).requires_grad_()
     inputs = torch.randn(B, length, C, dtype=dtypes[1], requires_grad=True)
-    out, expected = scan(decay, inputs, reverse), scan_by_loop(decay, inputs, reverse)
+    # Chunks of 4: several rounds of them.
+    out, expected = scan(decay, inputs, reverse, chunk=4), scan_by_loop(decay, inputs, reverse)
     assert out.dtype == expected.dtype
     torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
     for ours, theirs in zip(gradients(out, [decay, inputs]), gradients(expected, [decay, inputs]), strict=True):
@@ -116,3 +116,20 @@ def test_scan_keeps_no_more_than_its_decay_and_its_states():
     with torch.autograd.graph.saved_tensors_hooks(lambda x: (kept.append(x.numel()), x)[1], lambda x: x):
         scan(decay, inputs)
     assert sum(kept) == 2 * inputs.numel()
+
+
+@pytest.mark.parametrize("shape", [(C, 4), (2, C, 4)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 16, 17, 100])
+def test_taps_are_those_of_the_recurrence(length, dtype, shape):
+    weights = torch.randn(shape, dtype=dtype, requires_grad=True)
+    log_ratios = (0.3 * torch.randn(shape, dtype=dtype) - 0.5).requires_grad_()
+    state, taps = weights, []
+    for _ in range(length):
+        taps.append(state.sum(-1).real)
+        state = state * log_ratios.exp()
+    out, expected = geometric_taps(weights, log_ratios, length), torch.stack(taps, -1)
+    torch.testing.assert_close(out, expected, rtol=1e-11, atol=1e-11)
+    inputs = [weights, log_ratios]
+    for ours, theirs in zip(gradients(out, inputs), gradients(expected, inputs), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)

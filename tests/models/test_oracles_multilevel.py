@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from models.attention.h_transformer_1d import HTransformer1DAttention
+from models.attention.mra import MRAAttention
 from models.attention.performer import PerformerAttention
 from models.attention.scatterbrain import ScatterbrainAttention
 from models.attention.transformer_ls import TransformerLSAttention
@@ -266,3 +267,88 @@ def test_scatterbrain_on_an_empty_support_is_performer(training):
         results.append(module(*qkv, mask))
     assert torch.equal(ours.projection, theirs.projection)
     assert_same(*results, mask, qkv)
+
+
+# MRA
+
+
+def refined_pairs(module: MRAAttention, scores: Tensor, real: Tensor) -> Tensor:
+    """Which pairs of blocks are refined, (n, n) bool, of logarithms of scores (n, n): one after the other, by rank."""
+    refined, blocks = torch.zeros_like(scores, dtype=torch.bool), real.nonzero().flatten().tolist()
+    ranks = {}
+    for i in blocks:
+        for j in blocks:
+            prior = 2 * (module.diagonal and i == j) + (min(i, j) < module.first_blocks)
+            ranks[i, j] = (prior, float(scores[i, j] - scores[i, real].max()))
+    for pair in sorted(ranks, key=ranks.__getitem__, reverse=True)[: module.pairs_per_block * len(blocks)]:
+        refined[pair] = True
+    return refined
+
+
+def multi_resolution(module: MRAAttention, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Exact logits on refined pairs of blocks, elsewhere those of the means of blocks, or nothing."""
+    b, block = module.block_size, torch.arange(q.shape[2]) // module.block_size
+    coarse = means(q, mask, b) @ means(k, mask, b).mT / D**0.5
+    real = [torch.stack([part.any() for part in row.split(b)]) for row in mask]
+    scores = coarse.detach()[..., ::b, ::b]
+    pairs = torch.stack(
+        [torch.stack([refined_pairs(module, s, r) for s in x]) for x, r in zip(scores, real, strict=True)]
+    )
+    refined = pairs[..., block, :][..., block]
+    seen = (refined | module.coarse) & mask[:, None, None]
+    logits = torch.where(refined, q @ k.mT / D**0.5, coarse).masked_fill(~seen, torch.finfo(q.dtype).min)
+    return (logits.softmax(-1) * seen) @ v
+
+
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+@pytest.mark.parametrize("coarse", [True, False])
+@pytest.mark.parametrize(
+    ("block_size", "pairs_per_block", "first_blocks", "diagonal"),
+    [(4, 2, 1, True), (4, 1, 0, True), (8, 3, 2, False), (5, 2, 0, False), (32, 1, 1, True), (3, 14, 7, True)],
+)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_mra_is_its_dense_form(length, block_size, pairs_per_block, first_blocks, diagonal, coarse, scale):
+    qkv, mask = inputs(length, scale), masks(length)
+    options = {"pairs_per_block": pairs_per_block, "first_blocks": first_blocks, "diagonal": diagonal}
+    module = MRAAttention(**COMMON, **FULL, **options, block_size=block_size, coarse=coarse)
+    assert_same(module(*qkv, mask), multi_resolution(module, *qkv, mask), mask, qkv, 1e-9)
+
+
+@pytest.mark.parametrize("coarse", [True, False])
+@pytest.mark.parametrize("length", LENGTHS)
+def test_mra_that_refines_every_pair_is_softmax_attention(length, coarse):
+    qkv, mask = inputs(length), masks(length)
+    out = MRAAttention(**COMMON, **FULL, block_size=8, pairs_per_block=16, coarse=coarse)(*qkv, mask)
+    assert_same(out, softmax_attention(*qkv, mask), mask, qkv)
+
+
+def test_mra_with_blocks_of_one_token_is_softmax_attention():
+    qkv, mask = inputs(64), masks(64)
+    out = MRAAttention(**COMMON, **FULL, block_size=1, pairs_per_block=3, coarse=True)(*qkv, mask)
+    assert_same(out, softmax_attention(*qkv, mask), mask, qkv)
+
+
+def test_mra_is_softmax_attention_where_blocks_are_constant():
+    (q, k, v), mask = inputs(128), masks(128)
+    q, k = (x[:, :, ::16].detach().repeat_interleave(16, 2) for x in (q, k))
+    out = MRAAttention(**COMMON, **FULL, block_size=16, pairs_per_block=1, coarse=True)(q, k, v, mask)
+    assert_same(out, softmax_attention(q, k, v, mask), mask, [v])
+
+
+@pytest.mark.parametrize("extra", [1, 8, 28])
+def test_mra_refines_the_same_pairs_however_much_padding_follows(extra):
+    """Of many rows of blocks, whose best pairs all have the same rank, as many are refined as the priors leave over."""
+    qkv, mask = inputs(100), masks(100)
+    module = MRAAttention(**COMMON, **FULL, block_size=3, pairs_per_block=14, first_blocks=7, coarse=False)
+    longer = module(*(nn.functional.pad(x, (0, 0, 0, extra)) for x in qkv), nn.functional.pad(mask, (0, extra)))
+    assert_same(longer[:, :, :100], module(*qkv, mask), mask, qkv)
+
+
+@pytest.mark.parametrize("coarse", [True, False])
+def test_mra_hides_what_padding_holds(coarse):
+    """To the bit, in blocks with and without real tokens."""
+    qkv, mask = inputs(100), masks(100)
+    module = MRAAttention(**COMMON, **FULL, block_size=8, pairs_per_block=3, coarse=coarse)
+    noisy = [torch.where(mask[:, None, :, None], x, 1e4 * torch.randn_like(x)) for x in qkv]
+    outs = [torch.where(mask[:, None, :, None], module(*rows, mask), 0) for rows in (qkv, noisy)]
+    assert torch.equal(*outs)

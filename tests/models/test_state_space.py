@@ -14,7 +14,7 @@ from models.mixers.s4 import S4
 from models.mixers.s4d import S4D, S4DFourier
 from models.mixers.s5 import S5
 from models.mixers.state_space import Gate, StateSpaceMixer
-from models.ops.state_space import exponential_sums, hippo_legs
+from models.ops.state_space import hippo_legs
 from tests.helpers.contract import holey_mask
 
 B, L, C, N = 2, 21, 5, 8
@@ -44,15 +44,6 @@ def complex_of(parts: Tensor) -> Tensor:
 
 
 # What they share
-
-
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 16, 17, 100])
-def test_sums_of_exponentials_are_those_of_powers(length):
-    generator = torch.Generator().manual_seed(0)
-    weights, angles = (torch.randn(2, 3, 4, generator=generator, dtype=torch.complex128) for _ in range(2))
-    exponents = torch.complex(-angles[0].real.abs(), 3 * angles[0].imag)
-    lags = [2 * (weights * torch.exp(exponents) ** lag).sum(-1).real for lag in range(length)]
-    close(exponential_sums(weights, exponents, length), torch.stack(lags, -1))
 
 
 @pytest.mark.parametrize("num_states", [2, 8, 64])

@@ -39,6 +39,26 @@ def test_coverage_tells_what_ended_what_failed_and_what_had_no_data():
     assert mini["no_data"].sum() == 3
 
 
+def test_what_an_experiment_sets_is_no_own_setting_of_its_runs():
+    swept = Experiment(
+        "swept", "skeinformer", ("listops",), ("softmax",), (0, 1), "model.positions", ("learned", "rotary"),
+        ("model.positions",),
+    )  # fmt: skip
+    plain = Experiment("plain", "skeinformer", ("listops",), ("softmax",), (0, 1))
+
+    def run(seed, positions, *words, status="ok"):
+        made = record("softmax", seed, 0.4, status=status)
+        made.config = {**made.config, "model": {"positions": positions}}
+        made.command = " ".join(["python run.py", f"model.positions={positions}", *words])
+        return made
+
+    runs = [run(0, "learned"), run(1, "rotary"), run(1, "learned", status="diverged"),
+            run(0, "rotary", "trainer.steps=40")]  # fmt: skip
+    _, of_swept, of_plain = coverage([swept, plain], runs).tables
+    assert of_swept.rows == [["softmax", "2/4, 1 diverged, 1 of own settings"]]
+    assert of_plain.rows == [["softmax", "1/2, 1 diverged, 2 of own settings"]]  # learned positions are as configured
+
+
 def test_runs_of_no_experiment_are_listed_where_that_is_asked_for():
     one = Experiment("one", "skeinformer", ("listops",), ("softmax",), (0,))
     runs = [record("softmax", 0, 0.4), record("softmax", 0, 0.4, task="text"), record("mine", 0, 0.4, scale="full"),

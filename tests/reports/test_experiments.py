@@ -41,7 +41,9 @@ def test_an_experiment_is_the_sweep_that_hydra_makes(name):
         assert tuple(dict.fromkeys(word for job in found for word in job if word.startswith(f"{group}="))) == tuple(
             f"{group}={name}" for name in names
         )
-    assert len(found) == len(experiment.tasks) * len(experiment.attns) * len(experiment.seeds)
+    assert len(found) == len(experiment.tasks) * len(experiment.attns) * experiment.runs_a_cell
+    for level in experiment.levels:
+        assert sum(f"{experiment.factor}={level}" in job for job in found) == len(found) // len(experiment.levels)
     assert all(f"protocol={experiment.protocol}" in job for job in found)
     assert set(experiment.tasks) <= set(choices("task"))
     assert set(experiment.attns) <= set(choices("attn"))
@@ -70,6 +72,11 @@ def test_a_sweep_is_read_by_the_grammar_of_hydra(tmp_path):
         InputError, match=r"An experiment must have one protocol. Got lra, controlled: make one of each"
     ):
         load(protocol="lra,controlled")
+    swept = load(**{"model.positions": "rotary,none", "model.dim": "32"})
+    assert (swept.factor, swept.levels, swept.runs_a_cell) == ("model.positions", ("rotary", "none"), 2)
+    assert swept.level({"model": {"positions": "none"}}) == "none"
+    with pytest.raises(InputError, match=r"one more setting. .*one.yaml sweeps model.positions, model.dim"):
+        load(**{"model.positions": "rotary,none", "model.dim": "32,64"})
     with pytest.raises(InputError, match=r"The sweep of .*one.yaml cannot be read: "):
         load(attn="glob(")
 

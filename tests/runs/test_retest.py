@@ -19,8 +19,9 @@ from lra.machine.stopping import StoppedError, StopRequest
 from lra.records.collection import collect, import_records, load_records, load_retests
 from lra.records.folder import RunFolder
 from lra.records.retest_record import RETESTS_NAME, Retest, read_retests, write_retests
-from lra.runs.retest import Tasks, count_common, load_model, retest
+from lra.runs.retest import Tasks, count_common, retest
 from lra.runs.schema import resolve
+from lra.runs.trained_model import load_model
 from lra.tasks import Split
 from lra.training import storage
 from lra.training.trainer import Trainer
@@ -93,7 +94,7 @@ def test_on_others_it_reaches_what_one_example_at_a_time_does(run, again, traine
     found = again(run, changes)
     pair = Tasks(changes, cache_dir=str(trained / "cache")).of(record)
     own, changed = pair.own, pair.changed
-    model, test = load_model(record, folder, own, CPU).eval(), changed.split("test")
+    model, test = load_model(record, folder, record.config, own, CPU).eval(), changed.split("test")
     assert found.data["sizes"]["test"] == len(test.labels)
     assert found.data["sha256"]["test"] != record.data["sha256"]["test"]
     right = 0
@@ -171,12 +172,15 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_test(run, again, mo
     ("changes", "message"),
     [
         ({"num_tset": 5}, "task.num_tset is no setting of listops. It has: brackets, data_seed, max_depth"),
-        ({"max_length": 200}, "sequences of up to 33 tokens, and these have up to 200"),
+        ({"max_length": 200}, "has learned positions for 33 tokens, and these sequences have up to 200"),
         ({"num_test": 0}, "num_test must be an integer, at least 1"),
         ({"num_test": "???"}, "task.num_test must be of type int, as the run's 500. Got '???'"),
         ({"brackets": "maybe"}, "task.brackets must be of type bool, as the run's True"),
         ({"operator_probability": "abc"}, "must be of type float"),
         ({"max_depth": 3}, "are the same with task.max_depth= as without"),
+        ({"length": 300}, "with model.num_positions=300 or with other model.positions (sinusoidal, rotary"),
+        ({"length": 100}, "task.length must be an integer, at least 256. Got 100"),
+        ({"length": 512, "max_depth": 2}, "and task.min_length=256 asks for more. Raise max_depth, or shorten"),
     ],
 )
 def test_what_cannot_be_tested_is_named(run, again, changes, message):
@@ -213,7 +217,7 @@ def test_weights_whose_parts_have_other_names_are_refused_in_a_sentence(run, tra
     weights = storage.load(folder.weights, CPU)
     storage.save({name.replace("mixer", "attention"): tensor for name, tensor in weights.items()}, folder.weights)
     with pytest.raises(InputError) as error:
-        load_model(record, folder, own, CPU)
+        load_model(record, folder, record.config, own, CPU)
     assert (
         f"has other parts than at commit {record.commit}, for example encoder.blocks.0.attention.key.bias. To train"
         in str(error.value)
@@ -238,10 +242,10 @@ def test_weights_of_other_code_are_refused(run, trained, tmp_path):
         (dataclasses.replace(record, attn="baseline_cnn"), "only attention mechanisms"),
     ):
         with pytest.raises(InputError, match=message):
-            load_model(altered, folder, own, CPU)
+            load_model(altered, folder, altered.config, own, CPU)
     folder.weights.write_bytes(b"")
     with pytest.raises(InputError, match=r"weights.pt cannot be read: it has no checksum at its end"):
-        load_model(record, folder, own, CPU)
+        load_model(record, folder, record.config, own, CPU)
 
 
 def test_another_commit_is_said(run, again, caplog):

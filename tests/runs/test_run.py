@@ -8,6 +8,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +23,14 @@ from torch import nn
 from lra.errors import InputError
 from lra.files import write_atomically
 from lra.machine import environment
+from lra.machine.stopping import StoppedError
+from lra.records.collection import import_records, load_records
 from lra.records.folder import RunFolder
 from lra.records.record import RunRecord
 from lra.records.wandb_mirror import HISTORY, WandbMirror
 from lra.reports.watch import watch_report
 from lra.runs.run import Job, run
+from lra.runs.summary import summarize
 from tests.helpers.toy import ToyTask
 from tests.helpers.training import TRAINER, model_for
 
@@ -40,7 +44,15 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def train(results_dir: Path, build=None, mode="disabled", profile=False, **changes) -> tuple[RunRecord, Path]:
+def train(
+    results_dir: Path,
+    build=None,
+    mode="disabled",
+    source: dict | None = None,
+    force=False,
+    profile=False,
+    **changes,
+) -> tuple[RunRecord, Path]:
     record, folder = run(
         Job(
             config={**CONFIG, **changes},
@@ -53,6 +65,8 @@ def train(results_dir: Path, build=None, mode="disabled", profile=False, **chang
             profile=profile,
             command="python run.py",
             wandb={"mode": mode, "project": "lra", "entity": None},
+            source=source or {},
+            force=force,
         )
     )
     return record, folder.path
@@ -83,7 +97,7 @@ def test_the_mirror_has_the_curve_and_its_cost(tmp_path, monkeypatch):
     assert [point["step"] for point in points] == [3, 6]
     assert points[-1].keys() >= HISTORY.keys()
     assert points[-1]["ms_per_step"] == record.ms_per_step
-    assert points[-1]["peak_memory_bytes"] == record.peak_memory_bytes
+    assert points[-1]["peak_memory_bytes"] <= record.peak_memory_bytes  # which also has what follows the last point
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -410,6 +424,9 @@ def test_wandb_is_told_what_the_record_holds_and_is_always_finished(tmp_path, mo
         def __init__(self):
             self.summary, self.points, self.exit_code = {}, [], None
 
+        def define_metric(self, *names, **options):
+            pass
+
         def log(self, values, step, commit):
             self.points.append((step, values))
             if len(self.points) == 2 and failing:
@@ -422,7 +439,7 @@ def test_wandb_is_told_what_the_record_holds_and_is_always_finished(tmp_path, mo
         fake, options = Run(), {}
         monkeypatch.setattr(wandb, "init", lambda fake=fake, options=options, **given: options.update(given) or fake)
         record, folder = train(tmp_path / str(failing), mode="offline")
-        assert (options["id"], options["group"], options["dir"]) == (record.key, record.group, folder)
+        assert (options["id"], options["group"], options["dir"]) == (record.key, "toy-softmax-plain-smoke", folder)
         assert [step for step, _ in fake.points] == [3, 6]
         assert fake.exit_code is not None
         if not failing:
@@ -458,3 +475,107 @@ def test_what_a_run_writes_does_not_make_its_code_another(tmp_path, monkeypatch)
     (tmp_path / "models" / "mine.py").unlink()
     (tmp_path / "lra" / "code.py").write_text("2")
     assert environment.current_commit().endswith("-dirty")
+
+
+BEFORE = {"models.attention.foo": "0123456789", "models.attention": "9876543210"}
+AFTER = {**BEFORE, "models.attention.foo": "abcdef0123"}
+TARGET = {"attn": {"name": "softmax", "version": 1, "_target_": "models.attention.softmax.SoftmaxAttention"}}
+
+
+@pytest.fixture
+def source(monkeypatch):
+    """A function that says what the source of every mechanism is."""
+
+    def be(modules: dict[str, str]) -> dict[str, str]:
+        monkeypatch.setattr("lra.records.record.source_of", lambda target: modules)
+        return modules
+
+    return be
+
+
+def test_a_record_names_the_source_of_its_numbers_which_is_no_part_of_its_key(tmp_path):
+    first, _ = train(tmp_path / "a", source=BEFORE)
+    second, _ = train(tmp_path / "b", source=AFTER)
+    unknown, folder = train(tmp_path / "c")
+    assert (first.environment["source"], second.environment["source"]) == (BEFORE, AFTER)
+    assert first.key == second.key == unknown.key
+    assert "source" not in json.loads((folder / "record.json").read_text())["environment"]
+
+
+@pytest.mark.parametrize("status", ["ok", "diverged"])
+def test_a_result_of_other_source_is_not_passed_off_silently(tmp_path, caplog, source, status):
+    first, folder = train(tmp_path, source=source(BEFORE), **TARGET)
+    dataclasses.replace(first, status=status).write(folder)
+    caplog.clear()
+    train(tmp_path, source=source(BEFORE), **TARGET)
+    assert not [entry for entry in caplog.records if entry.levelname == "WARNING"]
+    again, _ = train(tmp_path, source=source(AFTER), **TARGET)
+    [line] = [entry.getMessage() for entry in caplog.records if entry.levelname == "WARNING"]
+    assert line.startswith("Finished before, but models.attention.foo has changed since: force=true trains it again")
+    assert again.environment == first.environment
+    assert "source         models.attention.foo has changed since: not a result of the present" in summarize(
+        again, RunFolder(folder)
+    )
+
+
+def test_nothing_is_said_of_a_record_that_names_no_source(tmp_path, caplog, source):
+    train(tmp_path, **TARGET)
+    _, folder = train(tmp_path, source=source(AFTER), **TARGET)
+    assert "changed" not in caplog.text
+    assert "changed" not in summarize(RunRecord.read(folder / "record.json"), RunFolder(folder))
+
+
+def test_force_trains_again_and_keeps_the_earlier_result_where_no_report_reads_it(tmp_path, caplog, source):
+    theirs = tmp_path / "theirs"
+    _, folder = train(theirs, source=source(BEFORE), **TARGET)
+    names = ("record.json", "metrics.jsonl", "predictions.npz", "weights.pt")
+    before = {name: (folder / name).read_bytes() for name in names}
+    new, _ = train(theirs, source=source(AFTER), force=True, **TARGET)
+    assert new.environment["source"] == AFTER
+    assert {name: (folder / f"{name}.replaced-1").read_bytes() for name in names} == before
+    assert load_records(theirs) == [new]
+    train(theirs, source=AFTER, force=True, **TARGET)
+    assert RunRecord.read(folder / "record.json.replaced-2") == new
+    assert len(load_records(theirs)) == 1
+    assert import_records(tmp_path, theirs)[1:] == (1, 0)
+    assert "Left out" not in caplog.text
+    train(theirs, build=lambda: pytest.fail("it trained again"), source=AFTER, **TARGET)
+
+
+@pytest.fixture
+def interrupted(tmp_path, monkeypatch):
+    """A run of the source BEFORE that was stopped after a few steps."""
+    with monkeypatch.context() as patch:
+        patch.setattr("lra.machine.stopping.StopRequest.cause", signal.SIGTERM, raising=False)
+        patch.setattr("lra.machine.stopping.StopRequest.__init__", lambda self: None)
+        with pytest.raises(StoppedError):
+            train(tmp_path, source=BEFORE, **TARGET)
+    return tmp_path
+
+
+def test_a_run_that_goes_on_with_other_source_says_so_and_is_of_neither(interrupted, caplog, source):
+    record, folder = train(interrupted, source=source(AFTER), **TARGET)
+    assert "models.attention.foo has changed while this run was interrupted. It goes on, as the result of both" in (
+        caplog.text
+    )
+    assert record.environment["source"] == {**BEFORE, "models.attention.foo": "0123456789+abcdef0123"}
+    assert record.changed_modules == ["models.attention.foo"]
+    assert len(record.resumptions) == 1
+    assert record == RunRecord.read(folder / "record.json")
+
+
+def test_a_run_that_goes_on_with_the_same_source_says_nothing_of_it(interrupted, caplog, source):
+    record, _ = train(interrupted, source=source(BEFORE), **TARGET)
+    assert "changed" not in caplog.text
+    assert (record.environment["source"], record.changed_modules) == (BEFORE, [])
+
+
+def test_force_begins_anew_where_a_checkpoint_is_of_other_source_and_goes_on_from_its_own(interrupted, caplog, source):
+    record, _ = train(interrupted, source=source(AFTER), force=True, **TARGET)
+    assert (record.environment["source"], record.resumptions) == (AFTER, [])
+    assert "cannot be used (models.attention.foo has changed since)" in caplog.text
+
+
+def test_force_goes_on_with_what_it_began(interrupted, source):
+    record, _ = train(interrupted, source=source(BEFORE), force=True, **TARGET)
+    assert len(record.resumptions) == 1

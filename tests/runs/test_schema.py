@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from typing import Unpack
 
@@ -12,7 +13,18 @@ from omegaconf import OmegaConf
 from lra.configuration import compose_config
 from lra.errors import InputError
 from lra.runs.factory import check_model, make_task, make_trainer
-from lra.runs.schema import Configuration, Data, Model, Optimizer, Trainer, check_names, resolve
+from lra.runs.schema import (
+    Configuration,
+    Data,
+    Model,
+    Optimizer,
+    Trainer,
+    check_added,
+    check_names,
+    check_tables,
+    long_warmup,
+    resolve,
+)
 from models.attention import Sizes
 from models.attention.softmax import SoftmaxAttention
 from tests.helpers.configurations import choices, composed, stacked
@@ -69,6 +81,11 @@ REFUSED = [
     ("model.num_heads=true", "model.num_heads must be an integer, at least 1. Got True."),
     ("model.dropout=nan", "model.dropout must be a number from 0 to below 1. Got nan."),
     ("model.match_params=1.5", "model.match_params must be an integer, at least 1, or text, not empty, or null."),
+    ("model.positions=relative", "model.positions must be one of learned, sinusoidal, rotary, alibi, none."),
+    ("model.stem=conv", "model.stem must be a mapping with the keys kind, width, place. Got 'conv'."),
+    ("model.stem.kind=dense", "model.stem.kind must be one of none, conv. Got 'dense'."),
+    ("model.stem.width=0", "model.stem.width must be an integer, at least 1. Got 0."),
+    ("model.stem.place=head", "model.stem.place must be one of embedding, blocks, both. Got 'head'."),
     ("model.reducer.kind=pool", "model.reducer.kind must be one of none, k_centre_r. Got 'pool'."),
     ("model.reducer.retention=2", "model.reducer.retention must be a number, more than 0 and at most 1. Got 2."),
     ("cache_dir=-1", "cache_dir must be text, not empty, or null. Got -1."),
@@ -80,7 +97,9 @@ REFUSED = [
     ("~seed", "seed is missing. It must be an integer, at least 0."),
     ("seed=-1", "seed must be an integer, at least 0. Got -1."),
     ("wandb.mode=of", "wandb.mode must be one of online, offline, disabled. Got 'of'."),
-    ("+trainer.epochs=3", "trainer.epochs is no key. Keys of trainer: steps, "),
+    ("+trainer.epochs=3", "trainer.epochs is no key. Did you mean trainer.steps ("),
+    ("wandb=online", "Got 'online'. Did you mean wandb.mode=online?"),
+    ("trainer=fp16", "Got 'fp16'. Did you mean trainer.precision=fp16?"),
     ("+sed=3", "sed is no key. Did you mean seed?"),
 ]  # fmt: skip
 
@@ -90,6 +109,50 @@ def test_what_a_key_does_not_take_is_refused_in_a_sentence(word, message):
     with pytest.raises(InputError) as error:
         resolve(compose_config("scale=smoke", word))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("prefix", ["+", "++"])
+@pytest.mark.parametrize("key", ["lr", "epochs", "trainer.epochs", "model.block.depth", "wandb.group"])
+def test_an_added_key_that_nothing_reads_is_refused_in_a_sweep_as_in_a_run(prefix, key):
+    with pytest.raises(InputError, match=f"^{re.escape(key)} is no key."):
+        check_added(["-m", "attn=softmax,vmean", f"{prefix}{key}=3"])
+
+
+def test_what_a_class_a_group_or_hydra_may_read_is_not_refused_for_its_prefix():
+    check_added(["+attn.sharpness=3", "+task.colour=3", "++trainer.steps=3", "+experiment=controlled", "+hydra.a=3"])
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("+tasks.listops.lr=1", "changes nothing in this run"), ("+sizes.mini.epochs=3", "changes nothing in this run"),
+        ("tasks.text.steps=3", "changes nothing in this run"), ("sizes.full.num_val=3", "changes nothing in this run"),
+        ("+row.lr=3", "is no setting"), ("++size.steps=3", "is no setting"),
+    ],
+)  # fmt: skip
+def test_what_is_set_in_a_table_must_change_something(word, message):
+    with pytest.raises(InputError, match=message) as error:
+        check_tables(["scale=mini", word])
+    assert str(error.value).startswith(word)
+
+
+def test_a_table_may_be_set_where_the_run_or_another_job_reads_it():
+    check_tables(["scale=mini", "sizes.mini.num_val=30", "trainer.steps=30"])
+    check_tables(["tasks.text.steps=3", "scale=mini"], in_sweep=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "suggested"),
+    [
+        (["scale=mini", "trainer.steps=500"], "optimizer.warmup_steps=50."), (["scale=mini"], ""),
+        (["scale=mini", "trainer.steps=2000"], ""), (["scale=mini", "trainer.steps=9000"], ""),
+        (["scale=mini", "trainer.steps=500", "optimizer.warmup_steps=300"], ""), (["scale=full"], ""),
+        (["scale=full", "trainer.steps=1200"], "optimizer.warmup_steps=60."),
+    ],
+)  # fmt: skip
+def test_a_warm_up_made_for_more_steps_is_told_with_its_share(words, suggested):
+    warning = long_warmup(resolve(compose_config(*words)))
+    assert warning.endswith(suggested) if suggested else not warning
 
 
 @pytest.mark.parametrize(

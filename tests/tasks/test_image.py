@@ -17,7 +17,7 @@ from lra.errors import InputError
 from lra.files import ROOT
 from lra.tasks import image
 from lra.tasks.columns import read_parquet
-from lra.tasks.image import Image, decode, grey, original_places, shrink, tfds_order
+from lra.tasks.image import Image, decode, grey, original_places, resize, tfds_order
 
 CIFAR = ROOT.parent / "shared" / "data" / "cifar10"
 needs_cifar = pytest.mark.skipif(not CIFAR.is_dir(), reason=f"no data in {CIFAR}")
@@ -159,7 +159,7 @@ def test_a_smaller_side_is_means_of_grey_values(tmp_path):
     assert task.describe()["variant"] == "16x16"
     expected = grey(pixels(int(tfds_order("train", 100)[0]))).astype(float).reshape(16, 2, 16, 2).mean((1, 3))
     assert np.array_equal(task.split("train").tokens[:256].reshape(16, 16), np.floor(expected + 0.5))
-    assert shrink(np.full((1, 32, 32), 255, np.uint8), 8).tolist() == [[[255] * 8] * 8]
+    assert resize(np.full((1, 32, 32), 255, np.uint8), 8).tolist() == [[[255] * 8] * 8]
 
 
 def test_limits_take_the_same_images_in_every_order(tmp_path):
@@ -299,7 +299,7 @@ def test_a_wrong_file_is_named_and_nothing_is_left(tmp_path, spoil, message):
 
 
 def test_a_wrong_side_is_named():
-    with pytest.raises(InputError, match=re.escape("task.side must be 32, 16 or 8. Got 20.")):
+    with pytest.raises(InputError, match=re.escape("task.side must be one of 8, 16, 32, 64, 128. Got 20.")):
         Image(cache_dir=None, side=20)
 
 

@@ -90,7 +90,7 @@ def test_duplicates_are_dropped_and_every_tree_is_found():
 
 def test_a_search_without_end_is_given_up(monkeypatch, tmp_path):
     with pytest.raises(InputError, match=r"Only 0 different trees .* Widen min_length"):
-        ListOps(cache_dir=tmp_path, max_depth=2, min_length=100).prepare()
+        ListOps(cache_dir=tmp_path, max_depth=3, min_length=120).prepare()
     assert not list(tmp_path.rglob("*.arrow"))
     monkeypatch.setattr(generator, "_PATIENCE", 2**19)
     exhausted = Grammar(max_depth=2, max_args=2, operator_probability=0.5, min_length=0, max_length=100, data_seed=0)

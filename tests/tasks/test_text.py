@@ -65,6 +65,15 @@ def test_bytes_are_cut_to_the_length_even_inside_a_character(tmp_path):
     assert sorted(texts(task.split("test"))) == sorted(review.encode()[:3] for review in REVIEWS)
 
 
+def test_a_length_says_how_many_reviews_are_as_long(tmp_path):
+    write(tmp_path / "imdb", [*REVIEWS[:-2], "x" * 300, "y" * 256])
+    task = made(tmp_path, **Text.at_length(256))
+    assert np.diff(task.split("test").offsets).max() == task.max_len == 256
+    told = "5.0 % of the test reviews have 256 bytes or more; the others are shorter, and stay so."
+    assert task.summary("text").endswith(told)
+    assert told not in made(tmp_path, max_length=256).summary("text")
+
+
 def test_characters_end_in_eos_and_what_is_rare_is_unknown(tmp_path):
     assert list(encode_characters("\t!ω", 4096)) == [3, 5, 1, 2]
     assert list(encode_characters("\t\t\t\t", 3)) == [3, 3, 2]

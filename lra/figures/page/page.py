@@ -21,6 +21,7 @@ from typing import Any
 from lra.cards import families_of, family_of
 from lra.errors import InputError
 from lra.figures.benchmarks import REFERENCES
+from lra.figures.page.difficulty import difficulty_section
 from lra.figures.page.rows import Line, measured_lines, published_lines
 from lra.files import write_atomically, writing
 from lra.records.benchmark_rows import LengthRow, comparable, load_rows_of, measured
@@ -62,7 +63,8 @@ def page(results_dir: Path, records: Sequence[RunRecord]) -> str:
     plotly, tables, tables_style = _libraries()
     published = published_lines(results_dir)
     measured = measured_lines(records, results_dir)
-    curves = load_packed(results_dir, records).curves
+    packed = load_packed(results_dir, records)
+    curves = packed.curves
     scaling = _scaling(results_dir / "benchmarks")
     data = {
         "points": {line.key: line.point for line in measured if line.point},
@@ -78,6 +80,7 @@ def page(results_dir: Path, records: Sequence[RunRecord]) -> str:
         "style": (ASSETS / "page.css").read_text(),
         "measured": _panel("measured", measured, ("task", "scale", "protocol", "device")),
         "published": _panel("published", published, ("task", "source", "metric"), "value"),
+        "difficulty": difficulty_section(records, packed),
         "legend": escape(CELL_LEGEND),
         "data": json.dumps(_clean(data), allow_nan=False, separators=(",", ":")).replace("<", r"\u003c"),
         **dict(zip(("plotly", "tables", "glue"), scripts, strict=True)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ DIGIT = 1  # the id of 0; 9 has id 10
 MIN, MAX, MED, SM, CLOSE = range(11, 16)
 VOCABULARY = ("", *"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]")  # by id; 0 is padding
 _IDS = {token: i for i, token in enumerate(VOCABULARY) if token}
+RELEASED_DEPTH, RELEASED_LENGTH = 10, 2000
+GROWTH = 1.5  # nodes of a level for each node of the one above it, as released
 _NO_PARENTHESES = str.maketrans("()", "  ")
 
 
@@ -89,6 +92,22 @@ def shorten(source: str) -> str:
     return repr(source if len(source) <= 60 else f"{source[:57]}...")
 
 
+def sizes_at(length: int) -> dict[str, Any]:
+    """Return the sizes of trees of more than half and fewer than `length` tokens, in proportion to the released ones.
+
+    With 2 to 10 arguments, and an operator in a quarter of the nodes, each level has 0.25 * 6 = 1.5 times as many nodes
+    as the one above it. So the depth grows by one where the length grows by half, from 10 at 2,000: at every length 3
+    to 4 % of the trees that are drawn are kept.
+    """
+    levels = math.log(length / RELEASED_LENGTH) / math.log(GROWTH)
+    return {
+        "max_depth": RELEASED_DEPTH + round(levels),
+        "max_args": 10,
+        "min_length": length // 2,
+        "max_length": length,
+    }
+
+
 class Grammar(NamedTuple):
     """What the generator draws, and what it keeps; see `ListOps` for the meaning and the ranges."""
 
@@ -104,7 +123,22 @@ class Grammar(NamedTuple):
         for name, least in (("max_depth", 1), ("max_args", 2), ("min_length", 0), ("data_seed", 0)):
             check_integer(f"task.{name}", getattr(self, name), least)
         check_integer("task.max_length", self.max_length, self.min_length + 2)
+        self._check_room()
         if not isinstance(self.operator_probability, int | float) or not 0 <= self.operator_probability <= 1:
             raise InputError(
                 f"task.operator_probability must be a number from 0 to 1. Got {self.operator_probability!r}."
+            )
+
+    def _check_room(self) -> None:
+        """Raise InputError where even the largest tree has too few tokens."""
+        longest, widest = 0, 1  # tokens above a level, and the nodes of that level
+        for _ in range(self.max_depth - 1):
+            longest, widest = longest + 2 * widest, widest * self.max_args
+            if longest + widest > self.min_length:
+                return
+        if longest + widest <= self.min_length:
+            raise InputError(
+                f"No tree of task.max_depth={self.max_depth} and task.max_args={self.max_args} has more than "
+                f"{longest + widest} tokens, and task.min_length={self.min_length} asks for more. Raise max_depth, or "
+                "shorten."
             )

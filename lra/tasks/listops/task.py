@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lra.errors import check_choice, check_integer
+from lra.errors import InputError, check_choice, check_integer
 from lra.tasks import PARTS, Part, Split
 from lra.tasks.cached import CachedTask
-from lra.tasks.listops.grammar import CLOSE, VOCABULARY, Grammar
+from lra.tasks.lengths import check_agreement, check_length
+from lra.tasks.listops import difficulty
+from lra.tasks.listops.grammar import CLOSE, VOCABULARY, Grammar, sizes_at
 from lra.tasks.raw_files import Layout, find_folder
 
 LAYOUT = Layout(
@@ -45,6 +47,7 @@ class ListOps(CachedTask):
         num_val: generated validation examples.
         num_test: generated test examples.
         data_seed: of the generator; the model's seed is another.
+        length: None, or the length that `at_length` made the sizes for; released trees have none.
 
     Raises:
         InputError: an argument is out of range.
@@ -69,6 +72,7 @@ class ListOps(CachedTask):
         num_val: int = 2000,
         num_test: int = 2000,
         data_seed: int = 0,
+        length: int | None = None,
     ) -> None:
         super().__init__(cache_dir=cache_dir)
         self.grammar = Grammar(max_depth, max_args, operator_probability, min_length, max_length, data_seed)
@@ -80,6 +84,19 @@ class ListOps(CachedTask):
         self.max_len = max_length
         self.data_dir, self.remark = find_folder(data_dir, LAYOUT)
         self.brackets = brackets
+        check_agreement(length, max_length)
+        if length is not None and self.data_dir is not None:
+            raise InputError(
+                f"task.length={length} is of generated trees, and {self.data_dir} has released ones. Leave task.length "
+                "out, or unset LRA_DATA and task.data_dir."
+            )
+        self.length = length
+
+    @classmethod
+    def at_length(cls, length: int) -> dict[str, Any]:
+        """Return the sizes of trees of more than half this length; see `grammar.sizes_at`."""
+        check_length(length)
+        return {**sizes_at(length), "length": length}
 
     def place(self) -> str:
         """Say where the released files are."""
@@ -100,13 +117,24 @@ class ListOps(CachedTask):
             "root_operator": by_root[test_roots].astype(np.uint8),
         }
 
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Measure the test expressions, see `difficulty.measure`."""
+        return difficulty.measure(self._bracketed("test"), brackets=self.brackets)
+
+    def _bracketed(self, part: Part) -> Split:
+        """Return a split with its brackets; where the model reads none, it is generated or read again."""
+        if self.brackets:
+            return self.split(part)
+        return dict(self._generated() if self.data_dir is None else self._released(self.data_dir))[part]
+
     def _specification(self) -> dict[str, Any]:
         """Say what decides the arrays, with a fingerprint of the released files."""
+        variant = "brackets" if self.brackets else "no_brackets"
         specification: dict[str, Any] = {
             "task": self.name,
             "version": self.version,
             "source": "generated" if self.data_dir is None else "released",
-            "variant": "brackets" if self.brackets else "no_brackets",
+            "variant": variant if self.length is None else f"{variant}, length {self.length}",
         }
         if self.data_dir is None:
             return {**specification, "generator": {**self.grammar._asdict(), "num_examples": self.num_examples}}

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lra.errors import InputError, check_choice, check_integer
 from lra.tasks import PARTS, Part, Split, cache
 from lra.tasks.cached import CachedTask
+from lra.tasks.lengths import check_agreement, side_of
 from lra.tasks.pathfinder import released
 from lra.tasks.raw_files import find_folder
 
@@ -42,6 +44,7 @@ class Pathfinder(CachedTask):
         num_train: generated training images; released ones are all used, 80 % to train.
         num_val: generated validation images.
         num_test: generated test images.
+        length: None, or the length that `at_length` made `resolution` for.
 
     Raises:
         InputError: an argument is out of range.
@@ -63,9 +66,11 @@ class Pathfinder(CachedTask):
         num_train: int = 160000,
         num_val: int = 20000,
         num_test: int = 20000,
+        length: int | None = None,
     ) -> None:
         super().__init__(cache_dir=cache_dir)
         check_choice("task.resolution", resolution, RESOLUTIONS)
+        check_agreement(length, resolution**2)
         check_choice("task.difficulty", difficulty, DIFFICULTIES)
         if split in ("mlpen", "skeinformer"):
             raise InputError(
@@ -90,9 +95,25 @@ class Pathfinder(CachedTask):
         self.max_len = resolution**2
         self.image_side = resolution
 
+    @classmethod
+    def at_length(cls, length: int) -> dict[str, Any]:
+        """Return the resolution of an image of so many pixels."""
+        return {"resolution": side_of(length), "length": length}
+
     def place(self) -> str:
         """Say where the released images are."""
         return f"in {self.data_dir}" if self.data_dir else ""
+
+    def _difficulties(self) -> dict[str, NDArray[np.int64]]:
+        """Measure the test images, see `difficulty`: generated ones by drawing them again, released ones by pixels."""
+        # Compiling takes seconds, and is not needed where a cache entry is.
+        from lra.tasks.pathfinder.difficulty import measure, measure_pixels
+
+        if self.data_dir is not None:
+            return measure_pixels(self.split("test").tokens, self.resolution)
+        first = self.num_examples["train"] + self.num_examples["val"]
+        last = first + self.num_examples["test"]
+        return measure(self.resolution, self.difficulty, self.data_seed, first, last)
 
     def _specification(self) -> dict[str, Any]:
         """Say what decides the arrays, with a fingerprint of the released files."""

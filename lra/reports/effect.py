@@ -1,0 +1,302 @@
+"""What one setting changes, mechanism by mechanism: positions, a stem, pre-training, or any other key of a run.
+
+Runs are compared that differ in nothing else, apart from the mechanism and the seed. A difference is taken example by
+example and seed by seed, so that what all runs have in common, an easy test set or a lucky seed, cancels.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lra.errors import InputError
+from lra.records.arrays import Packed
+from lra.records.collection import load_packed
+from lra.records.identity import NEUTRAL, at, fingerprint, hashed
+from lra.records.record import LABELS, RunRecord, tested
+from lra.reports.leaderboard import Standing, flat
+from lra.reports.names import Setting, data_name
+from lra.reports.own_settings import own_settings
+from lra.reports.report import MINUS, Report, Table
+from lra.statistics import NORMAL_QUANTILE, student_interval
+
+LEGEND = (
+    "Test accuracy in %, as on the leaderboard. Gain: the difference to the first value, over the seeds that both have "
+    "and example by example, ± half its 95 % interval (Student's t over the seeds, and the sampling of the test set; "
+    "with one seed the sampling alone). *: the interval leaves 0 out. Seconds: the median of training, pre-training "
+    "included. Own: settings that the command of no experiment has."
+)
+BEHIND = (
+    " Behind: how far below {to} of the same value. Closes: by how much that is less than at the first value, ± as "
+    "above."
+)
+Right = Mapping[int, NDArray[np.bool_]]  # by seed, whether each test example was classified rightly
+
+
+class Estimate(NamedTuple):
+    """A difference of accuracies, half the width of its 95 % interval, and how many seeds it is over."""
+
+    value: float
+    half_width: float
+    seeds: int
+
+    def __str__(self) -> str:
+        sign = MINUS if self.value < 0 else "+"
+        star = "*" if abs(self.value) > self.half_width else ""
+        return f"{sign}{100 * abs(self.value):.1f}{star} ± {100 * self.half_width:.1f}"
+
+
+def contrast(*terms: tuple[int, Right]) -> Estimate | None:
+    """Add accuracies, each with a factor, over the seeds that all have; None if they share no seed.
+
+    Both errors are counted: the spread over seeds by Student's t, and the spread over test examples, of the mean over
+    the seeds, by the normal distribution. The first has a part of the second: the interval is too wide rather than too
+    narrow.
+    """
+    seeds = sorted(set.intersection(*(set(right) for _, right in terms)))
+    if not seeds:
+        return None
+    differences = np.stack([sum(factor * right[seed].astype(int) for factor, right in terms) for seed in seeds])
+    mean, over_seeds = student_interval(differences.mean(axis=1).tolist())
+    by_example = differences.mean(axis=0)
+    sampling = NORMAL_QUANTILE * float(by_example.std()) / math.sqrt(by_example.size)
+    return Estimate(mean, math.hypot(over_seeds, sampling), len(seeds))
+
+
+@dataclass
+class Cell:
+    """Runs of one mechanism with one value of the setting: their summary, and which examples they got right."""
+
+    runs: list[RunRecord] = field(default_factory=list)
+    right: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+
+    @property
+    def standing(self) -> Standing:
+        """The summary."""
+        return Standing.of(self.runs, "")
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training, the median over the runs that ended ok."""
+        times = [run.train_seconds for run in self.runs if run.status == "ok" and run.train_seconds is not None]
+        return statistics.median(times) if times else None
+
+
+@dataclass
+class Panel:
+    """Mechanisms under one set of conditions: one task, data set and configuration but for the setting.
+
+    Attributes:
+        title: task and setting.
+        data: the name of the data.
+        conditions: what the runs' configurations have in common, flat.
+        cells: by mechanism, and by the text of the value.
+    """
+
+    title: str
+    data: str
+    conditions: dict[str, Any]
+    cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """All runs."""
+        return [run for row in self.cells.values() for cell in row.values() for run in cell.runs]
+
+    def values(self, first: str) -> list[str]:
+        """Name the values that occur, the first one in front where it does."""
+        found = sorted({value for row in self.cells.values() for value in row})
+        return sorted(found, key=lambda value: value != first)
+
+
+def effect_report(results_dir: Path, records: Sequence[RunRecord], of: str, default: Any, to: str = "") -> Report:
+    """Lay out what a setting changes: a table for each set of conditions under which it was varied.
+
+    Args:
+        results_dir: where the predictions are.
+        records: among which to look.
+        of: the path of a key or of a node, such as `model.positions`.
+        default: its value in configs/config.yaml, with which the others are compared.
+        to: a mechanism; the others' distance to it is shown for each value.
+
+    Raises:
+        InputError: no run has such a key, or nothing was run with two values of it.
+    """
+    having = [run for run in records if at(run.config, of, _ABSENT) is not _ABSENT]
+    if not having:
+        raise InputError(
+            f"No record has a setting {of!r}. of= takes a path as in configs/config.yaml: model.positions."
+        )
+    names = _Names([at(run.config, of) for run in having])
+    panels, lacking = _panels(having, load_packed(results_dir, having), of, names)
+    varied = [panel for panel in panels if len(panel.values("")) > 1]
+    if not varied:
+        raise InputError(
+            f"Nothing was run with two values of {of}: all {len(having)} runs have {', '.join(names.all())}, or differ "
+            "in something else, too."
+        )
+    tables, frame = [], []
+    for panel in varied:
+        values = panel.values(names.of(NEUTRAL.get(of, default)))
+        conditions = ", ".join(_told_apart(panel, varied))
+        own = own_settings(panel.runs, (of,))
+        beneath = [f"Data: {panel.data}.", *[f"With {conditions}."] * bool(conditions), *[f"Own: {own}."] * bool(own)]
+        tables.append(_table(panel, values, to, beneath))
+        frame += _frame_rows(panel, values, to, conditions)
+    notes = [LEGEND + (BEHIND.format(to=to) if to else "")]
+    if lacking:
+        notes.append(f"Without predictions, so in no difference: {', '.join(lacking[:5])}.")
+    return Report(tables, pd.DataFrame(frame), title=f"What {of} changes", notes=notes)
+
+
+_ABSENT = object()
+
+
+class _Names:
+    """Short texts of the values of a setting; a node is named by its `kind` and by what tells it from others."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self._nodes = [flat(dict(value)) for value in values if isinstance(value, Mapping)]
+        self._values = values
+
+    def of(self, value: Any) -> str:
+        """Name a value."""
+        if not isinstance(value, Mapping):
+            return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        own = flat(dict(value))
+        alike = [node for node in self._nodes if node.get("kind") == own.get("kind")]
+        differing = [f"{key} {own[key]}" for key in own if any(node.get(key, own[key]) != own[key] for node in alike)]
+        return ", ".join([*([str(own["kind"])] if "kind" in own else []), *differing]) or "as configured"
+
+    def all(self) -> list[str]:
+        """Name all values, each once."""
+        return sorted({self.of(value) for value in self._values})
+
+
+def _panels(records: Sequence[RunRecord], packed: Packed, of: str, names: _Names) -> tuple[list[Panel], list[str]]:
+    """Gather runs by what they have in common, then by mechanism, value and seed; name those without predictions."""
+    attns: dict[str, set[str]] = {}
+    for run in records:
+        attns.setdefault(run.attn, set()).add(fingerprint(hashed(run.config)["attn"]))
+    panels: dict[tuple[Any, ...], Panel] = {}
+    lacking = []
+    for run in records:
+        conditions = _conditions(run.config, of)
+        setting = Setting(run.scale, run.protocol, run.device)  # of own settings the notes tell
+        key = (setting.order, run.task, data_name(run), fingerprint(conditions))
+        panel = panels.setdefault(key, Panel(f"{run.task}, {setting.title}", data_name(run), flat(conditions)))
+        own = fingerprint(hashed(run.config)["attn"])
+        attn = run.attn if len(attns[run.attn]) == 1 else f"{run.attn} [{own[:4]}]"
+        cell = panel.cells.setdefault(attn, {}).setdefault(names.of(at(run.config, of)), Cell())
+        cell.runs.append(run)
+        truth = packed.predictions.get((run.data["sha256"]["test"], LABELS))
+        classes = packed.predictions.get((run.key, tested(run)))
+        if run.status == "ok" and truth is not None and classes is not None and len(truth) == len(classes):
+            cell.right[run.seed] = classes == truth
+        elif run.status == "ok":
+            lacking.append(run.key)
+    return [panels[key] for key in sorted(panels)], lacking
+
+
+def _conditions(config: Mapping[str, Any], of: str) -> dict[str, Any]:
+    """Return what determines a run, without its mechanism, its seed and the setting."""
+    conditions = copy.deepcopy({key: value for key, value in hashed(config).items() if key not in ("attn", "seed")})
+    *parents, name = of.split(".")
+    node: Any = conditions
+    for parent in parents:
+        node = node.get(parent, {})
+    node.pop(name, None)
+    return conditions
+
+
+def _told_apart(panel: Panel, panels: Sequence[Panel]) -> list[str]:
+    """Name the conditions that tell a panel from others of its title."""
+    others = [other.conditions for other in panels if other.title == panel.title and other is not panel]
+    own = panel.conditions
+    keys = [key for key in own if not key.startswith("prepared.") and any(o.get(key) != own[key] for o in others)]
+    return [f"{key}={own[key]}" for key in keys]
+
+
+def _table(panel: Panel, values: Sequence[str], to: str, notes: Sequence[str]) -> Table:
+    """Lay a panel out: a row a mechanism, the most accurate on top."""
+    columns: dict[str, Callable[[str], str]] = {"attn": str}
+    columns |= {f"{value} %": partial(_cell, panel, value) for value in values}
+    others = values[1:]
+    columns |= {f"gain by {value}": partial(_gain_text, panel, values[0], value) for value in others}
+    if to in panel.cells:
+        columns |= {f"behind, {value}": partial(_gain_text, panel, value, value, to=to) for value in values}
+        columns |= {f"closes by {value}": partial(_closes_text, panel, values[0], value, to) for value in others}
+    columns |= {f"{value}, s": partial(_seconds, panel, value) for value in values}
+    accuracies = {
+        attn: max((cell.standing.accuracy.mean for cell in row.values() if cell.standing.accuracy), default=-1.0)
+        for attn, row in panel.cells.items()
+    }
+    return Table.of(panel.title, columns, sorted(panel.cells, key=lambda attn: -accuracies[attn]), notes)
+
+
+def _gain(panel: Panel, base: str, value: str, attn: str, to: str = "") -> Estimate | None:
+    """Return what `attn`, or in its place `to`, has more with `value` than `attn` has with `base`."""
+    above, below = panel.cells[to or attn].get(value), panel.cells[attn].get(base)
+    return contrast((1, above.right), (-1, below.right)) if above and below and above is not below else None
+
+
+def _closes(panel: Panel, base: str, value: str, to: str, attn: str) -> Estimate | None:
+    """Return by how much `attn` is nearer to `to` with `value` than with `base`."""
+    cells = [panel.cells[name].get(which) for name in (to, attn) for which in (base, value)]
+    if attn == to or not all(cells):
+        return None
+    return contrast(*zip((1, -1, -1, 1), (cell.right for cell in cells if cell), strict=True))
+
+
+def _cell(panel: Panel, value: str, attn: str) -> str:
+    cell = panel.cells[attn].get(value)
+    return cell.standing.cell if cell else ""
+
+
+def _gain_text(panel: Panel, base: str, value: str, attn: str, to: str = "") -> str:
+    gain = _gain(panel, base, value, attn, to)
+    return "" if gain is None else str(gain)
+
+
+def _closes_text(panel: Panel, base: str, value: str, to: str, attn: str) -> str:
+    closes = _closes(panel, base, value, to, attn)
+    return "" if closes is None else str(closes)
+
+
+def _seconds(panel: Panel, value: str, attn: str) -> str:
+    cell = panel.cells[attn].get(value)
+    return "" if cell is None or cell.seconds is None else f"{cell.seconds:,.0f}"
+
+
+def _frame_rows(panel: Panel, values: Sequence[str], to: str, conditions: str) -> list[dict[str, Any]]:
+    """Put a panel in rows of a data frame: a row a mechanism and value."""
+    rows = []
+    for attn, row in panel.cells.items():
+        for value in values:
+            if value not in row:
+                continue
+            standing = row[value].standing
+            gain = _gain(panel, values[0], value, attn) if value != values[0] else None
+            closes = _closes(panel, values[0], value, to, attn) if to in panel.cells and value != values[0] else None
+            mean, low, high = standing.accuracy or (None, None, None)
+            rows.append(
+                {
+                    "place": panel.title, "data": panel.data, "conditions": conditions, "attn": attn, "value": value,
+                    "n": standing.n,
+                    "accuracy": mean, "low": low, "high": high, "failures": standing.failures,
+                    "gain": gain and gain.value, "gain_half_width": gain and gain.half_width,
+                    "closes": closes and closes.value, "closes_half_width": closes and closes.half_width,
+                    "train_seconds": row[value].seconds, "keys": standing.keys,
+                }
+            )  # fmt: skip
+    return rows
