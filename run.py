@@ -28,6 +28,7 @@ from lra.machine.terminal import secure_output
 from lra.records.missing_data import forget_missing, note_missing, noted_since
 from lra.runs.factory import check_model, make_model, make_task, mechanism_of
 from lra.runs.matching import matched
+from lra.runs.pretraining import make_pretraining, staged
 from lra.runs.run import run_configured
 from lra.runs.schema import check_names, resolve
 from lra.runs.summary import describe_sweep, summarize
@@ -50,11 +51,15 @@ def train(resolved: Mapping[str, Any], task_name: str, attn_name: str, words: Se
     """
     version = mechanism_of(resolved["attn"]).version
     task = make_task(resolved)
+    resolved = staged(resolved)
     check_model(resolved, task)
     resolved = matched(resolved, task)
     attn = {**resolved["attn"], "name": attn_name, "version": version}
     command = repeating("run.py", words)
-    record, folder = run_configured(resolved, task_name, task, attn, lambda: make_model(resolved, task), command)
+    pretraining = make_pretraining(resolved, task_name, task, attn)
+    record, folder = run_configured(
+        resolved, task_name, task, attn, lambda: make_model(resolved, task), command, pretraining
+    )
     if leads():
         print(summarize(record, folder))
     return record.val_accuracy

@@ -22,7 +22,7 @@ from lra.values import unknown_key
 
 CONFIGS = ROOT / "configs"
 # The groups of which a run has one choice each.
-CHOICES = ("task", "attn", "protocol", "scale")
+CHOICES = ("task", "attn", "protocol", "scale", "pretrain")
 
 # Hydra makes the folder of a sweep itself, from the configuration.
 OmegaConf.register_new_resolver("expanduser", lambda path: str(Path(str(path)).expanduser()), replace=True)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from lra.machine.memory import is_out_of_memory
 from lra.machine.seeds import mixed_seed
