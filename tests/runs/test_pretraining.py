@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def encoder_of(results_dir: Path) -> Path:
     return path.parent
 
 
+@cache
 def key_of(*words: str, task: ToyTask | None = None) -> str:
     made = job(Path(), *words, task=task)
     assert made.pretraining is not None
@@ -148,7 +150,8 @@ def test_another_run_with_other_settings_of_its_own_finds_the_encoder_and_nothin
 @pytest.mark.parametrize(
     "word",
     [
-        "optimizer.learning_rate=0.01", "optimizer.weight_decay=0.5", "optimizer.schedule=cosine", "trainer.steps=7",
+        "optimizer.learning_rate=0.01", "optimizer.weight_decay=0.5", "trainer.steps=7",
+        "optimizer.schedule=cosine optimizer.cycle_momentum=false",
         "trainer.batch_size=8 trainer.eval_batch_size=250", "trainer.eval_every=2", "trainer.patience=3",
         "model.head_depth=3", "trainer.checkpoint_seconds=7", "model.pair_features=concat",
     ],
@@ -161,7 +164,8 @@ def test_settings_of_the_training_that_follows_leave_the_key(word):
     "word",
     [
         "seed=1", "pretrain.rate=0.2", "pretrain.steps=9", "pretrain.learning_rate=0.01", "pretrain.batch_size=8",
-        "pretrain.eval_every=2", "pretrain=causal", "model.depth=3", "model.dim=32", "attn=local", "budget=2 attn=local",
+        "pretrain.eval_every=2", "pretrain=causal", "model.depth=3", "model.dim=32", "attn=local",
+        "budget=2 attn=local",
         "data.bucket_batches=1", "trainer.precision=bf16", "model.dropout=0.0",
         "model.real_valued={mean:4.0,std:2.0}", "model.real_valued={mean:4.0,std:2.0} pretrain.number_loss=l1",
     ],
@@ -275,19 +279,20 @@ def test_other_encoders_are_pre_trained_too(tmp_path, words):
 
 REFUSED = [
     ("pretrain=causal attn=linformer", "pretrain=causal needs a backbone that can hide later tokens, and "
-     "models.attention.linformer.LinformerAttention sees every token. Choose pretrain=masked, or one of these: attn=aaren, "),
+     "models.attention.linformer.LinformerAttention sees every token. Choose pretrain=masked, or one of "
+     "these: attn=aaren, "),
     ("pretrain.rate=0", "pretrain.rate must be a number, more than 0 and below 1, or null. Got 0."),
     ("pretrain.rate=1", "pretrain.rate must be a number, more than 0 and below 1, or null. Got 1."),
     ("pretrain.share=1", "pretrain.share must be a number from 0 to below 1, or null. Got 1."),
     ("pretrain.share=-0.1", "pretrain.share must be a number from 0 to below 1, or null. Got -0.1."),
     ("pretrain.share=0.01", "pretrain.share=0.01 of trainer.steps=6 leaves this stage without a step. Choose another "),
     ("pretrain.share=0.99", "pretrain.share=0.99 of trainer.steps=6 leaves the other stage without a step. Choose "),
-    ("pretrain.share=0.8", "pretrain.share=0.8 leaves 1 of trainer.steps=6, and optimizer.warmup_steps must not be more. "
-     "Got 2. Choose a smaller share, or a shorter warm-up."),
+    ("pretrain.share=0.8", "pretrain.share=0.8 leaves 1 of trainer.steps=6, and optimizer.warmup_steps must not be "
+     "more. Got 2. Choose a smaller share, or a shorter warm-up."),
     ("pretrain=none pretrain.rate=0.3", "pretrain.rate=0.3 has no effect with pretrain=none. Leave it out, or choose "
      "pretrain=masked or pretrain=causal."),
-    ("pretrain=causal pretrain.rate=0.3", "pretrain.rate=0.3 has no effect with pretrain=causal. Leave it out, or choose "
-     "pretrain=masked."),
+    ("pretrain=causal pretrain.rate=0.3", "pretrain.rate=0.3 has no effect with pretrain=causal. Leave it out, or "
+     "choose pretrain=masked."),
     ("pretrain=none pretrain.kind=masked", "pretrain.rate must not be null with pretrain.kind=masked. Choose "
      "pretrain=masked, which sets it, or give a value."),
     ("model.reducer.kind=k_centre_r", "pretrain=masked predicts every token, and model.reducer.kind=k_centre_r leaves "
