@@ -250,7 +250,10 @@ def _name(run: RunRecord) -> tuple[str, ...]:
 
 
 def _settings(run: RunRecord, namesakes: Sequence[RunRecord]) -> str:
-    """Name the settings in which a run differs from others of its name; `namesakes` has the run itself too."""
+    """Name the settings in which a run differs from others of its name; `namesakes` has the run itself too.
+
+    What its encoder was pre-trained for is named in any case.
+    """
     configs = [_described(namesake.config) for namesake in namesakes]
     own = _described({name: value for name, value in run.config.items() if name not in ("seed", "prepared")})
     alike = [config for config in configs if config["pretrain"] == own["pretrain"]]
@@ -259,6 +262,7 @@ def _settings(run: RunRecord, namesakes: Sequence[RunRecord]) -> str:
         for name in own
         # How an encoder was pre-trained says nothing beside one that was not, or was for something else.
         if any(config.get(name) != own[name] for config in (alike if name.startswith("pretrain.") else configs))
+        or (name == "pretrain" and own[name] != "none")
     ]
     if len(configs) > 1 and not differing:  # they differ in a setting that only the others have
         return run.group

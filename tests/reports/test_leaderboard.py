@@ -62,6 +62,7 @@ def test_runs_are_told_apart_by_what_their_encoder_was_pre_trained_for_and_then_
     causal = {"kind": "causal", "rate": None, "steps": 9, "batch_size": 32}
     kinds = ["pretrain=none", "pretrain=masked", "pretrain=causal"]
     assert [one.settings for one in leaderboard(runs(a=none, b=masked, c=causal))] == kinds
+    assert [one.label for one in leaderboard(runs(b=masked))] == ["softmax [pretrain=masked]"]
     rates = leaderboard(runs(a=none, b=masked, c={**masked, "rate": 0.5}))
     assert [one.settings for one in rates] == [
         "pretrain=none", "pretrain=masked, pretrain.rate=0.1", "pretrain=masked, pretrain.rate=0.5"
