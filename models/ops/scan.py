@@ -59,7 +59,7 @@ class _Scan(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return None, reaching
         before = states.roll(1, 1)
-        before[:, 0] = 0
+        before[:, 0].zero_()
         of_decay = before.conj().mul(reaching).sum_to_size(decay.shape)
         return of_decay if decay.is_complex() else of_decay.real, reaching
 
