@@ -59,3 +59,20 @@ class _Back(torch.autograd.Function):
 class ReadsAGradient(Attention):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         return _Back.apply(v)
+
+
+class WritesWhereAMaskIs(Attention):
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        v = v.clone()
+        v[~mask[:, None].expand(-1, v.shape[1], -1)] = v[0, 0, 0]
+        return v
+
+
+class DrawsRows(Attention):
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        return v.gather(2, mask.float().multinomial(1)[:, None, :, None].expand_as(v[:, :, :1])) + q
+
+
+class Solves(Attention):
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        return torch.linalg.solve(q.mT @ k, v.mT).mT

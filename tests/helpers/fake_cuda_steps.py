@@ -1,4 +1,4 @@
-"""The process that `fake_cuda` starts: cases come in as lines of JSON, and what each of them did goes out as another."""
+"""The process that `fake_cuda` starts: a line of JSON comes in for every case, and one with what it did goes out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ if __name__ == "__main__":
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from torch.utils._pytree import tree_leaves
 
 from lra.files import ROOT
 from lra.machine.distributed import World
+from lra.machine.launches import launches, waits
 from lra.runs.factory import make_trainer, sketch
 from lra.tasks import Split
 from lra.training.batching import Batch, Batching
@@ -43,8 +45,6 @@ BUDGET = 16
 
 Operation = tuple[str, str, list[tuple[int, ...]]]
 
-# Of tensors, not launched: views, and memory without content.
-NOT_LAUNCHED = {"aten::empty", "aten::empty_strided", "aten::empty_like", "aten::new_empty", "aten::_unsafe_view"}
 
 
 class FakeTask(ToyTask):
@@ -99,11 +99,13 @@ class Discipline(TorchDispatchMode):
         name = func.name()
         if any(id(x) not in self.batch for x in here) or (here and name != "aten::_to_copy"):
             self._fault(f"{name} takes a tensor of the host")
+        if waits(func, args):
+            self._fault(f"{name} waits for values")
         out = func(*args, **kwargs)
         made = _tensors(out)
         if any(_device(x) != DEVICE for x in made):
             self._fault(f"{name} makes a tensor on the host")
-        if not func.is_view and name.partition(".")[0] not in NOT_LAUNCHED:
+        if launches(func):
             self.trace.append((self.phase, name, [tuple(x.shape) for x in taken + made]))
         return out
 
@@ -136,7 +138,7 @@ def seen(case: Case) -> Seen:
 
 
 def _take_steps(case: Case, discipline: Discipline) -> None:
-    config = configuration(case)
+    config = configuration(case.attn, case.protocol, case.task, 2 if case.thorough else 1)
     task = FakeTask(num_inputs=2 if case.task == "retrieval" else 1)
     with _disable_current_modes():
         model, trainer = sketch(config, task), make_trainer(config)
@@ -170,14 +172,15 @@ def _of_model(trace: list[Operation]) -> list[Operation]:
     return [one for one in trace if one[0] in ("forward", "backward")]
 
 
-def configuration(case: Case) -> dict[str, Any]:
-    """What a command line gives for a case, with fewer layers, short sequences, and a budget below their length."""
-    faulty = getattr(fake_cuda_faults, case.attn, None)
-    cfg = stacked(task=case.task, attn="softmax" if faulty else case.attn, protocol=case.protocol)
+@cache
+def configuration(attn: str, protocol: str, task: str, depth: int) -> dict[str, Any]:
+    """What a command line gives, with few layers, short sequences, and a budget below their length."""
+    faulty = getattr(fake_cuda_faults, attn, None)
+    cfg = stacked(task=task, attn="softmax" if faulty else attn, protocol=protocol)
     cfg.budget = BUDGET
     if faulty:
-        cfg.attn = {"_target_": f"{faulty.__module__}.{case.attn}", "_partial_": True, "name": case.attn}
-    cfg.model.depth = min(cfg.model.depth, 2 if case.thorough else 1)
+        cfg.attn = {"_target_": f"{faulty.__module__}.{attn}", "_partial_": True, "name": attn}
+    cfg.model.depth = min(cfg.model.depth, depth)
     if cfg.data.padded_length is not None:
         cfg.data.padded_length = PADDED
     return resolved(cfg)
@@ -212,7 +215,8 @@ def _sends(kwargs: dict[str, Any]) -> bool:
 
 def _line(stack: traceback.StackSummary) -> str:
     """Name the innermost line of the code that is tested."""
-    own = [one for one in stack if one.filename.startswith((f"{ROOT}/models", f"{ROOT}/lra", fake_cuda_faults.__file__))]
+    tested = (f"{ROOT}/models/", f"{ROOT}/lra/", fake_cuda_faults.__file__)
+    own = [one for one in stack if one.filename.startswith(tested)]
     return f"{own[-1].filename.removeprefix(f'{ROOT}/')}:{own[-1].lineno}" if own else "no line of ours"
 
 

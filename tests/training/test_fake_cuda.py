@@ -43,6 +43,9 @@ def test_what_waits_for_the_device_is_found(library):
         "MakesATensorOfNumbers": "forward: aten::_to_copy takes a tensor of the host",
         "ForgetsTheDevice": "forward: aten::add.Tensor takes a tensor of the host",
         "MakesAScalarOnTheHost": "forward: aten::mul.Tensor takes a tensor of the host",
+        "WritesWhereAMaskIs": "forward: aten::index_put_ waits for values",
+        "DrawsRows": "forward: aten::multinomial waits for values",
+        "Solves": "forward: aten::_linalg_check_errors waits for values",
         "ReadsAGradient": "DataDependentOutputException: aten._local_scalar_dense.default",
         "CountsItsSteps": "the second step has other operations or shapes than the first",
     }
