@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -54,7 +53,6 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CXX") or "c++")
 
 
-@cache
 def library(folder: Path) -> Path:
     """Compile the library; it takes seconds."""
     [torch] = find_spec("torch").submodule_search_locations

@@ -46,7 +46,6 @@ BUDGET = 16
 Operation = tuple[str, str, list[tuple[int, ...]]]
 
 
-
 class FakeTask(ToyTask):
     """The shapes of a task, with sequences short enough that Python's loops over chunks are."""
 
