@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.ops import fused
 from models.ops.precision import accumulation_dtype
 
 CHUNK = 16  # steps that are run through one after the other
@@ -66,6 +67,14 @@ class _Scan(torch.autograd.Function):
 
 def _solve(decay: Tensor, inputs: Tensor) -> Tensor:
     """Run the recurrence; a single step of `decay` stands for all."""
+    if fused(inputs):
+        from models.ops.triton.scan import solve
+
+        return solve(decay, inputs)
+    return _solve_in_rounds(decay, inputs)
+
+
+def _solve_in_rounds(decay: Tensor, inputs: Tensor) -> Tensor:
     length = inputs.shape[1]
     if length <= CHUNK:
         return torch.stack(_run(decay, inputs, 1), 1) if length else inputs
@@ -75,7 +84,7 @@ def _solve(decay: Tensor, inputs: Tensor) -> Tensor:
     states = torch.stack(_run(a, x, 2), 2)  # (B, L / CHUNK, CHUNK, ...), each chunk as if nothing were before it
     # What a chunk's steps leave of the state before it.
     kept = a.expand(-1, -1, CHUNK, *a.shape[3:]).cumprod(2)
-    ends = _solve(kept[:, :, -1], states[:, :, -1])
+    ends = _solve_in_rounds(kept[:, :, -1], states[:, :, -1])
     states[:, 1:] += (kept if steady else kept[:, 1:]) * ends[:, :-1, None]
     return states.flatten(1, 2)[:, :length]
 
