@@ -20,9 +20,9 @@ _torch_alone = False
 
 @contextmanager
 def reference() -> Iterator[None]:
-    """Compute in torch alone, which Triton's kernels are held to; in all threads, since CUDA's backward pass has its own.
+    """Compute in torch alone, which Triton's kernels are held to.
 
-    What is to be computed so is also differentiated within.
+    It holds for all threads, since CUDA's backward passes have their own: they must run within, too.
     """
     global _torch_alone
     before, _torch_alone = _torch_alone, True
