@@ -29,7 +29,7 @@ from lra.training.objectives import PRECISIONS
 from lra.training.stepper import Stepper
 
 OPTIONS = {
-    "attn": "all", "length": "1024", "batch": "4", "budget": "128", "precision": "fp32", "device": "cpu", "against": "",
+    "attn": "all", "length": "512", "batch": "2", "budget": "128", "precision": "fp32", "device": "cpu", "against": "",
 }  # fmt: skip
 PARTS = ("forward", "backward", "optimizer")
 HEAD = ("backbone", *PARTS, "launches", "before", "waits", "waits before")

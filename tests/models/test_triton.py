@@ -11,24 +11,26 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from models import ops
-from models.ops import scan as scan_module
+from models.ops.hash_sums import sampled_gradients, sampled_sum
 from models.ops.scan import scan
 
+TILES = {"scan": {"STEPS": 4, "CHANNELS": 2}, "hash_sums": {"ROWS": 4, "COLUMNS": 8}}
 B, C = 2, 5
 DTYPES = [torch.float64, torch.complex128]
 
 
 @pytest.fixture
-def interpreted(monkeypatch) -> ModuleType:
-    """The kernel of the scan, with small tiles, since the interpreter takes its time; used in the place of torch's."""
+def interpreted(monkeypatch) -> dict[str, ModuleType]:
+    """Kernels by name, in the place of torch's forms, with small tiles, since the interpreter takes its time."""
     pytest.importorskip("triton")
     if torch.cuda.is_available():
         pytest.skip("kernels are compiled where there is a GPU")
-    kernel = importlib.import_module("models.ops.triton.scan")
-    monkeypatch.setattr(kernel, "STEPS", 4)
-    monkeypatch.setattr(kernel, "CHANNELS", 2)
-    monkeypatch.setattr(scan_module, "fused", lambda x: not ops._torch_alone)
-    return kernel
+    kernels = {name: importlib.import_module(f"models.ops.triton.{name}") for name in TILES}
+    for name, tiles in TILES.items():
+        for size, value in tiles.items():
+            monkeypatch.setattr(kernels[name], size, value)
+        monkeypatch.setattr(importlib.import_module(f"models.ops.{name}"), "fused", lambda x: not ops._torch_alone)
+    return kernels
 
 
 def with_gradients(decay: Tensor, inputs: Tensor, reverse: bool) -> list[Tensor]:
@@ -71,7 +73,7 @@ def test_scan_of_several_dimensions_in_the_interpreter(interpreted):
 
 @pytest.mark.slow
 def test_scan_in_the_interpreter_is_used_where_it_is_asked_for(interpreted, monkeypatch):
-    monkeypatch.setattr(interpreted, "solve", lambda decay, inputs: inputs + 1)
+    monkeypatch.setattr(interpreted["scan"], "solve", lambda decay, inputs: inputs + 1)
     x = torch.zeros(1, 3, 1)
     assert torch.equal(scan(x, x), x + 1)
     with ops.reference():
@@ -88,6 +90,45 @@ def test_scan_on_a_gpu_is_that_of_torch(length, reverse, steady, dtypes):
     inputs = numbers(steady, length, dtypes, "cuda")
     assert ops.fused(inputs[1])
     compare(*inputs, reverse, 1e-9)
+
+
+def sums_over_collisions(length: int, hashes: int, num_bits: int, device: str, dtype: torch.dtype) -> list[Tensor]:
+    """The sampled sum and its gradients, with codes of which many collide."""
+    torch.manual_seed(0)
+    grad, q, k, v = (torch.randn(3, length, 5, dtype=dtype, device=device) for _ in range(4))
+    codes_q, codes_k = (
+        torch.randint(2**num_bits, (3, hashes, length), dtype=torch.int32, device=device) for _ in range(2)
+    )
+    gradients = sampled_gradients(grad, q, k, v, codes_q, codes_k, num_bits)
+    return [sampled_sum(codes_q, codes_k, v, num_bits), *gradients]
+
+
+def compare_sums(*case, tolerance: float) -> None:
+    ours = sums_over_collisions(*case)
+    with ops.reference():
+        theirs = sums_over_collisions(*case)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("length", "hashes", "num_bits"), [(1, 3, 0), (4, 1, 2), (13, 4, 3), (24, 2, 1)])
+def test_sums_over_collisions_in_the_interpreter_are_those_of_torch(interpreted, length, hashes, num_bits):
+    compare_sums(length, hashes, num_bits, "cpu", torch.float64, tolerance=1e-12)
+
+
+@pytest.mark.slow
+def test_sums_over_collisions_are_counted_only_in_short_sequences(interpreted, monkeypatch):
+    monkeypatch.setattr("models.ops.hash_sums.COUNT_UP_TO", 2)
+    monkeypatch.setattr(interpreted["hash_sums"], "_sum", None)
+    compare_sums(11, 2, 2, "cpu", torch.float64, tolerance=1e-12)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("length", "hashes", "num_bits"), [(1, 3, 0), (64, 1, 4), (1000, 8, 6)])
+def test_sums_over_collisions_on_a_gpu_are_those_of_torch(length, hashes, num_bits):
+    pytest.importorskip("triton")
+    compare_sums(length, hashes, num_bits, "cuda", torch.float32, tolerance=1e-3)
 
 
 def test_kernels_are_used_on_cuda_alone_and_torch_is_one_option_away(monkeypatch):
