@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from lra.training.objectives import PRECISIONS
 from tests.helpers import fake_cuda
@@ -18,7 +19,10 @@ SAMPLE = {"softmax": "fp32", "skeinformer": "bf16", "s4d": "fp16"}
 # Of every kind of data, what is made for it alone.
 ON_OTHER_TASKS = ("softmax", "skeinformer", "s4d", "tnn", "tnn_2d", "mega")
 
-pytestmark = pytest.mark.skipif(fake_cuda.compiler() is None, reason="there is no C++ compiler")
+pytestmark = [
+    pytest.mark.skipif(fake_cuda.compiler() is None, reason="there is no C++ compiler"),
+    pytest.mark.skipif(torch.version.cuda is not None, reason="this torch knows CUDA itself"),
+]
 
 
 @pytest.fixture(scope="session")
