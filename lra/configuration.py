@@ -23,9 +23,9 @@ from lra.values import unknown_key
 
 CONFIGS = ROOT / "configs"
 # The groups of which a run has one choice each.
-CHOICES = ("task", "attn", "protocol", "scale")
+CHOICES = ("task", "attn", "protocol", "scale", "pretrain")
 # The tables in the files of tasks and protocols, and the rows of them that the run reads.
-TABLES = ("tasks", "row", "sizes", "size")
+TABLES = ("tasks", "row", "sizes", "size", "masking")
 
 # Hydra makes the folder of a sweep itself, from the configuration.
 OmegaConf.register_new_resolver("expanduser", lambda path: str(Path(str(path)).expanduser()), replace=True)

@@ -96,6 +96,8 @@ def meant_key(key: str, node: str, names: Sequence[str], leaves: Sequence[str]) 
         names: the keys that this node has.
         leaves: all keys that hold a value, with dots.
     """
+    # Pre-training has the names of the training once more; they are seldom meant.
+    leaves = [leaf for leaf in leaves if not leaf.startswith("pretrain.")]
     words = _plain(key)
     name, last = words.removeprefix(f"{node}.").partition(".")[0], words.rpartition(".")[2]
     near = [f"{node}.{close}" if node else close for close in get_close_matches(name, names, n=1)]

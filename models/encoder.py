@@ -120,20 +120,31 @@ class Encoder(nn.Module):
         Raises:
             ValueError: the sequences are longer than `max_len`.
         """
+        return self.encode(self.embed(tokens), mask)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Make a row of every token alone, (B, L, C), of ids (B, L).
+
+        Raises:
+            ValueError: the sequences are longer than `max_len`.
+        """
         length = tokens.shape[-1]
         if length > self.max_len:
             raise ValueError(
                 f"The sequences are {length} tokens long, but the model was built for max_len={self.max_len}. "
                 "Build it for longer ones, or shorten the sequences."
             )
-        x = self.token(self._symbols(tokens))
+        return self.token(self._symbols(tokens))
+
+    def encode(self, x: Tensor, mask: Tensor) -> Encoded:
+        """Encode what `embed` gives, of which some rows may have been replaced."""
         if self.stem is not None:
             x = self.stem(x, mask)
         if self.cls is not None:
             x = torch.cat([self.cls.to(x.dtype).expand(len(x), 1, -1), x], 1)
             mask = F.pad(mask, (1, 0), value=True)
         if self.position is not None:
-            x = x + self.position(torch.arange(x.shape[1], device=tokens.device))
+            x = x + self.position(torch.arange(x.shape[1], device=x.device))
         encoded = self._mix(self.dropout(x), mask)
         return encoded if self.norm is None else Encoded(self.norm(*encoded), encoded.mask)
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 Distribution = Literal["uniform", "exponential", "normal"]
 
+# The causal settings of mechanisms that run along the sequence in two directions, or in one.
+ONE_WAY: Mapping[str, bool] = MappingProxyType({"bidirectional": False})
+
 
 @dataclass(frozen=True)
 class Card:
@@ -47,11 +50,13 @@ class Mechanism(nn.Module):
         shared: names of its parameters that all layers of an encoder have in common: those of the first layer.
         undecayed: names of its parameters that weight decay leaves alone.
         learning_rates: the peak learning rates of those of its parameters that have one of their own, by name.
+        causal_settings: the options with which no token sees a later one; None where there are none.
     """
 
     version: ClassVar[int] = 1
     card: ClassVar[Card]
     surrogate_gradient: ClassVar[bool] = False
+    causal_settings: ClassVar[Mapping[str, bool] | None] = None
     shared: tuple[str, ...] = ()
     undecayed: tuple[str, ...] = ()
     learning_rates: Mapping[str, float] = MappingProxyType({})

@@ -33,6 +33,8 @@ def main(arguments: list[str]) -> None:
     if wrong := [word for word in arguments if "=" not in word]:
         raise InputError(f"Unknown argument {wrong[0]!r}: expected key=value, for example task=image.")
     resolved = resolve(compose_config(*SETTINGS, *arguments))
+    if resolved["pretrain"]["kind"] != "none":
+        raise InputError(f"A baseline is not pre-trained. Leave out pretrain={resolved['pretrain']['kind']}.")
     task = make_task(resolved)
     name, kind = ("ngrams", NgramClassifier) if task.image_side is None else ("cnn", SmallCNN)
 

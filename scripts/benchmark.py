@@ -4,6 +4,7 @@ attention: forward and backward pass of every backbone, attention or not, at gro
     of an attention also alone: time, memory, growth, least possible time.
 model: the same for an optimiser step of the whole classifier.
 flops: counted operations of every backbone, and the leading terms of its formula.
+launches: operations that a training step of every backbone launches on the device, and how often the host waits.
 approximation: distance of every approximation from exact softmax attention, at growing budgets.
 train: the training loop's own cost, the time to the first step, real batches against plain transcriptions, bf16.
 max_batch: the largest batch that fits, for every task and method.

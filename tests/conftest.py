@@ -8,6 +8,8 @@ import torch
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # which Triton reads when it is imported, whoever does that first
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -212,6 +212,27 @@ class QuantityRow(QuantityCase):
     ratio: float
 
 
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class LaunchesRow(BenchmarkRow):
+    """Operations that a training step launches on the device, by its parts, and those that the host waits for.
+
+    Attributes:
+        launches, waits: by the names of `lra.machine.profiling.PARTS`.
+        launches_before, waits_before: all of a step's, in the rows that these are compared with.
+    """
+
+    backbone: Name
+    n: Positive
+    batch: Positive
+    budget: Positive
+    precision: Name
+    launches: dict[str, Count]
+    waits: dict[str, Count]
+    launches_before: Count | None = None
+    waits_before: Count | None = None
+
+
 class Kind(NamedTuple):
     """The classes of a target's rows: of what was not measured, and of what was."""
 
@@ -223,6 +244,7 @@ KINDS = {
     "attention": Kind(LengthCase, LengthRow),
     "model": Kind(LengthCase, LengthRow),
     "flops": Kind(FlopsRow, FlopsRow),
+    "launches": Kind(LaunchesRow, LaunchesRow),
     "approximation": Kind(ApproximationCase, ApproximationRow),
     "train": Kind(TrainCase, TrainRow),
     "max_batch": Kind(BatchRow, BatchRow),

@@ -28,6 +28,16 @@ NEUTRAL: dict[str, Any] = {
     "model.match_params": None,
     "model.stem": {"kind": "none", "width": 3, "place": "embedding"},
     "task.length": None,
+    "pretrain": {
+        "kind": "none",
+        "rate": None,
+        "number_loss": None,
+        "share": None,
+        "steps": None,
+        "batch_size": None,
+        "learning_rate": None,
+        "eval_every": None,
+    },
     # What protocols set for a mechanism at scale=full alone.
     "attn.count_once": True,
     "attn.projection_bias": True,
@@ -52,7 +62,7 @@ def identify(resolved: Mapping[str, Any], task_name: str, task: Task, attn: Mapp
         task: the task that this choice makes.
         attn: the mechanism's `name`, `version` and own settings.
     """
-    nodes = ("protocol", "scale", "seed", "model", "data", "optimizer", "trainer")
+    nodes = ("protocol", "scale", "seed", "model", "data", "optimizer", "trainer", "pretrain")
     return {
         **{name: material(name, resolved[name]) for name in nodes},
         "task": {**material("task", resolved["task"]), "name": task_name, "version": task.version},

@@ -60,7 +60,8 @@ class RunRecord:
 
     `test_accuracy` and `val_accuracy` belong to the weights of `best_step`, which had the highest validation
     accuracy; the `last_` ones to the weights of the last step. `group` is the key without the seed: runs that differ
-    in nothing else share it. `results/README.md` explains every field.
+    in nothing else share it. `pretraining` says which encoder the run began with, if any, and what that
+    cost. `results/README.md` explains every field.
     """
 
     key: Name
@@ -101,6 +102,7 @@ class RunRecord:
     micro_batch: Positive | None = None
     num_processes: Positive = 1
     resumptions: list[Object] = field(default_factory=list)
+    pretraining: Object | None = None
     dtype: str | None = None
     device: Name = "cpu"
     environment: Environment = field(default_factory=dict)
@@ -192,8 +194,11 @@ class RunRecord:
         return ""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return dataclasses.asdict(self)
+        """Return the fields as plain values; `pretraining` only where there was one, as records were before it."""
+        values = dataclasses.asdict(self)
+        if self.pretraining is None:
+            del values["pretraining"]
+        return values
 
     def write(self, folder: Path) -> Path:
         """Write `record.json` into the run's folder, replacing an older one in a single step."""

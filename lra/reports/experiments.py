@@ -57,11 +57,11 @@ class Experiment(NamedTuple):
         )
 
     def level(self, config: Mapping[str, Any]) -> str:
-        """Return the value of the factor in the configuration of a run; of a node its name."""
+        """Return the value of the factor in the configuration of a run; of a node its name or kind."""
         if not self.factor:
             return ""
         value = at(config, self.factor)
-        return str(value.get("name") if isinstance(value, Mapping) else value)
+        return str(value.get("name", value.get("kind")) if isinstance(value, Mapping) else value)
 
 
 def load_experiments(folder: Path) -> dict[str, Experiment]:

@@ -295,19 +295,33 @@ def _name(run: RunRecord) -> tuple[str, ...]:
 def _settings(run: RunRecord, namesakes: Sequence[RunRecord]) -> str:
     """Name the settings in which a run differs from others of its name; `namesakes` has the run itself too.
 
-    Where its own settings tell it from all others, they are enough.
+    Where its own settings tell it from all others, they are enough. What its encoder was pre-trained for is named in
+    any case.
     """
     own_words = own_settings([run])
     if own_words and sum(own_settings([namesake]) == own_words for namesake in namesakes) == 1:
         return ""
-    configs = [flat(hashed(namesake.config)) for namesake in namesakes]
-    own = flat({name: value for name, value in hashed(run.config).items() if name not in ("seed", "prepared")})
-    differing = [f"{name}={own[name]}" for name in own if any(config.get(name) != own[name] for config in configs)]
+    configs = [_described(namesake.config) for namesake in namesakes]
+    own = _described({name: value for name, value in run.config.items() if name not in ("seed", "prepared")})
+    alike = [config for config in configs if config["pretrain"] == own["pretrain"]]
+    differing = [
+        f"{name}={own[name]}"
+        for name in own
+        # How an encoder was pre-trained says nothing beside one that was not, or was for something else.
+        if any(config.get(name) != own[name] for config in (alike if name.startswith("pretrain.") else configs))
+        or (name == "pretrain" and own[name] != "none")
+    ]
     if len(configs) > 1 and not differing:  # they differ in a setting that only the others have
         return run.group
     if len(differing) > SHOWN_SETTINGS:
         return f"{', '.join(differing[:SHOWN_SETTINGS])}, {len(differing) - SHOWN_SETTINGS} more: {run.group}"
     return ", ".join(differing)
+
+
+def _described(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what is hashed of a configuration, flat, with the kind of pre-training in front."""
+    settings = flat(hashed(config))
+    return {"pretrain": settings.pop("pretrain.kind", "none"), **settings}
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

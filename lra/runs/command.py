@@ -11,6 +11,7 @@ from lra.records.folder import RunFolder
 from lra.records.record import RunRecord
 from lra.runs.factory import check_mechanism, check_model, make_model, make_task, mechanism_of
 from lra.runs.matching import matched
+from lra.runs.pretraining import make_pretraining, staged
 from lra.runs.run import run_configured
 from lra.runs.schema import check_added, check_tables, resolve
 
@@ -33,10 +34,12 @@ def do_run(resolved: Mapping[str, Any], task_name: str, attn_name: str, command:
     """
     version = mechanism_of(resolved["attn"]).version
     task = make_task(resolved)
+    resolved = staged(resolved)
     check_model(resolved, task)
     resolved = matched(resolved, task)
     attn = {**resolved["attn"], "name": attn_name, "version": version}
-    return run_configured(resolved, task_name, task, attn, lambda: make_model(resolved, task), command)
+    pretraining = make_pretraining(resolved, task_name, task, attn)
+    return run_configured(resolved, task_name, task, attn, lambda: make_model(resolved, task), command, pretraining)
 
 
 def run_called(attn: str | type, settings: Mapping[str, Any]) -> RunRecord:

@@ -29,6 +29,7 @@ from models.mixers import Mixer
 from models.mixers.multi_head import MultiHead
 from models.reducer import Reducer
 from models.stem import StemShape
+from models.token_predictor import TokenPredictor
 
 # Keys of the node `model` that are not the encoder's.
 OF_MIXER = ("num_heads", "head_dim", "attention_dropout")
@@ -70,8 +71,12 @@ def make_trainer(resolved: Mapping[str, Any]) -> Trainer:
             f"data.padded_length={data['padded_length']} pads nothing with data.padding=batch, and is divided by only "
             f"with model.padding_in_mean=zeros, which is {padding_in_mean}. Set data.padding=max, or leave it out."
         )
+    settings = material("trainer", resolved["trainer"])
+    pretrain = resolved.get("pretrain", {})  # which runs from before there was such a node do not have
+    if pretrain.get("share") is not None:
+        settings = {**settings, "steps": settings["steps"] - pretrain["steps"]}
     return Trainer(
-        **material("trainer", resolved["trainer"]),
+        **settings,
         optimization=Optimization(**resolved["optimizer"]),
         batching=Batching(**resolved["data"]),
     )
@@ -104,6 +109,31 @@ def make_model(resolved: Mapping[str, Any], task: Task) -> Classifier:
         )
     except checks.UnsuitedError as error:
         raise UnsuitedError(str(error)) from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
+
+
+def make_token_predictor(resolved: Mapping[str, Any], task: Task, num_outputs: int) -> TokenPredictor:
+    """Make the model that pre-trains the encoder of `make_model`.
+
+    Args:
+        resolved: the configuration.
+        task: the task.
+        num_outputs: what is predicted of each token: logits of all symbols, or one number.
+
+    Raises:
+        InputError: a value is not possible.
+    """
+    attn = {key: value for key, value in resolved["attn"].items() if key not in ADDED}
+    model = resolved["model"]
+    _check_batch_norm(resolved)
+    try:
+        return TokenPredictor(
+            make_encoder(instantiate(attn), model, vocab_size=task.vocab_size, max_len=task.max_len),
+            num_outputs=num_outputs,
+            hides=resolved["pretrain"]["kind"] == "masked",
+            embedding_std=model["embedding_std"],
+        )
     except (ValueError, TypeError) as error:
         raise InputError(f"The model cannot be built from model.* and attn.*: {error}") from error
 
@@ -177,26 +207,30 @@ def make_classifier(
     for name, length in (("model.num_positions", num_positions), ("data.padded_length", padded_length)):
         if length is not None and length < max_len:
             raise ValueError(f"{name} must be at least {max_len}, the task's longest sequence. Got {length}.")
-    of_encoder = {name: value for name, value in model.items() if name not in NOT_OF_ENCODER}
-    # Runs from before there were other blocks, reducers and stems have no such nodes.
-    of_encoder["block"] = BlockShape(**model.get("block", {}))
-    of_encoder["reducer"] = Reducer(**model.get("reducer", {}))
-    of_encoder["stem"] = StemShape(**model.get("stem", {}))
-    encoder = Encoder(
-        make_mixer(attn, model),
-        vocab_size=vocab_size,
-        max_len=num_positions or max_len,
-        mixer_dropout=model["attention_dropout"],
-        with_cls=model.get("pooling") == "cls",
-        **of_encoder,
-    )
     return Classifier(
-        encoder,
+        make_encoder(attn, model, vocab_size=vocab_size, max_len=max_len),
         num_classes=num_classes,
         num_inputs=num_inputs,
         mlp_dim=model["mlp_dim"],
         padded_length=padded_length or max_len,
         **{name: model[name] for name in OF_HEAD if name in model},
+    )
+
+
+def make_encoder(attn: Callable[..., Mechanism], model: Mapping[str, Any], *, vocab_size: int, max_len: int) -> Encoder:
+    """Make the encoder of `make_classifier`, whose arguments these are."""
+    of_encoder = {name: value for name, value in model.items() if name not in NOT_OF_ENCODER}
+    # Runs from before there were other blocks, reducers and stems have no such nodes.
+    of_encoder["block"] = BlockShape(**model.get("block", {}))
+    of_encoder["reducer"] = Reducer(**model.get("reducer", {}))
+    of_encoder["stem"] = StemShape(**model.get("stem", {}))
+    return Encoder(
+        make_mixer(attn, model),
+        vocab_size=vocab_size,
+        max_len=model.get("num_positions") or max_len,
+        mixer_dropout=model["attention_dropout"],
+        with_cls=model.get("pooling") == "cls",
+        **of_encoder,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lra.errors import InputError
 from lra.files import replacing, write_atomically, writing
@@ -32,6 +33,7 @@ from lra.records.record import FLOOR, LABELS, RunRecord, Status, tested
 from lra.records.wandb_mirror import WandbMirror
 from lra.runs.diagnostics import diagnose
 from lra.runs.factory import make_trainer
+from lra.runs.pretraining import Encoders, Pretraining
 from lra.tasks import Task, difficulty
 from lra.training import storage
 from lra.training.checkpoint import Checkpoints
@@ -55,6 +57,7 @@ class Job:
             of it, the data's description, the type of the device and the number of processes.
         task: where the data come from.
         build_model: makes the model; it is called once torch is seeded.
+        pretraining: how the model's encoder is pre-trained; None where it is not.
         trainer: how to train.
         device: where to train.
         results_dir: the run's folder is `<results_dir>/runs/<task>/<attn>/<key>/`.
@@ -78,6 +81,7 @@ class Job:
     wandb: Mapping[str, Any]
     source: Mapping[str, str] = field(default_factory=dict)
     force: bool = False
+    pretraining: Pretraining | None = None
 
     def begin(self, world: World) -> tuple[RunRecord, RunFolder]:
         """Return the record of the run, with what is known before it is trained, and its folder.
@@ -86,8 +90,14 @@ class Job:
             world: the processes that train together.
 
         Raises:
-            InputError: there are more processes than examples in a batch.
+            InputError: there are more processes than examples in a batch, or several that would pre-train.
         """
+        if world.size > 1 and self.pretraining is not None:
+            kind = self.pretraining.config["pretrain"]["kind"]
+            raise InputError(
+                f"pretrain={kind} takes one process, and there are {world.size}. Start run.py without torchrun, or "
+                "choose pretrain=none."
+            )
         size = self.trainer.batch_size
         if world.size > size:
             raise InputError(
@@ -111,6 +121,7 @@ def run_configured(
     attn: Mapping[str, Any],
     build_model: Callable[[], nn.Module],
     command: str,
+    pretraining: Pretraining | None = None,
 ) -> tuple[RunRecord, RunFolder]:
     """Do the run that a configuration describes.
 
@@ -121,6 +132,7 @@ def run_configured(
         attn: the name, the version and the settings of what is trained: a mechanism, or a baseline in its stead.
         build_model: makes the model.
         command: what repeats the run.
+        pretraining: how the model's encoder is pre-trained; None where it is not.
 
     Returns:
         As `run`.
@@ -143,6 +155,7 @@ def run_configured(
                 wandb=resolved["wandb"],
                 source=source_of(attn.get("_target_")),
                 force=resolved["force"],
+                pretraining=pretraining,
             )
         )
 
@@ -270,9 +283,13 @@ class Attempt:
     def _fit(self, stop: StopRequest) -> None:
         job, record = self.job, self.record
         record.floors = job.task.floors()
+        encoder = self._pretrain(stop)
         self.meter = meter = Meter(job.device, memory=not job.profile)
         torch.manual_seed(record.seed)
         self.model = model = job.build_model().to(job.device)
+        if encoder is not None:
+            model.get_submodule("encoder").load_state_dict(encoder)
+            encoder.clear()
         record.num_params = sum(parameter.numel() for parameter in model.parameters())
         self._check_room(model)
         # The same weights everywhere, but draws of its own for each process.
@@ -287,6 +304,26 @@ class Attempt:
             trace=self.folder.trace if job.profile and self.world.leads else None,
         )
         job.trainer.fit(model, job.task, self.outcome, seed=record.seed, surroundings=surroundings)
+
+    def _pretrain(self, stop: StopRequest) -> dict[str, Tensor] | None:
+        """Return the weights that the encoder begins with; None where it begins with what is drawn for it.
+
+        The time that this takes is none of the run's.
+        """
+        job, began = self.job, time.perf_counter()
+        if job.pretraining is None:
+            return None
+        encoders = Encoders(
+            job.pretraining,
+            job.task,
+            device=job.device,
+            results_dir=job.results_dir,
+            checkpoint_seconds=job.checkpoint_seconds,
+            command=job.command,
+        )
+        weights, self.record.pretraining = encoders.get(stop)
+        self.outcome.started += time.perf_counter() - began
+        return weights
 
     def _report(self, point: dict[str, Any]) -> None:
         """Write the learning curve, of which this is the last point."""

@@ -138,6 +138,19 @@ class Data(Node):
     mask_zero: bool
 
 
+class Pretrain(Node):
+    """What the encoder learns before the classifier does."""
+
+    kind: Literal["none", "masked", "causal"]
+    rate: Annotated[float, Field(gt=0, lt=1)] | None
+    number_loss: Literal["l1", "cross_entropy"] | None
+    share: Share | None
+    steps: Count | None
+    batch_size: Count | None
+    learning_rate: Positive | None
+    eval_every: Count | None
+
+
 class Wandb(Node):
     """Where the run is mirrored."""
 
@@ -164,12 +177,14 @@ class Configuration(Node):
     trainer: Trainer
     optimizer: Optimizer
     data: Data
+    pretrain: Pretrain
     wandb: Wandb
     # The tables in the files of tasks and protocols, and the rows that are read of them.
     tasks: dict[str, Any]
     sizes: dict[str, Any]
     row: dict[str, Any]
     size: dict[str, Any]
+    masking: dict[str, Any]
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,8 @@ def summarize(record: RunRecord, folder: RunFolder) -> str:
     for name, accuracy in _descending(record.floors):
         agreement = f", same class in {shares[name]:.1%}" if name in shares else ""
         lines.append((f"  {name}", f"{accuracy:6.1%}   floor{agreement}"))
+    if record.pretraining is not None:
+        lines.append(("pre-training", _pretraining_text(record.pretraining)))
     if record.train_seconds is not None and record.ms_per_step is not None and record.ms_per_step_quartiles:
         low, high = record.ms_per_step_quartiles
         lines.append(
@@ -61,6 +65,14 @@ def _accuracies(record: RunRecord) -> list[tuple[str, str]]:
         ("test accuracy", f"{accuracy:6.1%} ± {half:.1%} ({ONE_SEED})   {weights}"),
         (name, f"{other:6.1%}"),
     ]
+
+
+def _pretraining_text(stage: Mapping[str, Any]) -> str:
+    """Say what an encoder learned before the run, at what cost."""
+    score = {"token_accuracy": f"{stage['val_score']:.1%} of tokens right", "r2": f"R² {stage['val_score']:.3f}"}
+    seconds = "" if stage["train_seconds"] is None else f", {stage['train_seconds']:,.1f} s"
+    found = ", found" if stage["reused"] else ""
+    return f"{stage['kind']}, {stage['steps']:,} steps{seconds}, {score[stage['score']]}: {stage['key']}{found}"
 
 
 def describe_sweep(results_dir: Path, since: str) -> str:

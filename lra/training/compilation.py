@@ -16,7 +16,7 @@ from lra.errors import InputError
 from lra.machine.memory import is_out_of_memory
 from lra.tasks import Split
 from lra.training.batching import LENGTH_MULTIPLE, Batching, lengths
-from lra.training.objectives import classify
+from lra.training.objectives import CLASSES, Objective
 
 # How many lengths batches are padded to: with fewer there is more padding, with more, minutes more of compilation.
 NUM_LENGTHS = 6
@@ -41,6 +41,7 @@ def compiled(
     max_len: int,
     device: torch.device,
     precision: str,
+    objective: Objective = CLASSES,
 ) -> tuple[nn.Module, float]:
     """Compile the forward and backward pass for every shape that training can have.
 
@@ -54,6 +55,7 @@ def compiled(
         max_len: of the task.
         device: where the model is.
         precision: a name in `lra.training.objectives.PRECISIONS`.
+        objective: what the model is trained for.
 
     Returns:
         The compiled model, and the seconds that it took.
@@ -68,7 +70,7 @@ def compiled(
         for size in sorted(set(sizes)):
             for example in _one_of_each_length(train, batching):
                 batch = batching.gather(train, np.full(size, example), max_len)
-                classify(fast, batch, device, precision).loss.backward()
+                objective.score(fast, batch, device, precision).loss.backward()
     for buffer, before in buffers:
         buffer.copy_(before)
     model.zero_grad(set_to_none=True)

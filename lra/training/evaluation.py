@@ -9,17 +9,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from lra.machine.memory import is_out_of_memory
 from lra.machine.seeds import mixed_seed
 from lra.training.batching import Batch
-from lra.training.objectives import compute_logits, score
+from lra.training.objectives import CLASSES, Objective, Score
 from lra.training.surroundings import Surroundings
 
 
 class Evaluation(NamedTuple):
-    """Mean loss, accuracy as a fraction, (N,) predicted classes."""
+    """Mean loss, accuracy as a fraction, (N,) predicted classes; 0 where none are predicted."""
 
     loss: float
     accuracy: float
@@ -34,6 +34,7 @@ def evaluate(
     precision: str,
     seed: int,
     surroundings: Surroundings,
+    objective: Objective = CLASSES,
 ) -> Evaluation:
     """Evaluate a model, with batches dealt out among the processes.
 
@@ -47,6 +48,7 @@ def evaluate(
         precision: a name in PRECISIONS.
         seed: of the draws.
         surroundings: its device, world and stop are used.
+        objective: what the model is judged by.
 
     Raises:
         StoppedError: a stop was requested.
@@ -63,12 +65,14 @@ def evaluate(
             if world.size == 1:  # several would have to stop together
                 surroundings.stop.check()
             torch.manual_seed(mixed_seed(seed, number))
-            scored = score(_logits_in_parts(model, batch, device, precision), batch.labels)
+            scored = _score_in_parts(objective, model, batch, device, precision)
             loss += scored.loss
             hits += scored.hits
             count += scored.num_predictions
-            predictions[torch.from_numpy(index).to(device)] = scored.predictions.to(torch.uint8)
+            if scored.predictions is not None:
+                predictions[torch.from_numpy(index).to(device)] = scored.predictions.to(torch.uint8)
     summed_loss, num_hits, num_predictions = world.sum(totals).tolist()
+    num_predictions = max(num_predictions, 1)
     classes = world.sum(predictions).cpu().numpy()
     return Evaluation(summed_loss / num_predictions, num_hits / num_predictions, classes)
 
@@ -85,13 +89,20 @@ def _undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
         model.train(was_training)
 
 
-def _logits_in_parts(model: nn.Module, batch: Batch, device: torch.device, precision: str) -> Tensor:
-    """Run a batch through the model, in halves if it does not fit into memory whole."""
+def _score_in_parts(
+    objective: Objective, model: nn.Module, batch: Batch, device: torch.device, precision: str
+) -> Score:
+    """Score a batch, in halves if it does not fit into memory whole."""
     try:
-        return compute_logits(model, batch, device, precision)
+        return objective.score(model, batch, device, precision)
     except RuntimeError as error:
         if not is_out_of_memory(error) or len(batch.labels) == 1:
             raise
     half = len(batch.labels) // 2
     halves = (Batch(*(x[part] for x in batch)) for part in (slice(None, half), slice(half, None)))
-    return torch.cat([_logits_in_parts(model, part, device, precision) for part in halves])
+    first, second = (_score_in_parts(objective, model, part, device, precision) for part in halves)
+    classes = None
+    if first.predictions is not None and second.predictions is not None:
+        classes = torch.cat([first.predictions, second.predictions])
+    number = first.num_predictions + second.num_predictions
+    return Score(first.loss + second.loss, first.hits + second.hits, number, classes)

@@ -21,7 +21,7 @@ from lra.tasks import Split
 from lra.training import compilation
 from lra.training.batching import Batching, lengths
 from lra.training.micro_batch import largest_micro_batch
-from lra.training.objectives import classify
+from lra.training.objectives import CLASSES, Objective
 from lra.training.optimizer import Optimization
 from lra.training.outcome import DivergedError
 
@@ -60,6 +60,7 @@ class Stepper:
         device: where the model is.
         world: the processes that train together.
         steps, batch_size, micro_batch, precision, optimization, batching: as the trainer has them.
+        objective: what the model is trained for.
         optimizer, schedule, scaler: made of these.
         forward: the model as training calls it, compiled or not.
         size: examples in a forward pass; None until `prepare`.
@@ -76,6 +77,7 @@ class Stepper:
     precision: str
     optimization: Optimization
     batching: Batching
+    objective: Objective = CLASSES
     optimizer: Optimizer = field(init=False)
     schedule: LRScheduler = field(init=False)
     scaler: GradScaler = field(init=False)
@@ -164,16 +166,18 @@ class Stepper:
         self.optimizer.zero_grad(set_to_none=True)
         totals = torch.zeros(2, device=self.device)
         real = padded = 0
-        for start in range(0, len(share), size):
-            with mark("data"):
-                batch = self.batching.gather(self.split, share[start : start + size], self.max_len)
+        with mark("data"):
+            starts = range(0, len(share), size)
+            batches = [self.batching.gather(self.split, share[i : i + size], self.max_len) for i in starts]
+        # Sums over the whole batch's number, not means over the part's: the gradient is that of the undivided batch.
+        number = self.objective.expected(batches, batch_size)
+        for batch in batches:
             with mark("forward"):
-                score = classify(self.forward, batch, self.device, self.precision)
-                # Sums over the batch's size, not means over the part's: the gradient is that of the undivided batch.
-                loss = score.loss / batch_size
+                score = self.objective.score(self.forward, batch, self.device, self.precision)
+                loss = score.loss / number
             with mark("backward"):
                 self.scaler.scale(loss).backward()
-            totals += torch.stack([loss.detach(), score.hits / batch_size])
+            totals += torch.stack([loss.detach(), score.hits / number])
             real, padded = real + int(batch.mask.sum()), padded + batch.mask.numel()
         return totals, (real, padded)
 
@@ -210,7 +214,7 @@ class Stepper:
         sizes = {min(size, share), share % size or size}
         self.batching = compilation.bounded(self.batching, self.max_len)
         self.forward, seconds = compilation.compiled(
-            self.model, self.split, self.batching, sizes, self.max_len, self.device, self.precision
+            self.model, self.split, self.batching, sizes, self.max_len, self.device, self.precision, self.objective
         )
         log.info("Compiled in %.1f s.", seconds)
         return seconds

@@ -19,10 +19,11 @@ from lra.machine.environment import current_commit, now
 from lra.machine.meter import Meter
 from lra.machine.profiling import WHOLE, Mark, profiled
 from lra.machine.stopping import StoppedError
-from lra.tasks import PARTS, Part, Split, Task
+from lra.tasks import Part, Split, Task
 from lra.training.batching import Batching
 from lra.training.checkpoint import random_state, set_random_state
 from lra.training.evaluation import Evaluation, evaluate
+from lra.training.objectives import CLASSES, Objective
 from lra.training.optimizer import Optimization
 from lra.training.outcome import Outcome
 from lra.training.progress import Choice, Window
@@ -79,15 +80,25 @@ class Trainer:
                 f"Got {self.micro_batch}."
             )
 
-    def fit(self, model: nn.Module, task: Task, outcome: Outcome, *, seed: int, surroundings: Surroundings) -> None:
-        """Train, keep the best weights on validation, and test both them and the last ones.
+    def fit(
+        self,
+        model: nn.Module,
+        task: Task,
+        outcome: Outcome,
+        *,
+        seed: int,
+        surroundings: Surroundings,
+        objective: Objective = CLASSES,
+    ) -> None:
+        """Train, keep the best weights on validation, and test both them and the last ones if the objective has a test.
 
         Args:
-            model: maps tokens (B, I, L) and mask (B, I, L) to logits; it is left with the best weights.
+            model: maps what the objective shows it to what the objective scores; it is left with the best weights.
             task: a prepared task.
             outcome: is filled as training goes on.
             seed: of the order of the examples and of the draws at evaluation; the caller seeds the draws of training.
             surroundings: the device, and who watches or interrupts.
+            objective: what the model is trained for.
 
         Raises:
             DivergedError: the loss is not finite any more.
@@ -96,24 +107,31 @@ class Trainer:
         torch.use_deterministic_algorithms(self.deterministic)
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is not deterministic without
-        fit = Fit(self, model, task, outcome, seed, surroundings)
+        fit = Fit(self, model, task, outcome, seed, surroundings, objective)
         fit.begin()
         fit.train()
-        fit.test()
+        fit.end()
 
     def evaluate(
-        self, model: nn.Module, split: Split, max_len: int, seed: int, surroundings: Surroundings, name: str
+        self,
+        model: nn.Module,
+        split: Split,
+        max_len: int,
+        seed: int,
+        surroundings: Surroundings,
+        name: str,
+        objective: Objective = CLASSES,
     ) -> Evaluation:
         """Pass once over every example of a split; see `evaluate`. A long pass shows how far it is, under its name."""
         batches = self.batching.evaluation(split, self.eval_batch_size, max_len)
         count = -(-len(split.labels) // self.eval_batch_size)
         options = {"iterable": batches, "delay": QUIET_SECONDS, "leave": False}
         with _progress_bar(name, "batch", count, shown=surroundings.world.leads, **options) as bar:
-            return evaluate(model, bar, len(split.labels), self.precision, seed, surroundings)
+            return evaluate(model, bar, len(split.labels), self.precision, seed, surroundings, objective)
 
 
 class Fit:
-    """One training under way: `begin`, then `train`, then `test`. The arguments are those of `Trainer.fit`."""
+    """One training under way: `begin`, then `train`, then `end`. The arguments are those of `Trainer.fit`."""
 
     def __init__(
         self,
@@ -123,13 +141,14 @@ class Fit:
         outcome: Outcome,
         seed: int,
         surroundings: Surroundings,
+        objective: Objective,
     ) -> None:
         self.trainer, self.model, self.task, self.outcome = trainer, model, task, outcome
-        self.seed, self.surroundings = seed, surroundings
+        self.seed, self.surroundings, self.objective = seed, surroundings, objective
         self.device, self.world = surroundings.device, surroundings.world
         self.meter = surroundings.meter or Meter(self.device)
         self.window, self.choice = Window(), Choice(trainer.patience)
-        self.splits = {part: task.split(part) for part in PARTS}
+        self.splits = {part: task.split(part) for part in objective.parts}
         self.stepper = Stepper(
             model=model,
             split=self.splits["train"],
@@ -142,6 +161,7 @@ class Fit:
             precision=trainer.precision,
             optimization=trainer.optimization,
             batching=trainer.batching,
+            objective=objective,
         )
 
     def begin(self) -> None:
@@ -161,7 +181,7 @@ class Fit:
         trace, total, steps = self.surroundings.trace, self.trainer.steps, self.outcome.steps
         try:
             with (
-                _progress_bar("train", "step", total, shown=self.world.leads, initial=steps) as bar,
+                _progress_bar(self.objective.name, "step", total, shown=self.world.leads, initial=steps) as bar,
                 profiled(trace, self.device) as (mark, tick),
                 self.meter.running(),
             ):
@@ -174,10 +194,13 @@ class Fit:
             self.outcome.micro_batch = self.stepper.size
             self.outcome.cost = self.meter.summary(self.world.size)
 
-    def test(self) -> None:
-        """Test the last weights, then the best ones."""
+    def end(self) -> None:
+        """Give the model its best weights; before, test the last ones and then these, if there is a test."""
         outcome = self.outcome
         self._keep()  # the model changes weights from here on
+        if "test" not in self.objective.parts:
+            self.model.load_state_dict(outcome.weights)
+            return
         last = best = self._evaluate("test", "test")
         self.model.load_state_dict(outcome.weights)
         if outcome.best_step != outcome.steps:
@@ -255,7 +278,7 @@ class Fit:
 
     def _evaluate(self, part: Part, name: str) -> Evaluation:
         split, max_len = self.splits[part], self.task.max_len
-        return self.trainer.evaluate(self.model, split, max_len, self.seed, self.surroundings, name)
+        return self.trainer.evaluate(self.model, split, max_len, self.seed, self.surroundings, name, self.objective)
 
     def _stop_or_keep(self) -> None:
         """Stop here if that was asked for, and keep a checkpoint if it is time to; all processes alike."""

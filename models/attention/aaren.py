@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from models.attention import Attention, Sizes
 from models.checks import positive
-from models.mechanism import Card
+from models.mechanism import ONE_WAY, Card
 from models.ops.precision import accumulation_dtype, without_autocast
 from models.ops.scan import scan
 
@@ -37,6 +37,7 @@ class AarenAttention(Attention):
 
     unread: ClassVar[tuple[str, ...]] = ("query",)
 
+    causal_settings = ONE_WAY
     card: ClassVar[Card] = Card(
         what="Aaren: attention of one learned query to a token and all before it, and of another to all after it",
         family="recurrence",

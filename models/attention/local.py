@@ -9,6 +9,8 @@ it appends and sees, a whole block of them where the length is a multiple of b, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Unpack
 
 import torch
@@ -26,7 +28,10 @@ class LocalAttention(Attention):
 
     Args:
         budget: number of keys a token sees, itself not counted: w is half of it.
+        causal: see the `budget` tokens before it instead, and none behind it.
     """
+
+    causal_settings: ClassVar[Mapping[str, bool] | None] = MappingProxyType({"causal": True})
 
     card: ClassVar[Card] = Card(
         what="Local attention: a band around each token",
@@ -40,14 +45,14 @@ class LocalAttention(Attention):
 
     takes_bias: ClassVar[bool] = True
 
-    def __init__(self, *, budget: int, **sizes: Unpack[Sizes]) -> None:
+    def __init__(self, *, budget: int, causal: bool = False, **sizes: Unpack[Sizes]) -> None:
         super().__init__(**sizes)
         at_least(0, budget=budget)
-        self.window = budget // 2
+        self.before, self.behind = (budget, 0) if causal else (budget // 2, budget // 2)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Bias | None = None) -> Tensor:
         """See the contract."""
-        return attend_band(q, k, v, mask, self.window, self.window, bias=bias)
+        return attend_band(q, k, v, mask, self.before, self.behind, bias=bias)
 
 
 class LocalBlockAttention(Attention):

@@ -6,6 +6,8 @@ softmax attention whose mask lets each token see only itself. No gradient reache
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from torch import Tensor
@@ -19,6 +21,7 @@ class NoneAttention(Attention):
 
     unread: ClassVar[tuple[str, ...]] = ("query", "key")
 
+    causal_settings: ClassVar[Mapping[str, bool] | None] = MappingProxyType({})  # no token sees any other
     card: ClassVar[Card] = Card(
         what="Every token keeps its own value: no mixing between tokens at all, the floor below the mean of the values",
         family="floors",

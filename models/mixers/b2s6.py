@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from models.checks import at_least, positive
 from models.dropout import Dropout
-from models.mechanism import Card
+from models.mechanism import ONE_WAY, Card
 from models.mixers import Mixer
 from models.mixers.mamba import initial_steps
 from models.ops.precision import accumulation_dtype
@@ -107,6 +107,7 @@ class B2S6(Mixer):
     """
 
     undecayed: tuple[str, ...] = ("skip",)
+    causal_settings = ONE_WAY
     card: ClassVar[Card] = Card(
         what="B2S6, Block-Biased Mamba: selective state spaces in blocks, with complex poles and a bias",
         family="selective state space",

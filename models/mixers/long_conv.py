@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.checks import not_negative, positive, rate
 from models.dropout import Dropout
-from models.mechanism import Card
+from models.mechanism import ONE_WAY, Card
 from models.mixers import Mixer
 from models.ops.fft_convolution import convolve
 
@@ -39,6 +39,7 @@ class LongConvMixer(Mixer):
     """
 
     undecayed = ("kernels",)
+    causal_settings = ONE_WAY
     card: ClassVar[Card] = Card(
         what="LongConv: a convolution as long as the sequence, its taps learned one by one and squashed",
         family="convolution",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checks import at_least, positive, rate
-from models.mechanism import Card
+from models.mechanism import ONE_WAY, Card
 from models.mixers.state_space import MOST_STATES, ScanMixer, rates_of
 from models.ops.state_space import as_complex, complex_normal
 
@@ -36,6 +36,7 @@ class LRU(ScanMixer):
         ssm_learning_rate: the peak rate of lambda, gamma and B; None for the optimiser's.
     """
 
+    causal_settings = ONE_WAY
     card: ClassVar[Card] = Card(
         what="LRU: a linear recurrence with complex eigenvalues in a ring, as a scan",
         family="state space",

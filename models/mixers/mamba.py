@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.checks import at_least
-from models.mechanism import Card
+from models.mechanism import ONE_WAY, Card
 from models.mixers import Mixer
 from models.ops.precision import accumulation_dtype
 from models.ops.selective_scan import selective_scan
@@ -88,6 +88,7 @@ class Mamba(Mixer):
         tied: one set of weights for both directions.
     """
 
+    causal_settings = ONE_WAY
     card: ClassVar[Card] = Card(
         what="Mamba in both directions: selective state spaces, gated",
         family="selective state space",

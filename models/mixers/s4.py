@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from models.checks import ordered
-from models.mechanism import Card
+from models.mechanism import ONE_WAY, Card
 from models.mixers.state_space import ConvolutionMixer, check_states, rates_of
 from models.ops.fft_convolution import fast_size
 from models.ops.state_space import as_complex, complex_normal, hippo_legs, log_uniform
@@ -46,6 +46,7 @@ class S4(ConvolutionMixer):
         dt_learning_rate: that of the steps.
     """
 
+    causal_settings = ONE_WAY
     card: ClassVar[Card] = Card(
         what="S4: a state space model for every channel that starts as HiPPO-LegS, as a convolution",
         family="state space",

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checks import one_of, ordered
-from models.mechanism import Card
+from models.mechanism import ONE_WAY, Card
 from models.mixers.state_space import ConvolutionMixer, check_states, rates_of
 from models.ops.geometric_taps import geometric_taps
 from models.ops.state_space import (
@@ -60,6 +60,7 @@ class S4D(ConvolutionMixer):
         dt_learning_rate: that of the steps.
     """
 
+    causal_settings = ONE_WAY
     card: ClassVar[Card] = Card(
         what="S4D: a diagonal state space model for every channel, as a convolution",
         family="state space",
@@ -119,6 +120,7 @@ class S4DFourier(ConvolutionMixer):
         ssm_learning_rate: the peak rate of poles and B; None for the optimiser's.
     """
 
+    causal_settings = ONE_WAY
     card: ClassVar[Card] = Card(
         what="S4D-DFouT: diagonal state space models whose discrete poles start evenly spread over the frequencies",
         family="state space",

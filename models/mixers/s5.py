@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from models.checks import at_least, one_of, ordered
-from models.mechanism import Card
+from models.mechanism import ONE_WAY, Card
 from models.mixers.state_space import Gating, ScanMixer, check_states, rates_of
 from models.ops.state_space import as_complex, complex_normal, hippo_legs, log_uniform, zero_order_hold
 
@@ -42,6 +42,7 @@ class S5(ScanMixer):
         dt_learning_rate: that of the steps; with None weight decay takes hold of them, too ("dt_global" there).
     """
 
+    causal_settings = ONE_WAY
     card: ClassVar[Card] = Card(
         what="S5: one diagonal state space model of all channels together, as a scan",
         family="state space",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.checks import at_least, positive
 from models.dropout import Dropout
-from models.mechanism import Card
+from models.mechanism import ONE_WAY, Card
 from models.mixers import Mixer
 from models.ops.fft_convolution import convolve
 from models.ops.precision import accumulation_dtype
@@ -41,6 +41,7 @@ class SGConvMixer(Mixer):
     """
 
     norm: Tensor
+    causal_settings = ONE_WAY
     card: ClassVar[Card] = Card(
         what="SGConv: a convolution as long as the sequence, of short kernels that are coarser and weaker further away",
         family="convolution",

@@ -18,6 +18,7 @@ from models.ops.masks import real_keys
 # Maps places of queries (..., M) and of keys (..., N) to what their scores gain, (..., H, M, N).
 Bias = Callable[[Tensor, Tensor], Tensor]
 
+SHUT_OUT = -1e4  # a score that leaves no weight in any precision, and is finite in all
 MOST_SCORES = 2**25  # held at once, in all heads of a batch together
 
 
@@ -42,6 +43,16 @@ def attend_with_bias(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Bias) 
         for of_block, own in zip(q.split(rows, 2), places.split(rows), strict=True)
     ]
     return torch.cat(parts, 2)
+
+
+def looking_back(bias: Bias) -> Bias:
+    """Shut out the keys behind each query, too; a query without any key keeps a finite score."""
+
+    def of(queries: Tensor, keys: Tensor) -> Tensor:
+        behind = keys[..., None, None, :] > queries[..., None, :, None]
+        return bias(queries, keys).masked_fill(behind, SHUT_OUT)
+
+    return of
 
 
 def _attend_rows(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Bias, places: Tensor) -> Tensor:

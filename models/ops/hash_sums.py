@@ -20,9 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.ops import fused
+
 PAIRS = 2**19  # weights held at once, or a quarter of the numbers of an input: blocks that fit a cache
 MIN_ROWS, MAX_ROWS = 16, 128  # queries of a head in a block; no more than a signed byte can name
-COUNT_UP_TO = 256  # times D: the length up to which counting collisions beats tables in the backward pass
+COUNT_UP_TO = 256  # times D: the length up to which counting collisions beats tables, on a GPU forward too
 NUMBERS = 2**19  # numbers in the tables held at once, or as many as an input has
 COLUMNS = 2  # columns of an outer product that are summed at once
 
@@ -135,6 +137,10 @@ def _power(base: Tensor, exponent: int) -> Tensor:
 
 def sampled_sum(codes_q: Tensor, codes_k: Tensor, v: Tensor, num_bits: int) -> Tensor:
     """Return C V, where C_ij is the share of the hashes under which query i and key j collide."""
+    if fused(v) and _is_counted(v):
+        from models.ops.triton import hash_sums
+
+        return hash_sums.sampled_sum(codes_q, codes_k, v)
     N, m, _ = codes_q.shape
     out = torch.zeros_like(v)
     for heads, chunks in _chunks(N, m, v.shape[-1] * 2**num_bits, v.numel()):
@@ -152,9 +158,18 @@ def sampled_gradients(
     Tables cost O(L m D^2): they hold sums of outer products v_j k_j^T, so that no pair is formed. Counting the
     collisions of all pairs costs O(L^2 m) of far cheaper operations, and is the way of shorter sequences.
     """
-    if q.shape[1] <= COUNT_UP_TO * q.shape[2]:
-        return counted_gradients(grad, q, k, v, codes_q, codes_k, num_bits)
-    return table_gradients(grad, q, k, v, codes_q, codes_k, num_bits)
+    if not _is_counted(q):
+        return table_gradients(grad, q, k, v, codes_q, codes_k, num_bits)
+    if fused(q):
+        from models.ops.triton import hash_sums
+
+        return hash_sums.sampled_gradients(grad, q, k, v, codes_q, codes_k, num_bits)
+    return counted_gradients(grad, q, k, v, codes_q, codes_k, num_bits)
+
+
+def _is_counted(x: Tensor) -> bool:
+    """Say whether sequences are short enough to count the collisions of all their pairs."""
+    return x.shape[1] <= COUNT_UP_TO * x.shape[2]
 
 
 def counted_gradients(

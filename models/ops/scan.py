@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from models.ops import fused
 from models.ops.precision import accumulation_dtype
 
 CHUNK = 16  # steps that are run through one after the other: few operations, and few numbers passed over twice
@@ -62,13 +63,21 @@ class _Scan(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return None, reaching, None
         before = states.roll(1, 1)
-        before[:, 0] = 0
+        before[:, 0].zero_()
         of_decay = before.conj().mul(reaching).sum_to_size(decay.shape)
         return of_decay if decay.is_complex() else of_decay.real, reaching, None
 
 
 def _solve(decay: Tensor, inputs: Tensor, chunk: int) -> Tensor:
     """Run the recurrence; a single step of `decay` stands for all."""
+    if fused(inputs):
+        from models.ops.triton.scan import solve
+
+        return solve(decay, inputs)
+    return _solve_in_rounds(decay, inputs, chunk)
+
+
+def _solve_in_rounds(decay: Tensor, inputs: Tensor, chunk: int) -> Tensor:
     length = inputs.shape[1]
     if length <= chunk:
         return torch.stack(_run(decay, inputs, 1), 1) if length else inputs
@@ -78,7 +87,7 @@ def _solve(decay: Tensor, inputs: Tensor, chunk: int) -> Tensor:
     states = torch.stack(_run(a, x, 2), 2)  # (B, L / chunk, chunk, ...), each chunk as if nothing were before it
     # What a chunk's steps leave of the state before it.
     kept = a.expand(-1, -1, chunk, *a.shape[3:]).cumprod(2)
-    ends = _solve(kept[:, :, -1], states[:, :, -1], chunk)
+    ends = _solve_in_rounds(kept[:, :, -1], states[:, :, -1], chunk)
     states[:, 1:] += (kept if steady else kept[:, 1:]) * ends[:, :-1, None]
     return states.flatten(1, 2)[:, :length]
 

@@ -30,7 +30,7 @@ def stacked(
     *, task: str = "listops", attn: str = "softmax", protocol: str = "skeinformer", scale: str = "full"
 ) -> DictConfig:
     """The same for the four choices, their files laid over one another; test_configs.py holds it to Hydra."""
-    files = [f"task/{task}", f"attn/{attn}", f"protocol/{protocol}", f"scale/{scale}"]
+    files = [f"task/{task}", f"attn/{attn}", f"protocol/{protocol}", f"scale/{scale}", "pretrain/none"]
     if (CONFIGS / "protocol_attn" / f"{protocol}_{attn}.yaml").exists():
         files.insert(3, f"protocol_attn/{protocol}_{attn}")
     cfg = OmegaConf.merge(*(_placed(name) for name in ("config", *files)))

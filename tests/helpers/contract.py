@@ -65,10 +65,11 @@ def include(folder: Path) -> None:
     FOLDERS.append(folder)
 
 
-def configured(name: str, budget: int = 8) -> Any:
-    """What `attn=<name>` instantiates: a class and its own settings."""
+def configured(name: str, budget: int = 8, **settings: Any) -> Any:
+    """What `attn=<name>` instantiates: a class and its own settings, some of them changed."""
     model = {"num_heads": H, "head_dim": D}
-    config = OmegaConf.create({"budget": budget, "model": model, "attn": OmegaConf.load(files()[name])})
+    attn = OmegaConf.merge(OmegaConf.load(files()[name]), settings)
+    config = OmegaConf.create({"budget": budget, "model": model, "attn": attn})
     return hydra.utils.instantiate(config.attn)
 
 

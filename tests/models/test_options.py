@@ -11,8 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
+from models.attention.none import NoneAttention
 from models.attention.skeinformer import SkeinformerAttention
-from models.attention.softmax import SoftmaxAttention
 from models.checks import at_least, finite, not_negative, odd, one_of, positive, rate
 from models.mechanism import Mechanism
 from models.mixers import StreamMixer
@@ -41,8 +41,8 @@ def test_an_option_that_a_mechanism_does_not_have_is_named_with_those_that_it_ha
     for misspelt in ({"num_sample": 3}, {"num_samples": 3, "num_sample": 3}):
         with pytest.raises(TypeError, match=f"SkeinformerAttention has no option num_sample; it has {options}."):
             SkeinformerAttention(**SIZES, **misspelt)
-    with pytest.raises(TypeError, match="SoftmaxAttention has no option num_samples; it has none."):
-        SoftmaxAttention(**SIZES, num_samples=3)
+    with pytest.raises(TypeError, match="NoneAttention has no option num_samples; it has none."):
+        NoneAttention(**SIZES, num_samples=3)
     with pytest.raises(TypeError, match="missing 1 required keyword-only argument: 'num_samples'"):
         SkeinformerAttention(**SIZES)
 

@@ -106,6 +106,21 @@ def test_runs_that_differ_in_more_than_the_seed_are_never_averaged():
     assert "[attn.num_samples=15, more.s0=0, more.s1=1, 7 more: c]" in render(records)
 
 
+def test_runs_are_told_apart_by_what_their_encoder_was_pre_trained_for_and_then_by_how():
+    def runs(**nodes):
+        return [record("softmax", 0, 0.4, group=name, config={"pretrain": node}) for name, node in nodes.items()]
+
+    none, masked = {}, {"kind": "masked", "rate": 0.1, "steps": 9, "batch_size": 32}
+    causal = {"kind": "causal", "rate": None, "steps": 9, "batch_size": 32}
+    kinds = ["pretrain=none", "pretrain=masked", "pretrain=causal"]
+    assert [one.settings for one in leaderboard(runs(a=none, b=masked, c=causal))] == kinds
+    assert [one.label for one in leaderboard(runs(b=masked))] == ["softmax [pretrain=masked]"]
+    rates = leaderboard(runs(a=none, b=masked, c={**masked, "rate": 0.5}))
+    assert [one.settings for one in rates] == [
+        "pretrain=none", "pretrain=masked, pretrain.rate=0.1", "pretrain=masked, pretrain.rate=0.5"
+    ]  # fmt: skip
+
+
 def test_a_class_that_moved_and_an_option_that_came_later_are_no_settings_of_a_run():
     attn = {"name": "nystromformer", "version": 1}
     block = {"mlp": True, "norm": "layer", "place": "pre"}
