@@ -295,13 +295,11 @@ def _name(run: RunRecord) -> tuple[str, ...]:
 def _settings(run: RunRecord, namesakes: Sequence[RunRecord]) -> str:
     """Name the settings in which a run differs from others of its name; `namesakes` has the run itself too.
 
-    Where its own settings tell it from all others, they are enough. What its encoder was pre-trained for is named in
-    any case.
+    From those with other own settings these tell it already, or that it has none. What its encoder was pre-trained for
+    is named in any case.
     """
     own_words = own_settings([run])
-    if own_words and sum(own_settings([namesake]) == own_words for namesake in namesakes) == 1:
-        return ""
-    configs = [_described(namesake.config) for namesake in namesakes]
+    configs = [_described(namesake.config) for namesake in namesakes if own_settings([namesake]) == own_words]
     own = _described({name: value for name, value in run.config.items() if name not in ("seed", "prepared")})
     alike = [config for config in configs if config["pretrain"] == own["pretrain"]]
     differing = [
@@ -309,7 +307,7 @@ def _settings(run: RunRecord, namesakes: Sequence[RunRecord]) -> str:
         for name in own
         # How an encoder was pre-trained says nothing beside one that was not, or was for something else.
         if any(config.get(name) != own[name] for config in (alike if name.startswith("pretrain.") else configs))
-        or (name == "pretrain" and own[name] != "none")
+        or (name == "pretrain" and own[name] != "none" and f"pretrain={own[name]}" not in own_words)
     ]
     if len(configs) > 1 and not differing:  # they differ in a setting that only the others have
         return run.group

@@ -62,7 +62,7 @@ def test_own_settings_tell_namesakes_apart():
         record("vmean", 0, 0.2, group="own", config=config, command="python run.py attn=vmean trainer.steps=40"),
     ]
     assert [standing.label for standing in leaderboard(runs)] == [
-        "vmean [trainer.steps=4000]", "vmean [own: trainer.steps=40]",
+        "vmean", "vmean [own: trainer.steps=40]",
     ]  # fmt: skip
 
 
