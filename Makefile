@@ -43,8 +43,9 @@ format: .venv/.tested  ## Rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-tables: .venv/.installed  ## Rebuild results/tables from the committed records
+tables: .venv/.tested  ## Rebuild results/tables and the leaderboard's notebook from the committed records
 	$(BIN)/python scripts/report.py tables
+	$(BIN)/python scripts/report.py notebook
 
 clean:  ## Remove the environment and every cache of the checkout; results stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 NORMAL_QUANTILE = 1.959964
+ONE_SEED = "test sampling only, one seed"  # what the interval of a single run is of: it is no interval over seeds
 DRAWS = 20_000
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom, to three decimals; beyond them the normal's serves.
 STUDENT_QUANTILES = (

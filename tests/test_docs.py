@@ -98,6 +98,10 @@ def test_a_report_answers(command, tmp_path, capsys):
     if verb == "measure_difficulty":  # it needs the tasks of the runs, and says so
         assert report.main(arguments) == 1
         return
+    if verb == "effect":  # it needs runs that have the setting, and says so
+        with pytest.raises(report.InputError, match="No record has a setting"):
+            report.main(arguments)
+        return
     if verb in ("compare", "difficulty"):  # they need predictions, and say so
         with pytest.raises(report.InputError, match="predictions"):
             report.main(arguments)

@@ -108,6 +108,15 @@ def test_students_quantiles_cover_what_they_say():
         assert STUDENT_QUANTILES[df - 1] == pytest.approx(expansion, abs=3e-3)
 
 
+@pytest.mark.parametrize(("spread", "coverage"), [(0.0, 0.95), (0.01, 0.85), (0.03, 0.50)])
+def test_the_interval_of_one_seed_is_of_the_test_alone(spread, coverage):
+    """Why it is not called one of 95 %; `results/README.md` has these numbers."""
+    rng = np.random.default_rng(0)
+    accuracies = rng.binomial(2000, np.clip(rng.normal(0.4, spread, 4000), 0, 1)) / 2000
+    intervals = [bootstrap_interval([accuracy], 2000) for accuracy in accuracies]
+    assert np.mean([low <= 0.4 <= high for low, high in intervals]) == pytest.approx(coverage, abs=0.02)
+
+
 @pytest.mark.parametrize(("right", "examples"), [(0, 5), (5, 5), (37, 100), (4440, 10_000)])
 def test_wilsons_interval_has_the_shares_that_are_two_deviations_away(right, examples):
     share = right / examples

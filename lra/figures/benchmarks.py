@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -57,15 +57,23 @@ TIME = Cost("time of {} [ms]", lambda row: row.ms, 0.0, lambda row: row.ms_quart
 MEMORY = Cost("peak memory of {} [MiB]", lambda row: (row.peak_bytes or 0) / 2**20, FEW_PAGES / 2**20)
 
 
-def figures(path: Path) -> dict[str, Figure]:
+def figures(path: Path, families: Collection[str] | None = None) -> dict[str, Figure]:
     """Draw all figures of a file of `scripts/benchmark.py`, such as `cpu-attention.jsonl`; return them by their names.
+
+    Args:
+        path: the file.
+        families: draw only these, beside exact softmax; None for all.
 
     Raises:
         InputError: the file cannot be read.
     """
     from matplotlib import rc_context
 
-    rows = load_rows(path)
+    rows = [
+        row
+        for row in load_rows(path)
+        if families is None or (name := getattr(row, "backbone", "")) in REFERENCES or family_of(name) in families
+    ]
     with rc_context(LOOK):
         return {name.removeprefix("-"): figure for name, figure in _figures(target_of(path), rows)}
 

@@ -26,10 +26,15 @@ class Meter:
 
     Memory counts from what is in use when the meter is made, after unused memory was given back: make it after the data
     are loaded and before the model is.
+
+    Args:
+        device: where the steps are taken.
+        memory: whether to measure memory; not while a profiler keeps its own events in it.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, memory: bool = True) -> None:
         self.device = device
+        self._watches_memory = memory
         self.laps: list[float] = []  # seconds, one a step
         self.tokens: list[tuple[int, int]] = []  # real and padded, one a step
         self.peak_memory_bytes = 0
@@ -121,6 +126,8 @@ class Meter:
         self._marks = []
         with suppress(OSError, AttributeError):  # where the system has none
             self.load_average = round(os.getloadavg()[0], 2)
+        if not self._watches_memory:
+            return
         allocated, reserved = peak_memory(self.device)
         self.peak_memory_bytes = max(self.peak_memory_bytes, allocated - self._before)
         if reserved is not None:

@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 log = logging.getLogger(__name__)
 
 SKIPPED, PROFILED = 5, 10  # steps
+LAST = SKIPPED + 1 + PROFILED  # one between them is for the profiler itself to warm up
 # The names that the trainer marks: a step, and its parts.
 WHOLE = "step"
 PARTS = ("data", "forward", "backward", "optimizer")
@@ -45,6 +46,9 @@ def profiled(path: Path | None, device: torch.device) -> Iterator[tuple[Mark, Ca
     def finish(finished: profile) -> None:
         finished.export_chrome_trace(str(path))
         totals = {event.key: event.cpu_time_total / PROFILED / 1e3 for event in finished.key_averages()}
+        if WHOLE not in totals:
+            log.warning("No profile: the run ended before step %d, the last one that is profiled.", LAST)
+            return
         parts = {name: totals[name] for name in PARTS}
         parts["rest"] = totals[WHOLE] - sum(parts.values())
         lines = [f"{name:<10}{part:9.2f} ms {part / totals[WHOLE]:7.1%}" for name, part in parts.items()]

@@ -14,10 +14,10 @@ from lra.papers.methods import AVERAGE
 from lra.papers.published import METRICS, Models, PaperTable, PublishedNumber, find_model
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
+from lra.reports.own_settings import PUBLISHED_SCALE
 from lra.reports.report import MINUS, TIMES
 from lra.statistics import sampling_half_width
 
-PUBLISHED_SCALE = "full"
 NOT_AVERAGED = {AVERAGE, "pathx"}
 
 

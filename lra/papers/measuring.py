@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lra.papers.published import Metric
 from lra.records.record import RunRecord, accuracy_of
+from lra.reports.costs import times_count
 from lra.reports.leaderboard import Accuracy, Standing, leaderboard
-
-# Keys that a command line may set without changing what is compared.
-HARMLESS = {
-    "task", "attn", "protocol", "scale", "seed", "experiment", "device", "results_dir", "cache_dir", "task.data_dir",
-    "trainer.micro_batch", "trainer.eval_batch_size", "trainer.checkpoint_seconds", "trainer.profile",
-}  # fmt: skip
-HARMLESS_NODES = ("hydra.", "hydra/launcher", "wandb.")
 
 OWN_DATA = ("generated", "aan-mini")  # sources whose test examples are not the papers'
 
@@ -83,8 +77,8 @@ def measure(records: Sequence[RunRecord], metric: Metric) -> list[Measurement]:
         elif metric.measure:
             finished = [run for run in standing.runs if accuracy_of(run) is not None]
             if costs := [cost for run in finished if (cost := metric.measure(run)) is not None]:
-                measurements.append(Measurement(standing, _cost(standing, costs)))
-    return sorted(measurements, key=lambda measurement: _own_settings(measurement.standing.runs) != "")
+                measurements.append(Measurement(standing, _cost(standing, costs, metric.is_time)))
+    return sorted(measurements, key=lambda measurement: measurement.standing.own != "")
 
 
 def _accuracy(standing: Standing) -> Ours:
@@ -100,16 +94,19 @@ def _accuracy(standing: Standing) -> Ours:
     )
 
 
-def _cost(standing: Standing, values: Sequence[float]) -> Ours:
+def _cost(standing: Standing, values: Sequence[float], is_time: bool) -> Ours:
     mean = sum(values) / len(values)
-    return replace(_described(standing), value=mean, n=len(values), text=f"{mean:,.2f} (n={len(values)})")
+    ours = _described(standing)
+    loaded = "times beside other work" if is_time and not all(map(times_count, standing.runs)) else ""
+    remarks = "; ".join(filter(None, [ours.remarks, loaded]))
+    return replace(ours, value=mean, n=len(values), text=f"{mean:,.2f} (n={len(values)})", remarks=remarks)
 
 
 def _described(standing: Standing) -> Ours:
     """Describe runs, whatever is measured of them."""
     setting = standing.setting
-    settings = _own_settings(standing.runs) or standing.settings
-    remarks = [_data_remark(standing.runs[0]), settings, setting.device if setting.device != "cuda" else ""]
+    device = "" if setting.device == "cuda" else setting.device
+    remarks = [_data_remark(standing.runs[0]), standing.own, standing.settings, device]
     return Ours(
         None, "", learned=standing.learned, tested=standing.tested, device=setting.device, data=standing.data,
         remarks="; ".join(filter(None, remarks)), keys=standing.keys,
@@ -127,14 +124,3 @@ def _data_remark(run: RunRecord) -> str:
     if source in OWN_DATA:
         return f"{source} data"
     return variant.split(", ", 1)[1] if ", not the official" in variant else ""
-
-
-def _own_settings(runs: Iterable[RunRecord]) -> str:
-    """Return the settings of the commands that an experiment's command does not have."""
-    settings = set()
-    for run in runs:
-        for word in (run.command or "").split():
-            key, equals, _ = word.lstrip("+~").partition("=")
-            if equals and key not in HARMLESS and not key.startswith(HARMLESS_NODES):
-                settings.add(word)
-    return "; ".join(sorted(settings))

@@ -31,6 +31,7 @@ class Metric(NamedTuple):
     title: str
     measure: Callable[[RunRecord], float | None] | None
     is_accuracy: bool = False
+    is_time: bool = False
 
 
 def _micro_batch(run: RunRecord) -> float | None:
@@ -42,11 +43,12 @@ def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
+PER_1000_STEPS = Metric("minutes for 1,000 steps", lambda run: _times(run.ms_per_step, 1 / 60), is_time=True)
 METRICS = {
     "accuracy": Metric("test accuracy in %", None, is_accuracy=True),
-    "train_time_per_1000_steps": Metric("minutes for 1,000 steps", lambda run: _times(run.ms_per_step, 1 / 60)),
-    "train_time_per_1000_steps_rounded": Metric("minutes for 1,000 steps", lambda run: _times(run.ms_per_step, 1 / 60)),
-    "train_time_total": Metric("minutes of training", lambda run: _times(run.train_seconds, 1 / 60)),
+    "train_time_per_1000_steps": PER_1000_STEPS,
+    "train_time_per_1000_steps_rounded": PER_1000_STEPS,
+    "train_time_total": Metric("minutes of training", lambda run: _times(run.train_seconds, 1 / 60), is_time=True),
     "steps_to_stop": Metric("thousands of steps", lambda run: run.steps / 1000),
     "steps_to_stop_rounded": Metric("thousands of steps", lambda run: run.steps / 1000),
     "max_micro_batch": Metric("sequences in the largest micro-batch", _micro_batch),

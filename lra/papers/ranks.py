@@ -17,6 +17,7 @@ from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
 from lra.reports.leaderboard import Accuracy, floors
 from lra.reports.names import TASK_TITLES, data_name, scale_order
+from lra.reports.own_settings import shown_scale
 from lra.reports.report import MINUS, Report, Table
 from lra.statistics import NORMAL_QUANTILE
 
@@ -159,7 +160,7 @@ def _compare(table: PaperTable, matches: Sequence[Match], records: Sequence[RunR
         if len(pairs) < LEAST:
             continue
         names = (contest.task, contest.scale, contest.data)
-        contest_floors = floors(run for run in records if (run.task, run.scale, data_name(run)) == names)
+        contest_floors = floors(run for run in records if (run.task, shown_scale(run), data_name(run)) == names)
         highest = max((100 * floor.accuracy.mean for floor in contest_floors), default=math.nan)
         accuracies = [pair.ours for pair in pairs]
         means = [accuracy.mean for accuracy in accuracies]

@@ -13,15 +13,16 @@ from typing import Any
 
 import pandas as pd
 
-from lra.papers.matching import PUBLISHED_SCALE, Match, match_table
+from lra.papers.matching import Match, match_table
 from lra.papers.matching_costs import COUNTERPARTS, benchmarked, sections
 from lra.papers.measuring import Ours
 from lra.papers.methods import AVERAGE, ORIGIN_LEGEND
 from lra.papers.published import METRICS, Metric, Models, PaperTable, PublishedNumber
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
-from lra.reports.leaderboard import CELL_LEGEND, floors, leaderboard
+from lra.reports.leaderboard import CELL_LEGEND, floors, interval_note, leaderboard
 from lra.reports.names import TASK_TITLES, caption, scale_order, several_processors
+from lra.reports.own_settings import PUBLISHED_SCALE, shown_scale
 from lra.reports.report import Report, Table
 
 COLUMNS = [
@@ -123,7 +124,7 @@ def _sections(matches: Sequence[Match], records: Sequence[RunRecord], has_paper:
     tables = []
     for (scale, metric, task), part in sorted(parts.items(), key=lambda item: scale_order(item[0][0])):
         if any(match.text for match in part):
-            runs = [run for run in records if (run.task, run.scale) == (task, scale)]
+            runs = [run for run in records if (run.task, shown_scale(run)) == (task, scale)]
             tables.append(_section(scale, METRICS[metric], task, part, runs, has_paper))
     return tables
 
@@ -148,6 +149,8 @@ def _section(
         notes.append(
             caption(match.ours.tested for match in matches if match.ours and match.ours.text and match.ours.tested)
         )
+    if metric.is_accuracy:
+        notes += interval_note(match.ours.n for match in matches if match.ours)
     if has_paper and not is_published_size:
         notes.append("Of another size than the paper's: ours and the reference are not comparable.")
     unneeded = {"attn"} if not has_paper else set()

@@ -16,10 +16,19 @@ from lra.records.record import SCHEMA, RunRecord
 log = logging.getLogger(__name__)
 
 MODES = ("online", "offline", "disabled")
+STEP = "step"
+# The names of a point of the history: sections of wandb's workspace stand before the slash. None of them is a field of
+# the record, which the summary has: there `val_accuracy` is that of the best weights, here `val/accuracy` one of many.
+HISTORY = {
+    "train_loss": "train/loss", "train_accuracy": "train/accuracy", "val_loss": "val/loss",
+    "val_accuracy": "val/accuracy", "learning_rate": "train/learning_rate", "epoch": "train/epoch",
+    "train_seconds": "cost/train_seconds", "ms_per_step": "cost/ms_per_step",
+    "tokens_per_second": "cost/tokens_per_second", "peak_memory_bytes": "cost/peak_memory_bytes",
+}  # fmt: skip
 
 
 class WandbMirror:
-    """A wandb run under the same key and the same names as the record.
+    """A wandb run under the record's key, with a history by HISTORY and the record's fields as its summary.
 
     The first failure of wandb is reported in one line; after it the mirror does nothing, and training goes on.
 
@@ -39,6 +48,8 @@ class WandbMirror:
         self.record = record
         self._run: Any = None
 
+        names = [record.task, record.attn, record.protocol, record.scale]
+
         def begin() -> None:
             import wandb  # takes a second, which is saved where it is disabled
 
@@ -48,23 +59,29 @@ class WandbMirror:
                 entity=entity,
                 dir=folder,
                 id=record.key,
-                name=f"{record.task}-{record.attn}-{record.seed}",
-                group=record.group,
+                name=f"{'-'.join(names)}-seed{record.seed}",
+                group="-".join(names),
+                job_type="baseline" if record.is_baseline else "train",
+                tags=[*names, record.device, f"group {record.group}"],
                 config=record.config,
                 resume="allow" if mode == "online" else None,
                 settings=wandb.Settings(silent=True, console="off", disable_git=True),
             )
+            self._run.define_metric(STEP)
+            for name in HISTORY.values():
+                self._run.define_metric(name, step_metric=STEP)
 
         if mode != "disabled":
             self._guard(begin)
 
     def log(self, values: Mapping[str, Any]) -> None:
-        """Add one point of the learning curve; `step` must be among the values.
+        """Add one point of the learning curve; `step` must be among the values. What HISTORY does not name is left out.
 
         It is committed at once: at the end wandb would write its values over those of the summary.
         """
         if self._run is not None:
-            self._guard(lambda: self._run.log(dict(values), step=values["step"], commit=True))
+            point = {name: values[key] for key, name in HISTORY.items() if values.get(key) is not None}
+            self._guard(lambda: self._run.log({STEP: values[STEP], **point}, step=values[STEP], commit=True))
 
     def finish(self) -> None:
         """Fill the summary from the record, whose configuration wandb has already, and end the wandb run."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from lra.records.record import RunRecord, accuracy_of, tested
 from lra.reports.names import Setting, data_name, label, status_text
+from lra.reports.own_settings import own_settings
 from lra.reports.report import Report, Table
 
 COSTS = {"ms_per_step": "t", "peak_memory_bytes": "m", "training_flops": "f"}
@@ -24,7 +25,7 @@ LEGEND = (
     "in the last minute of training, those of other programs included, where it was noted; peak MiB: during training "
     "steps; MFLOP: of one example of the longest length, forward, and forward and backward, a multiplication and an "
     "addition being two. Front: no run of its table is as accurate and cheaper in t time a step, m memory, f training "
-    "operations."
+    "operations; for t only runs compete whose times count: on a CPU those with a load of no more than their threads."
 )
 
 
@@ -36,7 +37,8 @@ class RunCost:
         accuracy: a fraction; None if the run did not end ok.
         machine: on which its times were measured.
         front: for which of t (time a step), m (peak memory), f (operations in training) no run of the same task, data,
-            scale, protocol and machine is as accurate and cheaper, or as cheap and more accurate.
+            scale, protocol and machine is as accurate and cheaper, or as cheap and more accurate; times that do not
+            count are on no front.
     """
 
     run: RunRecord
@@ -47,9 +49,7 @@ class RunCost:
 
 def run_costs(records: Sequence[RunRecord]) -> list[RunCost]:
     """Find the Pareto front among the runs of each task, data set, setting and machine."""
-    rivals: dict[tuple[str, ...], list[RunRecord]] = {}
-    for run in records:
-        rivals.setdefault(_contest(run), []).append(run)
+    rivals = contests(records)
     return [RunCost(run, accuracy_of(run), machine_of(run), _front(run, rivals[_contest(run)])) for run in records]
 
 
@@ -68,8 +68,8 @@ def cost_report(records: Sequence[RunRecord]) -> Report:
     for contest, rows in sorted(tables.items(), key=lambda item: (Setting(*item[0][:3]).order, item[0])):
         *setting, task, data, machine = contest
         title = f"{task}, {Setting(*setting).title}"
-        note = f"Data: {data}. Machine: {machine or Setting(*setting).device}."
-        laid_out.append(Table.of(title, COLUMNS, sorted(rows, key=_most_accurate_first), [note]))
+        notes = [f"Data: {data}. Machine: {machine or Setting(*setting).device}.", *_times_note(rows)]
+        laid_out.append(Table.of(title, COLUMNS, sorted(rows, key=_most_accurate_first), notes))
     return Report(laid_out, cost_frame(costs), notes=[LEGEND] if costs else ["No records yet."])
 
 
@@ -79,9 +79,44 @@ def machine_of(run: RunRecord) -> str:
     return f"{name}, {threads} thread{'s' * (threads != 1)}" if name and threads and run.device == "cpu" else name
 
 
+def times_count(run: RunRecord) -> bool:
+    """Say whether a run's times are its own: on a CPU only where no more threads wanted a core than it has.
+
+    Of a run without a note of its load nobody knows. On a GPU the load of the host says little.
+    """
+    if run.device != "cpu":
+        return True
+    threads, load = run.environment.get("num_threads"), run.load_average
+    return threads is not None and load is not None and load <= threads
+
+
+def contests(records: Iterable[RunRecord]) -> dict[tuple[str, ...], list[RunRecord]]:
+    """Group records whose costs can be compared: by scale, protocol, device, task, data and machine."""
+    groups: dict[tuple[str, ...], list[RunRecord]] = {}
+    for run in records:
+        groups.setdefault(_contest(run), []).append(run)
+    return groups
+
+
+def _times_note(rows: Sequence[RunCost]) -> list[str]:
+    """Say how many times of a table are on no front, and what to look at instead."""
+    left_out = sum(cost.accuracy is not None and not times_count(cost.run) for cost in rows)
+    if not left_out:
+        return []
+    return [
+        f"No front of times for {left_out} of {len(rows)} runs: others ran beside them, or no load was noted. See f "
+        "instead, or the times of `python scripts/benchmark.py`, which runs alone."
+    ]
+
+
 def _contest(run: RunRecord) -> tuple[str, ...]:
     """Return what runs share whose costs can be compared: setting, task, data and machine."""
     return *Setting.of(run), run.task, data_name(run), machine_of(run)
+
+
+def price_of(run: RunRecord, cost: str) -> float | None:
+    """Return a cost of COSTS that runs may be compared by; None where there is none."""
+    return None if cost == "ms_per_step" and not times_count(run) else getattr(run, cost)
 
 
 def _front(run: RunRecord, rivals: Sequence[RunRecord]) -> str:
@@ -89,11 +124,11 @@ def _front(run: RunRecord, rivals: Sequence[RunRecord]) -> str:
 
 
 def _is_on_front(run: RunRecord, rivals: Sequence[RunRecord], cost: str) -> bool:
-    accuracy, price = accuracy_of(run), getattr(run, cost)
+    accuracy, price = accuracy_of(run), price_of(run, cost)
     if accuracy is None or price is None:
         return False
     for rival in rivals:
-        reached, paid = accuracy_of(rival), getattr(rival, cost)
+        reached, paid = accuracy_of(rival), price_of(rival, cost)
         if reached is None or paid is None:
             continue
         if reached >= accuracy and paid <= price and (reached > accuracy or paid < price):
@@ -109,7 +144,7 @@ def _frame_row(cost: RunCost) -> dict[str, Any]:
     run = cost.run
     return {
         **Setting.of(run)._asdict(), "task": run.task, "data": data_name(run), "attn": run.attn, "seed": run.seed,
-        "status": run.status, "tested": tested(run), "accuracy": cost.accuracy,
+        "own_settings": own_settings([run]), "status": run.status, "tested": tested(run), "accuracy": cost.accuracy,
         **{name: getattr(run, name) for name in COST_FIELDS}, "device_name": cost.machine, "front": cost.front,
         "key": run.key,
     }  # fmt: skip

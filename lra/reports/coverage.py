@@ -12,16 +12,17 @@ import pandas as pd
 from lra.records.record import RunRecord
 from lra.reports.experiments import Experiment
 from lra.reports.names import scale_order, status_text
+from lra.reports.own_settings import own_settings
 from lra.reports.report import Report, Table
 
 NO_DATA = "no data"
-SUMMARY_HEAD = ("experiment", "protocol", "scale", "ended ok", "of", "ended otherwise", "no data")
+SUMMARY_HEAD = ("experiment", "protocol", "scale", "ended ok", "of", "ended otherwise", "of own settings", "no data")
 OTHERS_HEAD = ("scale", "protocol", "attn", "task", "ended ok", "ended otherwise")
 LEGEND = (
     "Cells: runs that ended ok, of those the experiment has (its seeds, times the values of a setting that it sweeps), "
     "then what ended otherwise; empty: nothing ran yet. "
     "`python run.py experiment=NAME scale=SCALE` runs what is lacking. Runs of the same protocol and names count "
-    "whatever command they are of."
+    "whatever command they are of; those with settings of their own stand apart, and are not among what ended ok."
 )
 
 
@@ -33,6 +34,7 @@ class Cell:
         runs: those with a record.
         num_ok: runs of the experiment, a seed and a level each, that ended ok.
         others: how many of the others did not end ok or have no record, by status.
+        num_own: how many runs have settings that the experiment's have not, which are in neither count.
         no_data: whether the task has no data and nothing ended ok.
     """
 
@@ -43,12 +45,14 @@ class Cell:
     runs: tuple[RunRecord, ...]
     num_ok: int
     others: Counter[str]
+    num_own: int
     no_data: bool
 
     @property
     def text(self) -> str:
         """The text of the table's cell; "" where nothing ran."""
         others = [f"{count} {status}" for status, count in self.others.items() if count]
+        others += [f"{self.num_own} of own settings"] if self.num_own else []
         if self.num_ok or others:
             return ", ".join([f"{self.num_ok}/{self.experiment.runs_a_cell}", *others])
         return NO_DATA if self.no_data else ""
@@ -60,7 +64,7 @@ class Cell:
             "experiment": self.experiment.name, "protocol": self.experiment.protocol, "scale": self.scale,
             "task": self.task, "attn": self.attn, "seeds": len(self.experiment.seeds),
             "levels": len(self.experiment.levels), "ok": self.num_ok,
-            "not_ok": self.others.total(), "no_data": self.no_data,
+            "not_ok": self.others.total(), "of_own_settings": self.num_own, "no_data": self.no_data,
             "devices": " ".join(sorted({run.device for run in self.runs})),
             "settings": len({run.group for run in self.runs}), "keys": " ".join(sorted(run.key for run in self.runs)),
         }  # fmt: skip
@@ -78,7 +82,7 @@ def coverage(
 
     Args:
         experiments: the runs that there should be.
-        records: those that there are. Runs with settings of their own count too; the frame has the number of settings.
+        records: those that there are. Of runs with settings that an experiment's have not, only the number is said.
         unfinished: configurations of runs without a record.
         missing: why data could not be had, by task, protocol and scale.
         others: whether to list the runs that are in none of these experiments too.
@@ -133,10 +137,11 @@ def _cell(
     names = (task, attn, experiment.protocol, scale)
     planned = {(seed, level) for seed in experiment.seeds for level in experiment.levels or ("",)}
     runs = [run for run in records if (run.task, run.attn, run.protocol, run.scale) == names]
-    ok = {(run.seed, experiment.level(run.config)) for run in runs if run.status == "ok"} & planned
+    plain = [run for run in runs if not own_settings([run], experiment.settings)]
+    ok = {(run.seed, experiment.level(run.config)) for run in plain if run.status == "ok"} & planned
     others = Counter(
         status_text(run.status)
-        for run in runs
+        for run in plain
         if run.status != "ok" and (run.seed, experiment.level(run.config)) in planned - ok
     )
     others["unfinished"] = sum(
@@ -145,7 +150,7 @@ def _cell(
         for config in unfinished
     )
     no_data = (task, experiment.protocol, scale) in missing and not ok
-    return Cell(experiment, scale, task, attn, tuple(runs), len(ok), others, no_data)
+    return Cell(experiment, scale, task, attn, tuple(runs), len(ok), others, len(runs) - len(plain), no_data)
 
 
 def _summary(
@@ -156,6 +161,7 @@ def _summary(
         sum(cell.num_ok for cell in cells),
         experiment.runs_a_cell * len(cells),
         sum(cell.others.total() for cell in cells),
+        sum(cell.num_own for cell in cells),
     )
     no_data = [task for task in experiment.tasks if (task, experiment.protocol, scale) in missing]
     return [experiment.name, experiment.protocol, scale, *map(str, counts), ", ".join(no_data)]

@@ -26,6 +26,7 @@ from lra.records.identity import NEUTRAL, at, fingerprint, hashed
 from lra.records.record import LABELS, RunRecord, tested
 from lra.reports.leaderboard import Standing, flat
 from lra.reports.names import Setting, data_name
+from lra.reports.own_settings import own_settings
 from lra.reports.report import MINUS, Report, Table
 from lra.statistics import NORMAL_QUANTILE, student_interval
 
@@ -33,7 +34,7 @@ LEGEND = (
     "Test accuracy in %, as on the leaderboard. Gain: the difference to the first value, over the seeds that both have "
     "and example by example, ± half its 95 % interval (Student's t over the seeds, and the sampling of the test set; "
     "with one seed the sampling alone). *: the interval leaves 0 out. Seconds: the median of training, pre-training "
-    "included."
+    "included. Own: settings that the command of no experiment has."
 )
 BEHIND = (
     " Behind: how far below {to} of the same value. Closes: by how much that is less than at the first value, ± as "
@@ -107,6 +108,11 @@ class Panel:
     conditions: dict[str, Any]
     cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
 
+    @property
+    def runs(self) -> list[RunRecord]:
+        """All runs."""
+        return [run for row in self.cells.values() for cell in row.values() for run in cell.runs]
+
     def values(self, first: str) -> list[str]:
         """Name the values that occur, the first one in front where it does."""
         found = sorted({value for row in self.cells.values() for value in row})
@@ -142,8 +148,11 @@ def effect_report(results_dir: Path, records: Sequence[RunRecord], of: str, defa
     tables, frame = [], []
     for panel in varied:
         values = panel.values(names.of(NEUTRAL.get(of, default)))
-        tables.append(_table(panel, values, to, _told_apart(panel, varied)))
-        frame += _frame_rows(panel, values, to)
+        conditions = ", ".join(_told_apart(panel, varied))
+        own = own_settings(panel.runs, (of,))
+        beneath = [f"Data: {panel.data}.", *[f"With {conditions}."] * bool(conditions), *[f"Own: {own}."] * bool(own)]
+        tables.append(_table(panel, values, to, beneath))
+        frame += _frame_rows(panel, values, to, conditions)
     notes = [LEGEND + (BEHIND.format(to=to) if to else "")]
     if lacking:
         notes.append(f"Without predictions, so in no difference: {', '.join(lacking[:5])}.")
@@ -183,7 +192,7 @@ def _panels(records: Sequence[RunRecord], packed: Packed, of: str, names: _Names
     lacking = []
     for run in records:
         conditions = _conditions(run.config, of)
-        setting = Setting.of(run)
+        setting = Setting(run.scale, run.protocol, run.device)  # of own settings the notes tell
         key = (setting.order, run.task, data_name(run), fingerprint(conditions))
         panel = panels.setdefault(key, Panel(f"{run.task}, {setting.title}", data_name(run), flat(conditions)))
         own = fingerprint(hashed(run.config)["attn"])
@@ -218,7 +227,7 @@ def _told_apart(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     return [f"{key}={own[key]}" for key in keys]
 
 
-def _table(panel: Panel, values: Sequence[str], to: str, told_apart: Sequence[str]) -> Table:
+def _table(panel: Panel, values: Sequence[str], to: str, notes: Sequence[str]) -> Table:
     """Lay a panel out: a row a mechanism, the most accurate on top."""
     columns: dict[str, Callable[[str], str]] = {"attn": str}
     columns |= {f"{value} %": partial(_cell, panel, value) for value in values}
@@ -232,7 +241,6 @@ def _table(panel: Panel, values: Sequence[str], to: str, told_apart: Sequence[st
         attn: max((cell.standing.accuracy.mean for cell in row.values() if cell.standing.accuracy), default=-1.0)
         for attn, row in panel.cells.items()
     }
-    notes = [f"Data: {panel.data}.", *([f"With {', '.join(told_apart)}."] if told_apart else [])]
     return Table.of(panel.title, columns, sorted(panel.cells, key=lambda attn: -accuracies[attn]), notes)
 
 
@@ -270,7 +278,7 @@ def _seconds(panel: Panel, value: str, attn: str) -> str:
     return "" if cell is None or cell.seconds is None else f"{cell.seconds:,.0f}"
 
 
-def _frame_rows(panel: Panel, values: Sequence[str], to: str) -> list[dict[str, Any]]:
+def _frame_rows(panel: Panel, values: Sequence[str], to: str, conditions: str) -> list[dict[str, Any]]:
     """Put a panel in rows of a data frame: a row a mechanism and value."""
     rows = []
     for attn, row in panel.cells.items():
@@ -283,7 +291,8 @@ def _frame_rows(panel: Panel, values: Sequence[str], to: str) -> list[dict[str, 
             mean, low, high = standing.accuracy or (None, None, None)
             rows.append(
                 {
-                    "place": panel.title, "data": panel.data, "attn": attn, "value": value, "n": standing.n,
+                    "place": panel.title, "data": panel.data, "conditions": conditions, "attn": attn, "value": value,
+                    "n": standing.n,
                     "accuracy": mean, "low": low, "high": high, "failures": standing.failures,
                     "gain": gain and gain.value, "gain_half_width": gain and gain.half_width,
                     "closes": closes and closes.value, "closes_half_width": closes and closes.half_width,

@@ -24,6 +24,7 @@ class Experiment(NamedTuple):
     Attributes:
         factor: the key of another setting that is swept, too, or "".
         levels: its values, as they are typed.
+        settings: the keys of all settings that its command has, the factor's among them.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Experiment(NamedTuple):
     seeds: tuple[int, ...]
     factor: str = ""
     levels: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -55,11 +57,11 @@ class Experiment(NamedTuple):
         )
 
     def level(self, config: Mapping[str, Any]) -> str:
-        """Return the value of the factor in the configuration of a run; of a node its name."""
+        """Return the value of the factor in the configuration of a run; of a node its name or kind."""
         if not self.factor:
             return ""
         value = at(config, self.factor)
-        return str(value.get("name") if isinstance(value, Mapping) else value)
+        return str(value.get("name", value.get("kind")) if isinstance(value, Mapping) else value)
 
 
 def load_experiments(folder: Path) -> dict[str, Experiment]:
@@ -84,12 +86,13 @@ def load_experiments(folder: Path) -> dict[str, Experiment]:
                 f"An experiment must have one protocol. Got {', '.join(swept['protocol'])}: make one of each in "
                 f"{folder}."
             )
-        if len(factors := [key for key in swept if key not in GROUPS and len(swept[key]) > 1]) > 1:
+        settings = tuple(key for key in swept if key not in GROUPS)
+        if len(factors := [key for key in settings if len(swept[key]) > 1]) > 1:
             raise InputError(f"An experiment may sweep one more setting. {path} sweeps {', '.join(factors)}.")
         seeds = tuple(int(seed) for seed in swept["seed"])
         factor = factors[0] if factors else ""
         experiments[path.stem] = Experiment(
-            path.stem, *swept["protocol"], swept["task"], swept["attn"], seeds, factor, swept.get(factor, ())
+            path.stem, *swept["protocol"], swept["task"], swept["attn"], seeds, factor, swept.get(factor, ()), settings
         )
     return experiments
 

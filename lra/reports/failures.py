@@ -10,6 +10,7 @@ import pandas as pd
 
 from lra.records.record import RunRecord
 from lra.reports.names import scale_order, status_text
+from lra.reports.own_settings import own_settings
 from lra.reports.report import Report, Table
 
 LONGEST_REASON = 90
@@ -34,13 +35,14 @@ class Failure:
     reason: str = ""
     key: str | None = None
     command: str | None = None
+    own_settings: str = ""
 
     @classmethod
     def of_run(cls, run: RunRecord) -> Failure:
         """Describe a run that did not end ok; the reason is the last line of its error."""
         return cls(
             run.scale, run.protocol, run.task, run.attn, run.seed, run.device, status_text(run.status), run.steps,
-            (run.error or "").strip().rpartition("\n")[2], run.key, run.command,
+            (run.error or "").strip().rpartition("\n")[2], run.key, run.command, own_settings([run]),
         )  # fmt: skip
 
     @classmethod
@@ -59,6 +61,11 @@ class Failure:
         return scale_order(self.scale), self.protocol, self.task, *names
 
     @property
+    def name(self) -> str:
+        """The mechanism, with the run's own settings; "" where there is none."""
+        return f"{self.attn or ''}{f' [own: {self.own_settings}]' if self.own_settings else ''}"
+
+    @property
     def short_reason(self) -> str:
         """The reason, cut to the width of a table."""
         return self.reason if len(self.reason) <= LONGEST_REASON else self.reason[: LONGEST_REASON - 3] + "..."
@@ -68,7 +75,7 @@ COLUMNS: dict[str, Callable[[Failure], str]] = {
     "scale": lambda failure: failure.scale,
     "protocol": lambda failure: failure.protocol,
     "task": lambda failure: failure.task,
-    "attn": lambda failure: failure.attn or "",
+    "attn": lambda failure: failure.name,
     "seed": lambda failure: "" if failure.seed is None else f"{failure.seed:,}",
     "device": lambda failure: failure.device or "",
     "status": lambda failure: failure.status,
@@ -98,7 +105,7 @@ def failure_report(
         for (task, protocol, scale), reason in (missing or {}).items()
     ]
     failures.sort(key=lambda failure: failure.order)
-    frame = pd.DataFrame([asdict(failure) for failure in failures], columns=[*COLUMNS, "command"])
+    frame = pd.DataFrame([asdict(failure) for failure in failures], columns=[*COLUMNS, "command", "own_settings"])
     if not failures:
         return Report([], frame, notes=["No run ended otherwise than ok."])
     return Report([Table.of(f"{len(failures)} runs that did not end ok", COLUMNS, failures)], frame, notes=[NOTE])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,22 +22,25 @@ from lra.reports.names import (
     label,
     several_processors,
     status_text,
+    task_order,
 )
+from lra.reports.own_settings import own_settings
 from lra.reports.report import Report, Table, write
-from lra.statistics import bootstrap_interval
+from lra.statistics import ONE_SEED, bootstrap_interval
 
 # On these tasks a run learns, or stays at chance: their cells say how many runs were above this accuracy.
 LEARNED, LEARNING_TASKS = 0.6, ("pathfinder", "pathx")
 SHOWN_SETTINGS = 3
 CELL_LEGEND = (
     "Test accuracy in %: mean over n seeds [bootstrap 95 % interval over the seeds, widened by the sampling error of "
-    f"the test set; one seed shows that error alone]. Learned: runs above {100 * LEARNED:.0f} % on Pathfinder and "
-    "Path-X, where the others stay at chance."
+    f"the test set; for n=1, {ONE_SEED}: how far other seeds would be is not in it]. Learned: runs above "
+    f"{100 * LEARNED:.0f} % on Pathfinder and Path-X, where the others stay at chance. Own: settings that the command "
+    "of an experiment does not have."
 )
 
 
 class Accuracy(NamedTuple):
-    """A mean accuracy and its 95 % interval, as fractions."""
+    """A mean accuracy and its interval, as fractions: 95 % over seeds; of one seed, the test's sampling error alone."""
 
     mean: float
     low: float
@@ -101,6 +105,11 @@ class Standing:
         return self.runs[0].group
 
     @property
+    def own(self) -> str:
+        """The settings that their commands have and an experiment's does not; "" without such."""
+        return own_settings(self.runs[:1])  # one group, one configuration
+
+    @property
     def setting(self) -> Setting:
         """Their scale, protocol and device."""
         return Setting.of(self.runs[0])
@@ -149,6 +158,13 @@ class Standing:
         failures = f", {self.failures}" if self.failures else ""
         return f"{self.accuracy} (n={self.n}{learned}){failures}"
 
+    @property
+    def interval(self) -> str:
+        """The interval with what it is of, where it stands apart from its accuracy."""
+        if self.accuracy is None:
+            return self.failures
+        return f"{self.accuracy.interval}{f' {ONE_SEED}' if self.n == 1 else ''}"
+
 
 class Floor(NamedTuple):
     """What a rule that needs no model reaches on a task's test split."""
@@ -174,9 +190,9 @@ def to_frame(standings: Iterable[Standing]) -> pd.DataFrame:
     """Put standings in a data frame, a row each.
 
     Returns:
-        group, scale, protocol, device, task, data, attn, settings, tested, n, accuracy (the mean, a fraction), low and
-        high (of its interval; NaN like the mean where n is 0), learned, failures, ms_per_step, keys (of all runs). No
-        standings have no columns.
+        group, scale, protocol, device, task, data, attn, settings, own_settings, tested, n, accuracy (the mean, a
+        fraction), low and high (of its interval; NaN like the mean where n is 0), learned, failures, ms_per_step, keys
+        (of all runs). No standings have no columns.
     """
     return pd.DataFrame([_frame_row(standing) for standing in standings])
 
@@ -185,7 +201,8 @@ def _frame_row(standing: Standing) -> dict[str, Any]:
     mean, low, high = standing.accuracy or (None, None, None)
     return {
         "group": standing.group, **standing.setting._asdict(), "task": standing.task, "data": standing.data,
-        "attn": standing.attn, "settings": standing.settings, "tested": standing.tested, "n": standing.n,
+        "attn": standing.attn, "settings": standing.settings, "own_settings": standing.own,
+        "tested": standing.tested, "n": standing.n,
         "accuracy": mean, "low": low, "high": high, "learned": standing.learned, "failures": standing.failures,
         "ms_per_step": standing.ms_per_step, "keys": standing.keys,
     }  # fmt: skip
@@ -199,9 +216,45 @@ def leaderboard_report(records: Sequence[RunRecord]) -> Report:
     tables = []
     for setting, runs in sorted(comparable(records).items(), key=lambda item: item[0].order):
         rows = [standing for standing in standings if standing.setting == setting]
-        tables.append(Table(setting.title, *_grid(rows, floors(runs)), [caption(row.tested for row in rows)]))
+        beneath = [caption(row.tested for row in rows), *interval_note(row.n for row in rows)]
+        tables.append(Table(setting.title, *_grid(rows, floors(runs)), beneath))
     notes = [f"{CELL_LEGEND} Floors need no model. Numbers of two tables are not comparable."]
     return Report(tables, to_frame(standings), notes=[*notes, *elsewhere(records), *several_processors(records)])
+
+
+def interval_note(counts: Iterable[int | None]) -> list[str]:
+    """Say of a table's intervals what those of one seed are, given n of each; nothing where all are of several."""
+    return [f"n=1: the interval is {ONE_SEED}."] if 1 in counts else []
+
+
+def interval_text(standings: Iterable[Standing]) -> str:
+    """Say what the intervals of a figure are."""
+    several = any(row.n > 1 for row in standings)
+    single = any(row.n == 1 for row in standings)
+    over_seeds = "95 % over seeds and test sampling"
+    if several and single:
+        return f"{over_seeds}; dashed, {ONE_SEED}"
+    return over_seeds if several else ONE_SEED
+
+
+def in_order(standings: Sequence[Standing]) -> list[str]:
+    """Name the rows of a leaderboard from the top, wherever it is shown: by their mean rank over its tasks.
+
+    A rank is from 0, the best, to 1, however many mechanisms a task was run with. What ended ok nowhere comes after
+    all that did, baselines beneath.
+    """
+    rows = pd.DataFrame(
+        {
+            "panel": [f"{row.task}, {row.data}" for row in standings],
+            "label": [row.label for row in standings],
+            "baseline": [row.is_baseline for row in standings],
+            "accuracy": [row.accuracy.mean if row.accuracy else math.nan for row in standings],
+        }
+    )
+    by_panel = rows.groupby("panel")["accuracy"]
+    rows["rank"] = (by_panel.rank(ascending=False) - 0.5) / by_panel.transform("count")
+    means = rows.groupby(["baseline", "label"], as_index=False)[["rank"]].mean()
+    return means.sort_values(["baseline", "rank"], kind="stable")["label"].tolist()
 
 
 def render(records: Sequence[RunRecord]) -> str:
@@ -224,24 +277,14 @@ def floors(records: Iterable[RunRecord]) -> list[Floor]:
 
 
 def _grid(standings: Sequence[Standing], beneath: Sequence[Floor]) -> tuple[list[str], list[list[str]]]:
-    """Lay one setting out: a row a mechanism, the most accurate on top; baselines and floors beneath."""
-    columns = list(dict.fromkeys((standing.task, standing.data) for standing in standings))
+    """Lay one setting out: a row a mechanism, in their order; floors beneath."""
+    columns = sorted({(row.task, row.data) for row in standings}, key=lambda column: (task_order(column[0]), column))
     data_sets = Counter(task for task, _ in columns)
     heads = [task if data_sets[task] == 1 else f"{task} ({data})" for task, data in columns]
-    by_label: dict[str, list[Standing]] = {}
-    for standing in sorted(standings, key=lambda standing: standing.label):
-        by_label.setdefault(standing.label, []).append(standing)
-    order = sorted(by_label, key=lambda name: (by_label[name][0].is_baseline, -_mean_accuracy(by_label[name])))
     cells = {(standing.label, standing.task, standing.data): standing.cell for standing in standings}
     cells |= {(f"floor: {floor.name}", floor.task, floor.data): str(floor.accuracy) for floor in beneath}
-    names = [*order, *dict.fromkeys(f"floor: {floor.name}" for floor in beneath)]
+    names = [*in_order(standings), *dict.fromkeys(f"floor: {floor.name}" for floor in beneath)]
     return ["attn", *heads], [[name, *(cells.get((name, *column), "") for column in columns)] for name in names]
-
-
-def _mean_accuracy(standings: Iterable[Standing]) -> float:
-    """Average over tasks; below every accuracy where nothing ended ok."""
-    means = [standing.accuracy.mean for standing in standings if standing.accuracy]
-    return statistics.fmean(means) if means else -1.0
 
 
 def _name(run: RunRecord) -> tuple[str, ...]:
@@ -252,9 +295,11 @@ def _name(run: RunRecord) -> tuple[str, ...]:
 def _settings(run: RunRecord, namesakes: Sequence[RunRecord]) -> str:
     """Name the settings in which a run differs from others of its name; `namesakes` has the run itself too.
 
-    What its encoder was pre-trained for is named in any case.
+    From those with other own settings these tell it already, or that it has none. What its encoder was pre-trained for
+    is named in any case.
     """
-    configs = [_described(namesake.config) for namesake in namesakes]
+    own_words = own_settings([run])
+    configs = [_described(namesake.config) for namesake in namesakes if own_settings([namesake]) == own_words]
     own = _described({name: value for name, value in run.config.items() if name not in ("seed", "prepared")})
     alike = [config for config in configs if config["pretrain"] == own["pretrain"]]
     differing = [
@@ -262,7 +307,7 @@ def _settings(run: RunRecord, namesakes: Sequence[RunRecord]) -> str:
         for name in own
         # How an encoder was pre-trained says nothing beside one that was not, or was for something else.
         if any(config.get(name) != own[name] for config in (alike if name.startswith("pretrain.") else configs))
-        or (name == "pretrain" and own[name] != "none")
+        or (name == "pretrain" and own[name] != "none" and f"pretrain={own[name]}" not in own_words)
     ]
     if len(configs) > 1 and not differing:  # they differ in a setting that only the others have
         return run.group

@@ -27,6 +27,7 @@ NONE = (
     "No run of these was tested at several lengths, and none has task.length. Train one with task.length= and "
     "model.positions=none or sinusoidal, and test it with `python scripts/retest.py ... task.length=512,1024`."
 )
+COMPARED = ("task.length",)  # the setting that the curves are to compare: with it alone a run is of its scale
 
 
 class Column(NamedTuple):
@@ -99,13 +100,13 @@ def panels(retests: Iterable[Retest], records: Sequence[RunRecord]) -> list[Pane
     groups: dict[tuple[Setting, str, str], dict[tuple[str, Column], _Test]] = {}
     for retest in retests:
         if (tested := runs.get(retest.run)) and "length" in retest.changes:
-            setting = Setting(tested.scale, tested.protocol, retest.device)
+            setting = Setting.of(tested, COMPARED)._replace(device=retest.device)
             group = groups.setdefault((setting, tested.task, _conditions(retest.changes)), {})
             _add(group, _own_test(tested))
             _add(group, _retest(tested, retest))
     retested = {key for group in groups.values() for key, _ in group}
     for run in runs.values():
-        place = (Setting.of(run), run.task, "")
+        place = (Setting.of(run, COMPARED), run.task, "")
         if _task(run).get("length") is not None and (place in groups or run.key not in retested):
             _add(groups.setdefault(place, {}), _own_test(run))
     labels = {standing.group: standing.label for standing in leaderboard(list(runs.values()))}

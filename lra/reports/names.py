@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from lra.machine.environment import package_text
 from lra.records.record import BASELINE, RunRecord
 from lra.records.retest_record import Retest
+from lra.reports.own_settings import OWN_SIZE, own_settings, shown_scale
 
-SCALES = ("full", "mini", "smoke")
+SCALES = ("full", OWN_SIZE, "mini", "smoke")
 TASK_TITLES = {
     "listops": "ListOps", "text": "Text", "retrieval": "Retrieval", "image": "Image", "pathfinder": "Pathfinder",
     "pathx": "Path-X", "avg": "Average",
@@ -18,21 +19,29 @@ TESTED = {"best": "the weights with the best validation accuracy", "last": "the 
 
 
 class Setting(NamedTuple):
-    """Scale, protocol and kind of device of a run; runs that differ in one of them never share a table."""
+    """Scale, protocol and kind of device of a run; runs that differ in one of them never share a table.
+
+    A run at `full` whose settings give it another size has a scale of its own, `OWN_SIZE`.
+    """
 
     scale: str
     protocol: str
     device: str
 
     @classmethod
-    def of(cls, run: RunRecord) -> Setting:
-        """Return the setting of a run."""
-        return cls(run.scale, run.protocol, run.device)
+    def of(cls, run: RunRecord, allowed: Collection[str] = ()) -> Setting:
+        """Return the setting of a run; `allowed` keys do not count as settings of its own, see `own_settings`."""
+        return cls(shown_scale(run, allowed), run.protocol, run.device)
 
     @property
     def title(self) -> str:
         """The setting in the title of a table."""
         return f"scale={self.scale}, protocol={self.protocol}, on {self.device}"
+
+    @property
+    def stem(self) -> str:
+        """The setting in the name of a file."""
+        return "-".join(self).replace(", ", "-").replace(" ", "-")
 
     @property
     def order(self) -> tuple[tuple[int, str], Setting]:
@@ -43,6 +52,12 @@ class Setting(NamedTuple):
 def scale_order(scale: str) -> tuple[int, str]:
     """Sort scales from the published size down."""
     return (SCALES.index(scale) if scale in SCALES else len(SCALES)), scale
+
+
+def task_order(task: str) -> tuple[int, str]:
+    """Sort tasks as the papers do; a task of one's own comes after them."""
+    tasks = list(TASK_TITLES)
+    return (tasks.index(task) if task in tasks else len(tasks)), task
 
 
 def comparable(records: Iterable[RunRecord]) -> dict[Setting, list[RunRecord]]:
@@ -100,6 +115,8 @@ def _processor(run: RunRecord) -> str:
 
 
 def label(run: RunRecord, settings: str = "") -> str:
-    """Name the row of a run, with the settings in which it differs from others of its name."""
+    """Name the row of a run, with its own settings, or else those in which it differs from others of its name."""
     name = f"baseline: {run.attn.removeprefix(BASELINE)}" if run.is_baseline else run.attn
-    return f"{name} [{settings}]" if settings else name
+    own = own_settings([run])
+    marks = [f"own: {own}"] * bool(own) + [settings] * bool(settings)
+    return f"{name} [{'; '.join(marks)}]" if marks else name

@@ -14,11 +14,11 @@ from lra.records.retest_record import Retest
 from lra.reports.leaderboard import leaderboard
 from lra.reports.names import Setting, data_name
 from lra.reports.report import Report, Table
-from lra.statistics import sampling_half_width
+from lra.statistics import ONE_SEED, sampling_half_width
 
 LEGEND = (
     "The weights of a run that were best on validation, tested again by `python scripts/retest.py`. On its own: the "
-    "same weights on the run's own test split. ±: half the 95 % interval that the number of examples alone implies. A "
+    f"same weights on the run's own test split. ±: {ONE_SEED}. A "
     "floor is a rule that needs no model, fitted on the train split of the changed task; same: the share of these "
     "examples in the same class."
 )
@@ -41,7 +41,7 @@ class RetestedRun:
     @property
     def setting(self) -> Setting:
         """Scale and protocol of the run, and the device of the retest."""
-        return Setting(self.run.scale, self.run.protocol, self.retest.device)
+        return Setting.of(self.run)._replace(device=self.retest.device)
 
     @property
     def tested(self) -> str:

@@ -29,7 +29,7 @@ from lra.machine.source import in_words, source_of
 from lra.machine.stopping import StopRequest, stoppable
 from lra.records.folder import RunFolder
 from lra.records.identity import identify
-from lra.records.record import FLOOR, LABELS, RunRecord, Status
+from lra.records.record import FLOOR, LABELS, RunRecord, Status, tested
 from lra.records.wandb_mirror import WandbMirror
 from lra.runs.diagnostics import diagnose
 from lra.runs.factory import make_trainer
@@ -233,6 +233,7 @@ class Attempt:
         self.mirror = WandbMirror(record, folder.path, **wandb)
         self.outcome = Outcome()
         self.model: nn.Module | None = None
+        self.meter: Meter | None = None
 
     def run(self, stop: StopRequest) -> None:
         """Train, and leave a record however it ends.
@@ -283,7 +284,7 @@ class Attempt:
         job, record = self.job, self.record
         record.floors = job.task.floors()
         encoder = self._pretrain(stop)
-        meter = Meter(job.device)
+        self.meter = meter = Meter(job.device, memory=not job.profile)
         torch.manual_seed(record.seed)
         self.model = model = job.build_model().to(job.device)
         if encoder is not None:
@@ -334,7 +335,8 @@ class Attempt:
             write_atomically(self.folder.metrics, "".join(lines))
         except OSError as error:
             log.warning("The learning curve cannot be written now (%s); it is with the next point.", error.strerror)
-        self.mirror.log(point)
+        cost = self.meter.summary(self.world.size) if self.meter else {}
+        self.mirror.log({**cost, **point})
 
     def _check_room(self, model: nn.Module) -> None:
         """Refuse a disk that has no room for the weights and the predictions.
@@ -359,7 +361,8 @@ class Attempt:
         Raises:
             InputError: a file cannot be written.
         """
-        accuracy = self.outcome.test_accuracy
+        outcome = self.outcome
+        accuracy = outcome.last_test_accuracy if tested(self.record) == "last" else outcome.test_accuracy
         told = "" if accuracy is None else f", with a test accuracy of {accuracy:.1%},"
         with writing(
             f"The result of this run{told} in {self.folder}",

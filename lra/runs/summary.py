@@ -14,8 +14,8 @@ from lra.machine.environment import package_text
 from lra.machine.source import in_words
 from lra.records.folder import RunFolder
 from lra.records.reading import leaving_out
-from lra.records.record import FLOOR, WEIGHTS, RunRecord
-from lra.statistics import sampling_half_width
+from lra.records.record import FLOOR, RunRecord, tested
+from lra.statistics import ONE_SEED, sampling_half_width
 
 
 def summarize(record: RunRecord, folder: RunFolder) -> str:
@@ -23,15 +23,7 @@ def summarize(record: RunRecord, folder: RunFolder) -> str:
     # A model for which there was no memory has none.
     parameters = "" if record.num_params is None else f", {record.num_params:,} parameters"
     lines = [(f"{record.task} · {record.attn}", f"{record.status}, {record.steps:,} steps{parameters}")]
-    if record.test_accuracy is not None and record.last_test_accuracy is not None:
-        half = sampling_half_width(record.test_accuracy, record.data["sizes"]["test"])
-        lines += [
-            (
-                "test accuracy",
-                f"{record.test_accuracy:6.1%} ± {half:.1%}   weights of step {record.best_step}, best on validation",
-            ),
-            ("  last step", f"{record.last_test_accuracy:6.1%}"),
-        ]
+    lines += _accuracies(record)
     shares = _same_as_floors(record, folder)
     for name, accuracy in _descending(record.floors):
         agreement = f", same class in {shares[name]:.1%}" if name in shares else ""
@@ -56,6 +48,23 @@ def summarize(record: RunRecord, folder: RunFolder) -> str:
     lines.append(("record", str(folder.record)))
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+def _accuracies(record: RunRecord) -> list[tuple[str, str]]:
+    """Describe the accuracy that the protocol's table takes, and beneath it that of the other weights."""
+    best, last = record.test_accuracy, record.last_test_accuracy
+    if best is None or last is None:
+        return []
+    told = [
+        (best, f"weights of step {record.best_step}, best on validation", "  best on validation"),
+        (last, f"weights of the last step, {record.steps:,}", "  last step"),
+    ]
+    (accuracy, weights, _), (other, _, name) = told[::-1] if tested(record) == "last" else told
+    half = sampling_half_width(accuracy, record.data["sizes"]["test"])
+    return [
+        ("test accuracy", f"{accuracy:6.1%} ± {half:.1%} ({ONE_SEED})   {weights}"),
+        (name, f"{other:6.1%}"),
+    ]
 
 
 def _pretraining_text(stage: Mapping[str, Any]) -> str:
@@ -104,13 +113,13 @@ def describe_sweep(results_dir: Path, since: str) -> str:
 
 
 def _same_as_floors(record: RunRecord, folder: RunFolder) -> dict[str, float]:
-    """Return the share of the test examples that the run's best weights put in the class that a floor does."""
+    """Return the share of the test examples that the tested weights put in the class that a floor does."""
     classes: dict[str, NDArray[np.uint8]] = {}
     with leaving_out(folder.predictions):
         classes = folder.read_predictions(record)
-    best = classes.get(WEIGHTS[0])
+    own = classes.get(tested(record))
     floors = {name.removeprefix(FLOOR): classes[name] for name in classes if name.startswith(FLOOR)}
-    return {} if best is None else {name: float((predicted == best).mean()) for name, predicted in floors.items()}
+    return {} if own is None else {name: float((predicted == own).mean()) for name, predicted in floors.items()}
 
 
 def _descending(floors: dict[str, float]) -> list[tuple[str, float]]:

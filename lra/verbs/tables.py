@@ -76,7 +76,7 @@ def _figures(request: Request, records: list[RunRecord], packed: Packed) -> Iter
     """Draw the figures one by one, with the names of their files."""
     for setting, runs in comparable(records).items():
         if len({run.attn for run in runs}) > 1:
-            yield f"board-{'-'.join(setting)}", board(runs)
+            yield f"board-{setting.stem}", board(runs)
     for task, figure in difficulty_figures([run for run in records if run.task in DRAWN], packed):
         yield f"difficulty-{task}", figure
     for name, report in _effects(request, records):

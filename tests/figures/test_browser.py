@@ -86,6 +86,35 @@ def test_it_loads_sorts_and_filters(visit):
     assert column(page, "mechanism") == ["nystromformer"]
 
 
+def test_missing_numbers_are_last_in_either_direction(visit):
+    page = visit()
+    page.locator("#measured select[data-name=task]").select_option("listops")
+    for direction in ("ascending", "descending"):
+        page.locator("#measured thead th", has_text="ms / step").click()
+        page.locator(f"#measured thead th[aria-sort={direction}]", has_text="ms / step").wait_for()
+        missing = [text == "\N{EN DASH}" for text in column(page, "ms / step")]
+        assert any(missing)
+        assert missing == sorted(missing)
+
+
+def test_no_front_is_over_times_that_others_work_is_in(visit):
+    page = visit()
+    page.locator("#measured select[data-name=task]").select_option("text")
+    assert "Shown instead: operations" in page.locator("#pareto").inner_text()
+    assert "MFLOP" in page.locator("#pareto .xtitle").inner_html()
+    assert all(text.endswith("*") for text in column(page, "ms / step") if text != "\N{EN DASH}")
+
+
+def test_a_run_of_another_size_is_marked_and_not_at_the_published_one(visit):
+    page = visit()
+    page.locator("#measured select[data-name=scale]").select_option("full")
+    assert "the published size" in page.locator("#notice").inner_text()
+    assert not any("own:" in name for name in column(page, "mechanism"))
+    page.locator("#measured select[data-name=scale]").select_option("full, own settings")
+    assert "not the published size" in page.locator("#notice").inner_text()
+    assert column(page, "mechanism")[0] == "vmean [own: trainer.steps=40]"
+
+
 def test_one_scale_is_shown_at_a_time_and_published_numbers_only_beside_the_published_size(visit):
     page = visit()
     assert set(column(page, "scale")) == {"mini"}

@@ -20,6 +20,9 @@ RUNS = [
 ]  # fmt: skip
 
 
+FIGURES = ("board", "seeds", *(f"listops-{name}" for name in ("curves", "time", "memory", "operations")))
+
+
 def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))]
 
@@ -62,9 +65,12 @@ def test_a_board_of_nothing_but_failures_says_so(tmp_path):
 
 def test_accuracy_against_a_cost_has_a_named_point_a_run():
     figure = charts.accuracy_against(RUNS)
-    listops, _ = figure.axes
-    assert len(points(listops)) == 4
-    assert {"softmax", "vmean", "baseline_ngrams"} <= set(texts(figure))
+    titles = [axis.get_title(loc="left").split("\n")[0] for axis in figure.axes]
+    assert titles == ["floors", "others", "exact softmax"]  # of ListOps, and of Text, where there is nothing else
+    floors, others, _ = figure.axes
+    assert len(points(floors)) == len(points(others)) == 4
+    assert [text.get_text() for text in floors.texts] == ["vmean", "softmax"]
+    assert [text.get_text() for text in others.texts] == ["baseline: ngrams", "softmax"]
 
 
 def test_curves_and_seeds_are_drawn(tmp_path):
@@ -81,7 +87,7 @@ def test_curves_and_seeds_are_drawn(tmp_path):
 def test_every_figure_is_written_and_none_of_nothing(tmp_path):
     saved(tmp_path, *RUNS[:3])
     names = {path.name for path in charts.write_figures(tmp_path, RUNS[:3])}
-    assert {f"mini-skeinformer-cpu-{name}.svg" for name in ("board", "time", "memory", "curves", "seeds")} <= names
+    assert {f"mini-skeinformer-cpu-{name}.svg" for name in FIGURES} == {name for name in names if name.endswith(".svg")}
     assert names == {path.name for path in (tmp_path / "figures").iterdir()}
     with pytest.raises(InputError, match="Train something first"):
         charts.write_figures(tmp_path, [])
@@ -99,7 +105,52 @@ def test_accuracy_against_cost_keeps_machines_apart():
     slow = record("vmean", 0, 0.3, environment={"device_name": "a machine", "num_threads": 1})
     figure = charts.accuracy_against([slow, *RUNS[:1]])
     assert len(figure.axes) == 2
-    assert "1 thread" in figure.axes[0].get_title()
+    assert "1 thread" in figure.axes[0].get_title(loc="left")
+
+
+def test_a_figure_of_times_has_operations_where_other_work_ran_beside():
+    loaded = [record(attn, 0, 0.4, load_average=2.5, training_flops=10**7) for attn in ("softmax", "vmean")]
+    (axis,) = charts.accuracy_against(loaded).axes
+    assert axis.get_xlabel().startswith("operations of training")
+    assert "those of 2 of 2 runs do not count" in axis.get_xlabel()
+    assert [x for x, _ in points(axis)] == [10, 10]
+    (axis,) = charts.accuracy_against([record("softmax", 0, 0.4), record("none", 0, 0.3), loaded[1]]).axes
+    assert axis.get_xlabel() == "ms a step (1 of 3, which do not count, left out)"
+    assert len(points(axis)) == 2
+
+
+def test_the_interval_of_one_seed_is_said_to_be_of_the_test_alone():
+    def told(figure):
+        return " ".join(texts(figure))
+
+    one, several = RUNS[2:4], RUNS[:2]
+    for draw in (charts.board, charts.seeds):
+        assert "test sampling only, one seed" in told(draw(one))
+        assert "95 %" not in told(draw(one))
+        assert "95 % over seeds" in told(draw(several))
+        assert "one seed" not in told(draw(several))
+        assert "dashed, test sampling only, one seed" in told(draw([*one, *several]))
+
+
+def test_own_settings_are_marked_on_every_figure(tmp_path):
+    own = record("vmean", 0, 0.3, command="python run.py attn=vmean trainer.steps=40 'task.note=a b' scale=mini")
+    runs = [record("softmax", 0, 0.4), own]
+    saved(tmp_path, *runs)
+    figures = [charts.board(runs), charts.seeds(runs), charts.accuracy_against(runs)]
+    for figure in (*figures, charts.learning_curves(tmp_path, runs)):
+        assert "vmean [own: task.note=a b; trainer.steps=40]" in texts(figure)
+
+
+def test_curves_have_a_panel_a_family_with_exact_softmax_in_each(tmp_path):
+    runs = [record(attn, 0, 0.4) for attn in ("softmax", "vmean", "performer", "skeinformer", "skeinformer_uniform")]
+    saved(tmp_path, *runs)
+    figure = charts.learning_curves(tmp_path, runs)
+    shown = {axis.get_title(loc="left"): {text.get_text() for text in axis.texts} for axis in figure.axes}
+    assert shown == {
+        "Skeinformer": {"softmax", "skeinformer", "skeinformer_uniform"},
+        "floors": {"softmax", "vmean"},
+        "feature maps": {"softmax", "performer"},
+    }
 
 
 def test_the_same_records_give_the_same_bytes(tmp_path):

@@ -26,7 +26,7 @@ def record(attn: str, seed: int, accuracy: float | None, status="ok", task="list
         **{
             "key": f"{group}-{seed}", "group": group, "task": task, "attn": attn, "protocol": "skeinformer",
             "scale": "mini", "seed": seed, "config": {"attn": {"name": attn}, "seed": seed}, "status": status,
-            "data": GENERATED,
+            "data": GENERATED, "environment": {"num_threads": 1}, "load_average": 1.0,
             "test_accuracy": accuracy, "ms_per_step": 20.0 + seed,
             "floors": {"root_operator": 0.25, "majority": 0.125} if task == "listops" else {"majority": 0.5},
             **more,

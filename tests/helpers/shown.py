@@ -31,6 +31,15 @@ def shown(results_dir: Path) -> Path:
         record("bigbird", 0, None, status="diverged", error=f"Error: {ATTACK}", **common),
         record(ATTACK.replace("/", "_"), 0, 0.2, group="attack", **{**common, "command": ATTACK}),
         record("skeinformer", 0, 0.38, scale="full", device="cuda", group="full", **common),
+        record(
+            "vmean",
+            0,
+            0.38,
+            scale="full",
+            group="own",
+            **{**common, "command": "python run.py scale=full trainer.steps=40"},
+        ),
+        record("vmean", 0, 0.6, task="text", load_average=5.0, training_flops=10**7, **common),
     ]
     saved(with_published(results_dir), *records)
     origin = replace(ORIGIN, environment=ENVIRONMENT)

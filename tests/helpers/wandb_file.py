@@ -55,6 +55,22 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any
     return config, summary, curve
 
 
+def read_run(path: Path) -> tuple[Any, dict[str, str]]:
+    """Return the run as wandb begins it, and for each defined metric the name of its axis."""
+    from wandb.proto import wandb_internal_pb2
+
+    run, axes = None, {}
+    for payload in payloads(path.read_bytes()):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(payload)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            run = run or record.run
+        elif kind == "metric":
+            axes[record.metric.name] = record.metric.step_metric
+    return run, axes
+
+
 def _update(values: dict[str, Any], items: Any) -> None:
     for item in items:
         *parents, name = [*item.nested_key] or [item.key]

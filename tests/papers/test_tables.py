@@ -53,11 +53,30 @@ def test_the_papers_own_sampling_error_counts_where_its_test_examples_are_not_ou
 
 def test_a_difference_outside_our_interval_is_marked_and_own_settings_are_named():
     run = record(
-        "vmean", 0, 0.5, scale="full", device="cuda", command="python run.py attn=vmean scale=full trainer.steps=5"
+        "vmean", 0, 0.5, scale="full", device="cuda", command="python run.py attn=vmean scale=full trainer.eval_every=5"
     )
     _, text = beside("skeinformer_table1", run)
     assert "+21.2*" in text
-    assert "generated data; trainer.steps=5" in text
+    assert "generated data; trainer.eval_every=5" in text
+
+
+def test_a_run_of_another_size_never_stands_at_the_published_one():
+    run = record(
+        "vmean", 0, 0.5, scale="full", device="cuda",
+        command="python run.py attn=vmean scale=full trainer.steps=40 task.num_train=200",
+    )  # fmt: skip
+    report, text = beside("skeinformer_table1", run)
+    assert "Nothing is measured at the published size" in text
+    part = text.split("### ListOps, scale=full, own settings")[1].split("### ")[0]
+    assert "paper, full size, for reference" in part
+    assert "task.num_train=200; trainer.steps=40" in part
+    assert "difference" not in part.split("\n\n")[1]
+    assert report.frame["difference"].replace("", None).isna().all()
+
+
+def test_times_beside_other_work_are_named_beside_the_papers():
+    run = record("vmean", 0, 0.5, scale="full", ms_per_step=600.0, load_average=3.0)
+    assert "times beside other work" in beside("skeinformer_table2", run)[1]
 
 
 def test_a_smaller_scale_never_stands_in_a_column_of_published_numbers():

@@ -85,6 +85,28 @@ def test_only_runs_that_differ_in_nothing_else_are_compared(tmp_path):
     assert [text.get_text() for text in drawn.axes[0].get_yticklabels()] == ["s4d", "softmax", "performer"]
 
 
+def test_at_the_published_size_the_setting_itself_makes_no_own_table_and_others_are_told(tmp_path):
+    def run(positions, *words, **settings):
+        made = with_settings("softmax", 0, 0.4, model__positions=positions, scale="full", **settings)
+        made.scale, made.command = "full", " ".join(["python run.py", f"model.positions={positions}", *words])
+        return made
+
+    shorter = {"trainer__steps": 20}
+    runs = [run(name) for name in ("learned", "rotary")]
+    runs += [run(name, "trainer.steps=20", **shorter) for name in ("learned", "rotary")]
+    saved(tmp_path, *runs, labels=LABELLED)
+    report = effect_report(tmp_path, load_records(tmp_path), "model.positions", "learned")
+    assert {table.title for table in report.tables} == {"listops, scale=full, protocol=skeinformer, on cpu"}
+    told = {table.notes[1]: table.notes[2:] for table in report.tables}
+    assert told == {"With trainer.steps=10.": [], "With trainer.steps=20.": ["Own: trainer.steps=20."]}
+    drawn = effect_figure(report.title, report.frame)
+    titles = {axis.get_title(loc="left") for axis in drawn.axes}
+    assert titles == {
+        "listops\ntrainer.steps=10",
+        "listops\ntrainer.steps=20",
+    }
+
+
 def test_a_run_from_before_an_option_counts_with_its_neutral_value(tmp_path):
     shortened = {"model__reducer": {"kind": "k_centre_r", "retention": 0.5}}
     saved(tmp_path, with_settings("a", 0, 0.4), with_settings("a", 0, 0.3, **shortened), labels=LABELLED)

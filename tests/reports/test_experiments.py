@@ -74,7 +74,9 @@ def test_a_sweep_is_read_by_the_grammar_of_hydra(tmp_path):
         load(protocol="lra,controlled")
     swept = load(**{"model.positions": "rotary,none", "model.dim": "32"})
     assert (swept.factor, swept.levels, swept.runs_a_cell) == ("model.positions", ("rotary", "none"), 2)
+    assert swept.settings == ("model.positions", "model.dim")
     assert swept.level({"model": {"positions": "none"}}) == "none"
+    assert load(pretrain="none,masked").level({"pretrain": {"kind": "masked"}}) == "masked"
     with pytest.raises(InputError, match=r"one more setting. .*one.yaml sweeps model.positions, model.dim"):
         load(**{"model.positions": "rotary,none", "model.dim": "32,64"})
     with pytest.raises(InputError, match=r"The sweep of .*one.yaml cannot be read: "):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from lra.figures.page.rows import measured_lines
+from lra.figures.runs import board
 from lra.reports.leaderboard import leaderboard, leaderboard_report, render, to_frame
 from lra.reports.report import write
-from tests.helpers.records import GENERATED, record
+from tests.helpers.records import GENERATED, record, with_published
 
 
 def test_the_table_of_hand_written_records():
@@ -29,6 +31,56 @@ def test_the_table_of_hand_written_records():
         "| floor: majority      | 12.5 [11.9, 13.1]                   | 50.0 [49.0, 51.0]                  |\n"
         "| floor: root_operator | 25.0 [24.2, 25.8]                   |                                    |"
     )
+
+
+def test_the_interval_of_one_seed_is_said_to_be_of_the_test_alone():
+    assert "n=1: the interval is test sampling only, one seed." in render([record("vmean", 0, 0.3)])
+    assert "n=1: the interval" not in render([record("vmean", seed, 0.3) for seed in (0, 1)])
+
+
+def test_own_settings_are_marked_and_no_run_of_another_size_is_at_the_published_one():
+    command = "python run.py task=listops attn=vmean scale=full results_dir=r trainer.micro_batch=2"
+    runs = [
+        record("softmax", 0, 0.4, scale="full", command=command),
+        record("vmean", 0, 0.3, scale="full", command=f"{command} trainer.steps=40 task.num_train=200"),
+        record("none", 0, 0.2, scale="full", command=f"{command} trainer.eval_every=250"),
+        record("vmean", 0, 0.3, group="mini", command="python run.py scale=mini attn.budget=4"),
+    ]
+    published, own, mini = render(runs).split("### ")[1:]
+    assert published.startswith("scale=full, protocol")
+    assert "| none [own: trainer.eval_every=250] |" in published
+    assert "vmean" not in published
+    assert own.startswith("scale=full, own settings, protocol")
+    assert "| vmean [own: task.num_train=200; trainer.steps=40] |" in own
+    assert "| vmean [own: attn.budget=4] |" in mini
+
+
+def test_own_settings_tell_namesakes_apart():
+    config = {"trainer": {"steps": 40}}
+    runs = [
+        record("vmean", 0, 0.3, config={"trainer": {"steps": 4000}}),
+        record("vmean", 0, 0.2, group="own", config=config, command="python run.py attn=vmean trainer.steps=40"),
+    ]
+    assert [standing.label for standing in leaderboard(runs)] == [
+        "vmean", "vmean [own: trainer.steps=40]",
+    ]  # fmt: skip
+
+
+def test_rows_are_in_one_order_in_table_figure_and_page(tmp_path):
+    # By the mean of their ranks, "few" is behind "all", which has the lower mean accuracy.
+    runs = [
+        record("all", 0, 0.5), record("other", 0, 0.4), record("failed", 0, None, status="diverged"),
+        record("all", 0, 0.9, task="text"), record("few", 0, 0.8, task="text"),
+        record("baseline_cnn", 0, 0.95, task="text"),
+    ]  # fmt: skip
+    order = ["all", "other", "few", "failed", "baseline: cnn"]
+    table = [line.split("|")[1].strip() for line in render(runs).splitlines() if line.startswith("| ")][2:]
+    assert table[: len(order)] == order
+    assert [label.get_text() for label in board(runs).axes[0].get_yticklabels()] == order
+    lines = measured_lines(runs, with_published(tmp_path))
+    for task in ("listops", "text"):
+        names = [line.cells["name"].text for line in lines if line.cells["task"].text == task and line.key]
+        assert names == [name for name in order if name in names]
 
 
 def test_a_protocol_says_which_weights_count():

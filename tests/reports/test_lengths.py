@@ -80,6 +80,20 @@ def test_other_changes_and_other_devices_have_tables_of_their_own():
     assert table.title.endswith("on cpu: task.max_depth=8")
 
 
+def test_at_the_published_size_the_length_alone_makes_no_table_of_its_own():
+    def full(length, *words):
+        command = " ".join(["python run.py", *[f"task.length={length}"] * bool(length), *words])
+        return run("softmax", 0, 0.5, length, scale="full", command=command)
+
+    unset, longer, shorter = full(None), full(512), full(256, "trainer.steps=40")
+    drawn = panels([again(unset, 512, 0.4)], [unset, longer, shorter])
+    assert [panel.setting.scale for panel in drawn] == ["full", "full, own settings"]
+    assert [[curve.label for curve in panel.curves] for panel in drawn] == [
+        ["softmax", "softmax [own: task.length=512]"],
+        ["softmax [own: task.length=256; trainer.steps=40]"],
+    ]
+
+
 def test_the_frame_has_a_row_a_point():
     frame = length_report(RETESTS, RUNS).frame
     softmax = frame[frame["label"] == "softmax"]

@@ -27,6 +27,7 @@ from lra.machine.stopping import StoppedError
 from lra.records.collection import import_records, load_records
 from lra.records.folder import RunFolder
 from lra.records.record import RunRecord
+from lra.records.wandb_mirror import HISTORY, WandbMirror
 from lra.reports.watch import watch_report
 from lra.runs.run import Job, run
 from lra.runs.summary import summarize
@@ -44,7 +45,13 @@ CONFIG: dict[str, Any] = {
 
 
 def train(
-    results_dir: Path, build=None, mode="disabled", source: dict | None = None, force=False, **changes
+    results_dir: Path,
+    build=None,
+    mode="disabled",
+    source: dict | None = None,
+    force=False,
+    profile=False,
+    **changes,
 ) -> tuple[RunRecord, Path]:
     record, folder = run(
         Job(
@@ -55,7 +62,7 @@ def train(
             device=torch.device("cpu"),
             results_dir=results_dir,
             checkpoint_seconds=0,
-            profile=False,
+            profile=profile,
             command="python run.py",
             wandb={"mode": mode, "project": "lra", "entity": None},
             source=source or {},
@@ -81,6 +88,24 @@ def test_a_run_leaves_a_whole_record_and_its_curve(tmp_path):
     assert curve[record.best_step // 3 - 1]["val_accuracy"] == record.val_accuracy
     weights = torch.load(folder / "weights.pt", weights_only=True)
     model_for(ToyTask()).load_state_dict(weights)
+
+
+def test_the_mirror_has_the_curve_and_its_cost(tmp_path, monkeypatch):
+    points = []
+    monkeypatch.setattr(WandbMirror, "log", lambda self, values: points.append(values))
+    record, _ = train(tmp_path)
+    assert [point["step"] for point in points] == [3, 6]
+    assert points[-1].keys() >= HISTORY.keys()
+    assert points[-1]["ms_per_step"] == record.ms_per_step
+    assert points[-1]["peak_memory_bytes"] <= record.peak_memory_bytes  # which also has what follows the last point
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_a_profiler_keeps_in_memory_is_in_no_record(tmp_path):
+    record, folder = train(tmp_path, profile=True)
+    assert record.status == "ok"
+    assert record.peak_memory_bytes is record.peak_memory_reserved_bytes is None
+    assert record.key == folder.name == train(tmp_path / "plain")[0].key
 
 
 def test_operations_that_cannot_be_counted_are_no_failure(tmp_path, monkeypatch, caplog):
@@ -399,6 +424,9 @@ def test_wandb_is_told_what_the_record_holds_and_is_always_finished(tmp_path, mo
         def __init__(self):
             self.summary, self.points, self.exit_code = {}, [], None
 
+        def define_metric(self, *names, **options):
+            pass
+
         def log(self, values, step, commit):
             self.points.append((step, values))
             if len(self.points) == 2 and failing:
@@ -411,7 +439,7 @@ def test_wandb_is_told_what_the_record_holds_and_is_always_finished(tmp_path, mo
         fake, options = Run(), {}
         monkeypatch.setattr(wandb, "init", lambda fake=fake, options=options, **given: options.update(given) or fake)
         record, folder = train(tmp_path / str(failing), mode="offline")
-        assert (options["id"], options["group"], options["dir"]) == (record.key, record.group, folder)
+        assert (options["id"], options["group"], options["dir"]) == (record.key, "toy-softmax-plain-smoke", folder)
         assert [step for step, _ in fake.points] == [3, 6]
         assert fake.exit_code is not None
         if not failing:

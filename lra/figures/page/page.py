@@ -78,7 +78,7 @@ def page(results_dir: Path, records: Sequence[RunRecord]) -> str:
         "policy": " ".join(_hash(script) for script in scripts),
         "tables_style": tables_style,
         "style": (ASSETS / "page.css").read_text(),
-        "measured": _panel("measured", measured, ("task", "scale", "protocol", "device"), "accuracy"),
+        "measured": _panel("measured", measured, ("task", "scale", "protocol", "device")),
         "published": _panel("published", published, ("task", "source", "metric"), "value"),
         "difficulty": difficulty_section(records, packed),
         "legend": escape(CELL_LEGEND),
@@ -113,8 +113,11 @@ def _hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-def _panel(name: str, lines: Sequence[Line], filters: Sequence[str], order: str) -> str:
-    """Lay a table out with a select for each filter; only one scale is shown at a time."""
+def _panel(name: str, lines: Sequence[Line], filters: Sequence[str], order: str = "") -> str:
+    """Lay a table out with a select for each filter; only one scale is shown at a time.
+
+    Rows are in the order of the lines, or by task and then from the highest value of the column `order` down.
+    """
     if not lines:
         return f'<section id="{name}" class="panel"><p>Nothing is {name} yet.</p></section>'
     columns = list(lines[0].cells)
@@ -138,7 +141,7 @@ def _panel(name: str, lines: Sequence[Line], filters: Sequence[str], order: str)
     return (
         f'<section id="{name}" class="panel" aria-label="{name} numbers">'
         f'<form class="filters">{"".join(selects)}</form>'
-        f'<table data-task="{columns.index("task")}" data-best="{columns.index(order)}">'
+        f'<table data-task="{columns.index("task")}" data-best="{columns.index(order) if order else ""}">'
         f'<caption class="unseen">{name.title()} numbers</caption>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></section>"
     )
@@ -163,10 +166,10 @@ def _row(line: Line) -> str:
 
 
 def _order(order: float | None, text: str) -> str:
-    """Return the sort key of a cell; missing numbers come last when the highest comes first."""
+    """Return the sort key of a cell; "" where it is missing, which comes last in either direction."""
     if order is None:
         return escape(text)
-    return "-1" if math.isnan(order) else repr(float(order))
+    return "" if math.isnan(order) else repr(float(order))
 
 
 def _run(run: RunRecord, curve: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lra.papers.matching import PUBLISHED_SCALE
 from lra.papers.methods import AVERAGE, FIRST_HAND, ORIGINS
 from lra.papers.published import METRICS, Model, PublishedNumber, find_model, load_models, load_tables, read_numbers
 from lra.records.record import RunRecord
-from lra.reports.costs import machine_of
-from lra.reports.leaderboard import Standing, floors, leaderboard
-from lra.reports.names import TASK_TITLES, Setting, comparable
+from lra.reports.costs import machine_of, times_count
+from lra.reports.leaderboard import Floor, Standing, floors, in_order, leaderboard
+from lra.reports.names import TASK_TITLES, Setting, comparable, task_order
+from lra.reports.own_settings import PUBLISHED_SCALE
 
 MISSING = "\N{EN DASH}"
 NAN = math.nan
@@ -37,11 +37,17 @@ class Line(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """Means over the runs of a group; NaN where there are none."""
+    """Means over the runs of a group, NaN where there are none; `loaded` if any of its times does not count."""
 
     ms_per_step: float = NAN
     peak_mib: float = NAN
     mflop: float = NAN
+    loaded: bool = False
+
+    @property
+    def mark(self) -> str:
+        """What marks a time that others' work is in."""
+        return "*" if self.loaded else ""
 
     @classmethod
     def of(cls, runs: Sequence[RunRecord]) -> Costs:
@@ -51,6 +57,7 @@ class Costs(NamedTuple):
             _mean([run.ms_per_step for run in ok if run.ms_per_step is not None]),
             _mean([run.peak_memory_bytes / 2**20 for run in ok if run.peak_memory_bytes is not None]),
             _mean([run.training_flops * 1e-6 for run in ok if run.training_flops is not None]),
+            loaded=not all(map(times_count, ok)),
         )
 
 
@@ -76,22 +83,30 @@ class Paper(NamedTuple):
 
 
 def measured_lines(records: Sequence[RunRecord], results_dir: Path) -> list[Line]:
-    """Make a row of every group of runs, and of every floor."""
+    """Make a row of every group of runs, and of every floor: setting by setting in the order of its leaderboard."""
     papers = _papers(results_dir)
-    lines = [_measured(standing, papers) for standing in leaderboard(records)]
-    for setting, runs in comparable(records).items():
-        for floor in floors(runs):
-            reached = round(100 * floor.accuracy.mean, 1)
-            name = f"floor: {floor.name}"
-            lines.append(Line("", _cells(name, floor.task, setting, floor.data, reached, floor.accuracy.interval)))
+    lines = []
+    for setting, runs in sorted(comparable(records).items(), key=lambda item: item[0].order):
+        standings = leaderboard(runs)
+        order = {name: place for place, name in enumerate(in_order(standings))}
+        for task in sorted({row.task for row in standings}, key=task_order):
+            here = sorted((row for row in standings if row.task == task), key=lambda row: order[row.label])
+            lines += [_measured(standing, papers) for standing in here]
+            lines += [_floor(floor, setting) for floor in floors(runs) if floor.task == task]
     return lines
+
+
+def _floor(floor: Floor, setting: Setting) -> Line:
+    reached = round(100 * floor.accuracy.mean, 1)
+    name = f"floor: {floor.name}"
+    return Line("", _cells(name, floor.task, setting, floor.data, reached, floor.accuracy.interval))
 
 
 def _measured(standing: Standing, papers: Mapping[tuple[str, str, str], Sequence[Paper]]) -> Line:
     setting, task, name = standing.setting, standing.task, standing.label
     costs = Costs.of(sorted(standing.runs, key=lambda run: run.key))
     accuracy, low, high = (100 * value for value in standing.accuracy or (NAN, NAN, NAN))
-    interval = standing.accuracy.interval if standing.accuracy else standing.failures
+    interval = standing.interval
     published: Sequence[Paper] = []
     if setting.scale == PUBLISHED_SCALE:
         published = papers.get((standing.attn, setting.protocol, task), [])
@@ -104,7 +119,8 @@ def _measured(standing: Standing, papers: Mapping[tuple[str, str, str], Sequence
         "title": f"{name} on {TASK_TITLES.get(task, task)}",
         "facts": [
             ["Scale, protocol, device", ", ".join(setting)], ["Test accuracy", reached],
-            ["Weights tested", standing.tested], ["Data", standing.data], ["Failures", standing.failures],
+            ["Weights tested", standing.tested], ["Own settings", standing.own], ["Data", standing.data],
+            ["Failures", standing.failures],
             *(
                 [f"Published, {paper.source}: {paper.model}", f"{paper.value} ({'; '.join(paper.labels)}) {paper.note}"]
                 for paper in published
@@ -115,7 +131,7 @@ def _measured(standing: Standing, papers: Mapping[tuple[str, str, str], Sequence
     point = {
         "name": name, "task": task, "accuracy": accuracy, "low": low, "high": high,
         "place": [*setting, standing.data, machine_of(min(standing.runs, key=lambda run: run.key))],
-        "costs": list(costs),
+        "costs": [NAN if costs.loaded else costs.ms_per_step, costs.peak_mib, costs.mflop],
     }  # fmt: skip
     return Line(standing.group, cells, detail, point if standing.n else None)
 
@@ -137,10 +153,10 @@ def _cells(
         "name": Cell("mechanism", name),
         "task": Cell("task", task),
         "accuracy": Cell("accuracy %", _number(accuracy, "{:.1f}"), accuracy),
-        "interval": Cell("95 % interval", interval),
+        "interval": Cell("interval", interval),
         "n": Cell("seeds", "" if n is None else f"{n}", NAN if n is None else n),
         "paper": Cell("published %", paper),
-        "ms": Cell("ms / step", _number(costs.ms_per_step, "{:,.1f}"), costs.ms_per_step),
+        "ms": Cell("ms / step", _number(costs.ms_per_step, "{:,.1f}") + costs.mark, costs.ms_per_step),
         "memory": Cell("peak MiB", _number(costs.peak_mib, "{:,.0f}"), costs.peak_mib),
         "flops": Cell("MFLOP", _number(costs.mflop, "{:,.0f}"), costs.mflop),
         "scale": Cell("scale", setting.scale),

@@ -4,6 +4,7 @@ const DataTable = globalThis.DataTable;
 const dialog = document.getElementById("detail");
 const tables = {};
 let shown = null;
+const TIME = 0, OPERATIONS = 2; // places among the costs of a point
 // Okabe and Ito (2008), darker or lighter as the background needs it.
 const COLOURS = {
   light: ["#0072B2", "#D55E00", "#009E73", "#AA4499", "#8C6D00", "#3A8FC4", "#444444"],
@@ -69,10 +70,15 @@ function front(points, cost) {
 
 function drawPareto() {
   const select = document.getElementById("cost");
-  const cost = Number(select.value);
-  const points = chosenPoints().filter(point => point.costs[cost] !== null);
+  const chosen = chosenPoints();
+  const priced = index => chosen.filter(point => point.costs[index] !== null);
+  const asked = Number(select.value);
+  const cost = asked === TIME && chosen.length && priced(TIME).length <= chosen.length / 2 ? OPERATIONS : asked;
+  const points = priced(cost);
   const section = document.getElementById("pareto");
   fill(section, host => {
+    if (cost !== asked) host.append(element("p", `No times: those of ${chosen.length - priced(TIME).length} of ${chosen.length} rows do not count (*). Shown instead: operations of training.`));
+    else if (points.length < chosen.length) host.append(element("p", `${chosen.length - points.length} of ${chosen.length} rows are left out: they have none of this that counts.`));
     if (!points.length) host.append(element("p", "None of the rows chosen above has this cost."));
     for (const [task, here] of Map.groupBy(points, point => point.task)) {
       const traces = [];
@@ -99,7 +105,7 @@ function drawPareto() {
           line: { color, dash: "dot", width: 1.5, shape: "hv" }, hoverinfo: "skip", showlegend: false, legendgroup: place,
         });
       }
-      const title = select.selectedOptions[0].textContent;
+      const title = select.options[cost].textContent;
       draw(host, task, traces, { title: { text: title }, rangemode: "tozero" }, { title: { text: "test accuracy, %" } })
         .on("plotly_click", event => event.points[0].customdata && open(event.points[0].customdata[0]));
     }
@@ -197,7 +203,15 @@ function notice() {
   document.getElementById("notice").textContent = kind === "published"
     ? "As printed in papers, at the published size. Nothing measured here stands in this table."
     : scale === "full" ? "scale=full: the published size. Published accuracies stand in a column of their own."
-      : `scale=${scale}: smaller than the published size. These numbers are not comparable with published ones.`;
+      : `scale=${scale}: not the published size. These numbers are not comparable with published ones.`;
+}
+
+function missingLast(direction) {
+  return (a, b) => {
+    if (a === "" || b === "") return Number(a === "") - Number(b === "");
+    const difference = Number(a) - Number(b);
+    return direction * (Number.isNaN(difference) ? String(a).localeCompare(String(b), "en") : difference);
+  };
 }
 
 function prepare(panel) {
@@ -205,7 +219,9 @@ function prepare(panel) {
   if (!table) return;
   const columns = [...table.querySelectorAll("thead th")].map(head => head.dataset.name);
   const api = tables[panel.id] = new DataTable(table, {
-    order: [[Number(table.dataset.task), "asc"], [Number(table.dataset.best), "desc"]], autoWidth: false, pageLength: 50,
+    // Without a column to begin with, the rows stand as they came: in the order of tables and figures.
+    order: table.dataset.best ? [[Number(table.dataset.task), "asc"], [Number(table.dataset.best), "desc"]] : [],
+    columnDefs: [{ targets: "_all", type: "missing-last" }], autoWidth: false, pageLength: 50,
     layout: { topStart: "info", topEnd: "search", bottomStart: "pageLength", bottomEnd: "paging" },
   });
   const scroller = table.parentElement; // DataTables lets it scroll sideways; so a keyboard can, too
@@ -234,6 +250,7 @@ function dress(dark) {
   if (dialog.open) open(shown);
 }
 
+DataTable.type("missing-last", { order: { asc: missingLast(1), desc: missingLast(-1) } });
 document.getElementById("family").append(...data.families.map(name => new Option(name)));
 document.querySelectorAll(".panel").forEach(prepare);
 document.getElementById("kind").addEventListener("change", notice);
