@@ -45,8 +45,8 @@ VERSION = 1  # raised by hand when a change of this file, or of an objective, ch
 WARMUP_SHARE, WEIGHT_DECAY, CLIP_NORM = 0.1, 0.01, 1.0
 DRAWS = 1  # sets the draws of this stage apart from those of the next, which has the same seed
 # Keys of the node `model` that are the classifier's alone, and of `trainer` that say how any step is computed.
-OF_CLASSIFIER = ("padding_in_mean", "pair_features", "head_depth", "match_params")
-OF_ANY_STEP = ("micro_batch", "compile", "precision", "deterministic", "eval_batch_size")
+OF_CLASSIFIER = ("pooling", "padding_in_mean", "pair_features", "head_depth", "match_params")
+OF_ANY_STEP = ("micro_batch", "compile", "precision", "deterministic")
 OF_THIS_STAGE = ("kind", "rate", "number_loss", "steps", "batch_size", "learning_rate", "eval_every")
 
 
@@ -180,11 +180,13 @@ def make_pretraining(
     numbers = real_valued if node["number_loss"] == "l1" else None
     objective = MaskedTokens(node["rate"], numbers) if node["kind"] == "masked" else NextTokens(numbers)
     of_stage = {name: node[name] for name in OF_THIS_STAGE if name != "number_loss" or real_valued is not None}
+    of_encoder = {name: value for name, value in resolved["model"].items() if name not in OF_CLASSIFIER}
+    sizes = {"vocab_size": task.vocab_size, "max_len": task.max_len}  # which the same data may have in another task
     return Pretraining(
         config={
-            "task": {"name": task_name, "version": task.version},
+            "task": {"name": task_name, "version": task.version, **sizes},
             "attn": dict(attn),
-            "model": {name: value for name, value in resolved["model"].items() if name not in OF_CLASSIFIER},
+            "model": {**of_encoder, "with_cls": resolved["model"]["pooling"] == "cls"},
             "data": resolved["data"],
             "trainer": {name: resolved["trainer"][name] for name in OF_ANY_STEP},
             "pretrain": {**of_stage, "version": VERSION},
@@ -204,6 +206,7 @@ def _trainer(resolved: Mapping[str, Any]) -> Trainer:
         **any_step,
         steps=node["steps"],
         batch_size=node["batch_size"],
+        eval_batch_size=node["batch_size"],  # not the other stage's, which follows that one's trainer.batch_size
         eval_every=node["eval_every"],
         patience=None,
         optimization=Optimization(

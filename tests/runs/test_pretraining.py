@@ -152,7 +152,7 @@ def test_another_run_with_other_settings_of_its_own_finds_the_encoder_and_nothin
     [
         "optimizer.learning_rate=0.01", "optimizer.weight_decay=0.5", "trainer.steps=7",
         "optimizer.schedule=cosine optimizer.cycle_momentum=false",
-        "trainer.batch_size=8 trainer.eval_batch_size=250", "trainer.eval_every=2", "trainer.patience=3",
+        "trainer.batch_size=8", "trainer.eval_batch_size=250", "model.pooling=max", "trainer.eval_every=2", "trainer.patience=3",
         "model.head_depth=3", "trainer.checkpoint_seconds=7", "model.pair_features=concat",
     ],
 )  # fmt: skip
@@ -166,7 +166,8 @@ def test_settings_of_the_training_that_follows_leave_the_key(word):
         "seed=1", "pretrain.rate=0.2", "pretrain.steps=9", "pretrain.learning_rate=0.01", "pretrain.batch_size=8",
         "pretrain.eval_every=2", "pretrain=causal", "model.depth=3", "model.dim=32", "attn=local",
         "budget=2 attn=local",
-        "data.bucket_batches=1", "trainer.precision=bf16", "model.dropout=0.0",
+        "data.bucket_batches=1", "trainer.precision=bf16", "model.dropout=0.0", "model.pooling=cls",
+        "model.embedding_std=0.5", "model.num_positions=20", "model.positions=rotary", "model.stem.kind=conv",
         "model.real_valued={mean:4.0,std:2.0}", "model.real_valued={mean:4.0,std:2.0} pretrain.number_loss=l1",
     ],
 )  # fmt: skip
@@ -178,6 +179,13 @@ def test_whatever_determines_the_encoder_changes_the_key(word):
 
 def test_other_data_have_another_key():
     assert key_of(task=ToyTask(sizes=(256, 64, 68))) != key_of()
+
+
+def test_another_task_of_the_same_data_has_another_key():
+    class Longer(ToyTask):
+        max_len = 14
+
+    assert key_of(task=Longer()) != key_of()
 
 
 class Poisoned(ToyTask):
