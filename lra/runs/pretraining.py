@@ -24,6 +24,7 @@ from lra.files import writing
 from lra.machine.environment import current_commit, describe_environment, now
 from lra.machine.meter import Meter
 from lra.machine.seeds import mixed_seed
+from lra.machine.source import changed, in_words
 from lra.machine.stopping import StopRequest
 from lra.records.folder import REMEDY
 from lra.records.identity import run_key
@@ -232,6 +233,8 @@ class Encoders:
         results_dir: the encoder's folder is `<results_dir>/pretrained/<task>/<attn>/<key>/`.
         checkpoint_seconds: time from one checkpoint to the next.
         command: what repeats the run that needs the encoder.
+        source: of the mechanism, as `lra.machine.source` gives it; {} where it is unknown.
+        force: whether an encoder of other source is made anew, and not only named.
     """
 
     def __init__(
@@ -243,9 +246,11 @@ class Encoders:
         results_dir: Path,
         checkpoint_seconds: float,
         command: str,
+        source: Mapping[str, str],
+        force: bool,
     ) -> None:
         self.pretraining, self.task, self.device, self.command = pretraining, task, device, command
-        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_seconds, self.source, self.force = checkpoint_seconds, source, force
         self.config = {**pretraining.config, "device": device.type, "prepared": task.describe()}
         self.key = run_key(self.config)
         names = self.config["task"]["name"], self.config["attn"]["name"]
@@ -281,6 +286,9 @@ class Encoders:
             ValueError, OSError: it cannot be read, or is not what its key says.
         """
         record = self.folder.read()
+        modules = changed(record.environment.get("source", {}), self.source)
+        if modules and self.force:
+            raise ValueError(in_words(modules))
         try:
             weights = storage.load(self.folder.weights, self.device)
         except FileNotFoundError:
@@ -289,7 +297,14 @@ class Encoders:
         found = {name: tensor.shape for name, tensor in weights.items()} if isinstance(weights, dict) else {}
         if odd := [name for name in {**shapes, **found} if shapes.get(name) != found.get(name)]:
             raise ValueError(f"its weights are of another encoder, for example {odd[0]}")
-        log.info("The pre-trained encoder is read from %s.", self.folder)
+        if modules:
+            log.warning(
+                "Pre-trained before, but %s: force=true pre-trains again. The encoder is read from %s.",
+                in_words(modules),
+                self.folder,
+            )
+        else:
+            log.info("The pre-trained encoder is read from %s.", self.folder)
         return weights, record.summary(reused=True)
 
     def _make(self, stop: StopRequest) -> tuple[PretrainedRecord, dict[str, Tensor]]:
@@ -297,7 +312,7 @@ class Encoders:
         trainer, seed = self.pretraining.trainer, self.config["seed"]
         log.info("%s pre-training, %d steps, into %s", self.config["pretrain"]["kind"], trainer.steps, self.folder)
         meter, outcome = Meter(self.device), Outcome()
-        checkpoints = Checkpoints(self.folder.path, self.key, self.checkpoint_seconds)
+        checkpoints = Checkpoints(self.folder.path, self.key, self.checkpoint_seconds, self.source, self.force)
         torch.manual_seed(seed)
         model = self.pretraining.build().to(self.device)
         torch.manual_seed(mixed_seed(DRAWS, seed))
@@ -305,14 +320,15 @@ class Encoders:
         objective = self.pretraining.objective
         trainer.fit(model, self.task, outcome, seed=seed, surroundings=surroundings, objective=objective)
         weights = self._encoder_of(model)
-        record = self._record(model, outcome)
+        record = self._record(model, outcome, checkpoints.source)
         with writing(f"The folder of a pre-trained encoder {self.folder}", REMEDY):
             storage.save(weights, self.folder.weights)
             record.write(self.folder.path)
         checkpoints.clear()
         return record, weights
 
-    def _record(self, model: nn.Module, outcome: Outcome) -> PretrainedRecord:
+    def _record(self, model: nn.Module, outcome: Outcome, source: Mapping[str, str]) -> PretrainedRecord:
+        environment = describe_environment(self.device, self.config["attn"].get("_target_"))
         best = next(point for point in outcome.curve if point["step"] == outcome.best_step)
         cost = {name: outcome.cost[name] for name in ("train_seconds", "ms_per_step", "peak_memory_bytes")}
         return PretrainedRecord(
@@ -337,7 +353,7 @@ class Encoders:
             curve=[_renamed(point) for point in outcome.curve],
             resumptions=outcome.resumptions,
             device=self.device.type,
-            environment=describe_environment(self.device, self.config["attn"].get("_target_")),
+            environment={**environment, **({"source": dict(source)} if source else {})},
             commit=current_commit(),
             command=self.command,
             date=now(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -92,7 +93,8 @@ def encoder_of(results_dir: Path) -> Path:
 def key_of(*words: str, task: ToyTask | None = None) -> str:
     made = job(Path(), *words, task=task)
     assert made.pretraining is not None
-    return Encoders(made.pretraining, made.task, device=CPU, results_dir=Path(), checkpoint_seconds=0, command="").key
+    options = {"checkpoint_seconds": 0, "command": "", "source": {}, "force": False}
+    return Encoders(made.pretraining, made.task, device=CPU, results_dir=Path(), **options).key
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])
@@ -367,6 +369,25 @@ def test_an_encoder_that_does_not_fit_its_key_is_named_and_made_anew(tmp_path, c
     assert list(folder.glob("*.damaged"))
     after = storage.load(folder / "weights.pt", CPU)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_an_encoder_of_other_source_is_named_and_with_force_made_anew(tmp_path, caplog):
+    def with_source(digest: str, *words: str, force: bool = False) -> dict[str, Any]:
+        source = {"models.attention.softmax": digest} if digest else {}
+        run(dataclasses.replace(job(tmp_path, *words), source=source, force=force))
+        return FORM.parse((encoder_of(tmp_path) / "record.json").read_bytes()).environment
+
+    assert with_source("a")["source"] == {"models.attention.softmax": "a"}
+    assert with_source("", "trainer.steps=5")["source"] == with_source("a", "trainer.steps=7")["source"]
+    assert "Pre-trained before" not in caplog.text
+    assert with_source("b", "trainer.steps=8")["source"] == {"models.attention.softmax": "a"}
+    assert "Pre-trained before, but models.attention.softmax has changed since: force=true pre-trains" in caplog.text
+    assert with_source("b", force=True)["source"] == {"models.attention.softmax": "b"}
+    assert "cannot be used: models.attention.softmax has changed since. record.json is " in caplog.text
+    made = encoder_of(tmp_path) / "record.json"
+    before = made.stat().st_mtime_ns
+    with_source("b", "trainer.steps=8", force=True)  # of the present source already
+    assert made.stat().st_mtime_ns == before
 
 
 def test_a_second_run_waits_for_the_first_and_takes_its_encoder(tmp_path, monkeypatch):
