@@ -101,10 +101,14 @@ def hashed(config: Mapping[str, Any]) -> dict[str, Any]:
 def at(config: Mapping[str, Any], path: str, absent: Any = None) -> Any:
     """Return the value at a path; where a run is older than the option, the neutral value that it stands for."""
     node: Any = config
-    for name in path.split("."):
-        if not isinstance(node, Mapping) or name not in node:
+    names = path.split(".")
+    for depth, name in enumerate(names, 1):
+        if isinstance(node, Mapping) and name in node:
+            node = node[name]
+        elif (older := ".".join(names[:depth])) in NEUTRAL:
+            node = NEUTRAL[older]
+        else:
             return NEUTRAL.get(path, absent)
-        node = node[name]
     return node
 
 

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from lra.errors import InputError
 from lra.records.identity import at
 from lra.records.record import RunRecord
+from lra.reports.names import value_text
 
 GROUPS = ("protocol", "task", "attn", "seed")
 
@@ -55,11 +56,8 @@ class Experiment(NamedTuple):
         )
 
     def level(self, config: Mapping[str, Any]) -> str:
-        """Return the value of the factor in the configuration of a run; of a node its name."""
-        if not self.factor:
-            return ""
-        value = at(config, self.factor)
-        return str(value.get("name") if isinstance(value, Mapping) else value)
+        """Return the value of the factor in the configuration of a run, as it is typed."""
+        return value_text(at(config, self.factor)) if self.factor else ""
 
 
 def load_experiments(folder: Path) -> dict[str, Experiment]:
