@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP"
+TITLE_WIDTH = 44  # characters of a line above a panel
 SPREAD = 0.5  # of the height of a row, which its values share
 
 
@@ -42,7 +44,7 @@ def effect_figure(title: str, frame: pd.DataFrame) -> Figure:
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(places), sharey=True, squeeze=False)[0]
         for place, axis in zip(places, axes, strict=True):
-            axis.set_title(place.partition(",")[0])
+            axis.set_title(textwrap.fill(place, TITLE_WIDTH), fontsize=7)
             _draw(axis, frame[frame["place"] == place], order, values)
         axes[0].set_yticks([-height for height in range(len(order))], order)
         axes[0].set_ylim(-len(order) + 0.4, 0.6)

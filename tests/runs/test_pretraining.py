@@ -154,7 +154,8 @@ def test_another_run_with_other_settings_of_its_own_finds_the_encoder_and_nothin
     [
         "optimizer.learning_rate=0.01", "optimizer.weight_decay=0.5", "trainer.steps=7",
         "optimizer.schedule=cosine optimizer.cycle_momentum=false",
-        "trainer.batch_size=8", "trainer.eval_batch_size=250", "model.pooling=max", "trainer.eval_every=2", "trainer.patience=3",
+        "trainer.batch_size=8", "trainer.eval_batch_size=250", "model.pooling=max", "trainer.eval_every=2",
+        "trainer.patience=3",
         "model.head_depth=3", "trainer.checkpoint_seconds=7", "model.pair_features=concat",
     ],
 )  # fmt: skip
