@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vP"
-TITLE_WIDTH = 44  # characters of a line above a panel
+LETTERS = 36  # in the width of a panel
 SPREAD = 0.5  # of the height of a row, which its values share
 
 
@@ -33,19 +33,20 @@ def effect_figure(title: str, frame: pd.DataFrame) -> Figure:
     from matplotlib.figure import Figure
 
     frame = frame.dropna(subset=["accuracy"])
-    values, places = list(dict.fromkeys(frame["value"])), list(dict.fromkeys(frame["place"]))
+    values = list(dict.fromkeys(frame["value"]))
+    places = list(dict.fromkeys(zip(frame["place"], frame["conditions"], strict=True)))
     if len(values) > min(len(MARKERS), len(COLOURS)):
         raise InputError(f"A figure tells {len(MARKERS)} values apart. Got {len(values)}: {', '.join(values)}.")
     # The best on average on top.
-    means = frame.groupby(["attn", "place"])["accuracy"].max().groupby("attn").mean()
+    means = frame.groupby(["attn", "place", "conditions"])["accuracy"].max().groupby("attn").mean()
     order = list(means.sort_values(ascending=False, kind="stable").index)
     with rc_context(LOOK):
         size = (2.2 + 2.6 * len(places), 1.1 + 0.34 * len(order))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(places), sharey=True, squeeze=False)[0]
-        for place, axis in zip(places, axes, strict=True):
-            axis.set_title(textwrap.fill(place, TITLE_WIDTH), fontsize=7)
-            _draw(axis, frame[frame["place"] == place], order, values)
+        for (place, conditions), axis in zip(places, axes, strict=True):
+            axis.set_title("\n".join(filter(None, [place.partition(",")[0], textwrap.fill(conditions, LETTERS)])))
+            _draw(axis, frame[(frame["place"] == place) & (frame["conditions"] == conditions)], order, values)
         axes[0].set_yticks([-height for height in range(len(order))], order)
         axes[0].set_ylim(-len(order) + 0.4, 0.6)
         figure.suptitle(title, x=0.01, ha="left")

@@ -112,6 +112,17 @@ def at(config: Mapping[str, Any], path: str, absent: Any = None) -> Any:
     return node
 
 
+def as_typed(value: Any) -> str:
+    """Write the value of a setting as a command line has it: of a node the name of its choice, or its kind.
+
+    A pre-training within the budget of the training has `_tied` behind its kind, as its file in `configs/pretrain` has.
+    """
+    if isinstance(value, Mapping):
+        tied = "_tied" if value.get("share") is not None else ""
+        return f"{value.get('name', value.get('kind', ''))}{tied}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def fingerprint(values: Mapping[str, Any]) -> str:
     """Hash plain values to ten hexadecimal digits, whatever the order of their keys."""
     return hashlib.sha256(_as_text(values).encode()).hexdigest()[:10]

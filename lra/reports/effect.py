@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from lra.errors import InputError
 from lra.records.arrays import Packed
 from lra.records.collection import load_packed
-from lra.records.identity import NEUTRAL, at, fingerprint, hashed
+from lra.records.identity import NEUTRAL, as_typed, at, fingerprint, hashed
 from lra.records.record import LABELS, RunRecord, tested
 from lra.reports.leaderboard import Standing, flat
-from lra.reports.names import Setting, data_name, label, value_text
+from lra.reports.names import Setting, data_name
 from lra.reports.report import MINUS, Report, Table
 from lra.statistics import NORMAL_QUANTILE, student_interval
 
@@ -149,9 +149,11 @@ def effect_report(results_dir: Path, records: Sequence[RunRecord], of: str, defa
         )
     tables, frame = [], []
     for panel in varied:
-        values, told_apart = panel.values(default), _told_apart(panel, varied)
-        tables.append(_table(panel, values, to, told_apart))
-        frame += _frame_rows(panel, values, to, ": ".join(filter(None, [panel.title, ", ".join(told_apart)])))
+        values = panel.values(default)
+        conditions = ", ".join(_told_apart(panel, varied))
+        beneath = [f"Data: {panel.data}.", *[f"With {conditions}."] * bool(conditions)]
+        tables.append(_table(panel, values, to, beneath))
+        frame += _frame_rows(panel, values, to, conditions)
     notes = [LEGEND + (BEHIND.format(to=to) if any(to in panel.cells for panel in varied) else "")]
     if lacking:
         notes.append(f"Without predictions, so in no difference: {', '.join(lacking[:5])}.")
@@ -170,10 +172,10 @@ class _Names:
 
     def of(self, value: Any) -> str:
         """Name a value."""
-        text = value_text(value)
+        text = as_typed(value)
         if not isinstance(value, Mapping):
             return text
-        alike = [flat(node) for node in self._nodes if value_text(node) == text]
+        alike = [flat(node) for node in self._nodes if as_typed(node) == text]
         return ", ".join(filter(None, [text, *_differing(flat(dict(value)), alike, " ")])) or "as configured"
 
     def all(self) -> list[str]:
@@ -199,7 +201,8 @@ def _panels(records: Sequence[RunRecord], packed: Packed, of: str) -> tuple[list
     groups: dict[tuple[Any, ...], list[tuple[RunRecord, dict[str, Any]]]] = {}
     for run in records:
         rest = _rest(run.config, of)
-        key = (Setting.of(run).order, run.task, data_name(run), fingerprint({**rest, "attn": None}))
+        setting = Setting(run.scale, run.protocol, run.device)
+        key = (setting.order, run.task, data_name(run), fingerprint({**rest, "attn": None}))
         groups.setdefault(key, []).append((run, rest))
     lacking: list[str] = []
     return [_panel(groups[key], packed, of, lacking) for key in sorted(groups)], lacking
@@ -217,10 +220,12 @@ def _panel(runs: Sequence[tuple[RunRecord, dict[str, Any]]], packed: Packed, of:
     (any_run, rest), *_ = runs
     conditions = flat({name: node for name, node in rest.items() if name != "attn"})
     names = _Names([at(run.config, of) for run, _ in runs])
-    panel = Panel(f"{any_run.task}, {Setting.of(any_run).title}", data_name(any_run), conditions, names)
+    setting = Setting(any_run.scale, any_run.protocol, any_run.device)
+    panel = Panel(f"{any_run.task}, {setting.title}", data_name(any_run), conditions, names)
     for run, rest in runs:
         namesakes = [flat(other["attn"]) for one, other in runs if one.attn == run.attn]
-        attn = label(run, ", ".join(_differing(flat(rest["attn"]), namesakes, "=")))
+        differing = ", ".join(_differing(flat(rest["attn"]), namesakes, "="))
+        attn = f"{run.attn} [{differing}]" if differing else run.attn
         cell = panel.cells.setdefault(attn, {}).setdefault(names.of(at(run.config, of)), Cell())
         cell.runs.append(run)
         truth = packed.predictions.get((run.data["sha256"]["test"], LABELS))
@@ -250,7 +255,7 @@ def _told_apart(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     return _differing(own, others, "=")
 
 
-def _table(panel: Panel, values: Sequence[str], to: str, told_apart: Sequence[str]) -> Table:
+def _table(panel: Panel, values: Sequence[str], to: str, notes: Sequence[str]) -> Table:
     """Lay a panel out: a row a mechanism, the most accurate on top."""
     columns: dict[str, Callable[[str], str]] = {"attn": str}
     columns |= {f"{value} %": partial(_cell, panel, value) for value in values}
@@ -264,7 +269,6 @@ def _table(panel: Panel, values: Sequence[str], to: str, told_apart: Sequence[st
         attn: max((cell.standing.accuracy.mean for cell in row.values() if cell.standing.accuracy), default=-1.0)
         for attn, row in panel.cells.items()
     }
-    notes = [f"Data: {panel.data}.", *([f"With {', '.join(told_apart)}."] if told_apart else [])]
     return Table.of(panel.title, columns, sorted(panel.cells, key=lambda attn: -accuracies[attn]), notes)
 
 
@@ -302,7 +306,7 @@ def _seconds(panel: Panel, value: str, attn: str) -> str:
     return "" if cell is None or cell.seconds is None else f"{cell.seconds:,.0f}"
 
 
-def _frame_rows(panel: Panel, values: Sequence[str], to: str, place: str) -> list[dict[str, Any]]:
+def _frame_rows(panel: Panel, values: Sequence[str], to: str, conditions: str) -> list[dict[str, Any]]:
     """Put a panel in rows of a data frame: a row a mechanism and value."""
     rows = []
     for attn, row in panel.cells.items():
@@ -315,7 +319,8 @@ def _frame_rows(panel: Panel, values: Sequence[str], to: str, place: str) -> lis
             mean, low, high = standing.accuracy or (None, None, None)
             rows.append(
                 {
-                    "place": place, "data": panel.data, "attn": attn, "value": value, "n": standing.n,
+                    "place": panel.title, "data": panel.data, "conditions": conditions, "attn": attn, "value": value,
+                    "n": standing.n,
                     "accuracy": mean, "low": low, "high": high, "failures": standing.failures,
                     "gain": gain and gain.value, "gain_half_width": gain and gain.half_width,
                     "closes": closes and closes.value, "closes_half_width": closes and closes.half_width,

@@ -12,9 +12,8 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from lra.errors import InputError
-from lra.records.identity import at
+from lra.records.identity import as_typed, at
 from lra.records.record import RunRecord
-from lra.reports.names import value_text
 
 GROUPS = ("protocol", "task", "attn", "seed")
 
@@ -57,7 +56,7 @@ class Experiment(NamedTuple):
 
     def level(self, config: Mapping[str, Any]) -> str:
         """Return the value of the factor in the configuration of a run, as it is typed."""
-        return value_text(at(config, self.factor)) if self.factor else ""
+        return as_typed(at(config, self.factor)) if self.factor else ""
 
 
 def load_experiments(folder: Path) -> dict[str, Experiment]:

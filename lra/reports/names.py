@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from lra.machine.environment import package_text
 from lra.records.record import BASELINE, RunRecord
@@ -61,17 +61,6 @@ def data_name(record: RunRecord | Retest) -> str:
 def status_text(status: str) -> str:
     """Write a run's status in words: `out_of_memory` as three."""
     return status.replace("_", " ")
-
-
-def value_text(value: Any) -> str:
-    """Write the value of a setting as it is typed: of a node the name of its choice, or its kind.
-
-    A pre-training within the budget of the training has `_tied` behind its kind, as its file in `configs/pretrain` has.
-    """
-    if isinstance(value, Mapping):
-        tied = "_tied" if value.get("share") is not None else ""
-        return f"{value.get('name', value.get('kind', ''))}{tied}"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def caption(weights: Iterable[str]) -> str:

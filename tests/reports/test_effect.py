@@ -157,7 +157,7 @@ def test_places_that_differ_in_a_setting_are_drawn_apart(tmp_path):
     ]
     saved(tmp_path, *runs, labels=LABELLED)
     report = effect_report(tmp_path, load_records(tmp_path), "model.positions", "learned")
-    assert {place.partition(": ")[2] for place in report.frame["place"]} == {"trainer.steps=10", "trainer.steps=20"}
+    assert set(report.frame["conditions"]) == {"trainer.steps=10", "trainer.steps=20"}
     titles = [axis.get_title(loc="left") for axis in effect_figure(report.title, report.frame).axes]
     assert len(set(titles)) == len(titles) == 2
 

@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 
 from lra.errors import InputError
 from lra.files import ROOT
+from lra.records.identity import as_typed
 from lra.reports.experiments import Experiment, choose, load_experiments
-from lra.reports.names import value_text
 from lra.runs.pretraining import staged
 from tests.helpers.configurations import CONFIGS, EXPERIMENTS, choices, composed, resolved
 
@@ -92,7 +92,7 @@ def test_the_level_of_a_run_is_what_was_typed(name):
 
 @pytest.mark.parametrize("name", choices("pretrain"))
 def test_every_choice_of_a_pre_training_is_told_by_its_settings(name):
-    assert value_text(staged(resolved(composed(f"pretrain={name}")))["pretrain"]) == name
+    assert as_typed(staged(resolved(composed(f"pretrain={name}")))["pretrain"]) == name
 
 
 def test_a_tied_pre_training_is_the_masked_one_with_a_share():
