@@ -127,11 +127,16 @@ def _steps(resolved: Mapping[str, Any]) -> int:
     """Count the steps of the stage; with a share, they are taken from those of the training that follows.
 
     Raises:
-        InputError: the share leaves one of both without a step, or the other without its warm-up.
+        InputError: the share leaves one of both without a step, or the other without its warm-up, or steps were set.
     """
     node, total, optimizer = resolved["pretrain"], resolved["trainer"]["steps"], resolved["optimizer"]
     if (share := node["share"]) is None:
         return node["steps"]
+    if node["steps"] != resolved["size"].get("steps", resolved["row"].get("steps")):
+        raise InputError(
+            f"pretrain.steps={node['steps']} has no effect with pretrain.share={share}, which takes so much of "
+            "trainer.steps. Leave out one of them."
+        )
     steps = round(share * total)
     left = total - steps
     if (share > 0 and steps == 0) or left == 0:

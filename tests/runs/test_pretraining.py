@@ -51,7 +51,9 @@ SMALL = (
 def configured(*words: str) -> dict[str, Any]:
     masked = () if any(word.startswith("pretrain=") for word in words) else ("pretrain=masked",)
     of_none = "pretrain=none" in words
-    small = [word for word in SMALL if not (of_none and word.startswith("pretrain."))]
+    shared = any(word.startswith("pretrain.share=") for word in words)
+    left_out = "pretrain." if of_none else "pretrain.steps=" if shared else "nothing"
+    small = [word for word in SMALL if not word.startswith(left_out)]
     return staged(resolve(compose_config(*masked, *small, *words)))
 
 
@@ -300,6 +302,8 @@ REFUSED = [
     ("pretrain.share=0.99", "pretrain.share=0.99 of trainer.steps=6 leaves the other stage without a step. Choose "),
     ("pretrain.share=0.8", "pretrain.share=0.8 leaves 1 of trainer.steps=6, and optimizer.warmup_steps must not be "
      "more. Got 2. Choose a smaller share, or a shorter warm-up."),
+    ("pretrain.share=0.5 pretrain.steps=9", "pretrain.steps=9 has no effect with pretrain.share=0.5, which takes so "
+     "much of trainer.steps. Leave out one of them."),
     ("pretrain=none pretrain.rate=0.3", "pretrain.rate=0.3 has no effect with pretrain=none. Leave it out, or choose "
      "pretrain=masked or pretrain=causal."),
     ("pretrain=causal pretrain.rate=0.3", "pretrain.rate=0.3 has no effect with pretrain=causal. Leave it out, or "
