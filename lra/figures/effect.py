@@ -52,7 +52,6 @@ def effect_figure(title: str, frame: pd.DataFrame) -> Figure:
         figure.suptitle(title, x=0.01, ha="left")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(values), frameon=False)
-        figure.supxlabel("test accuracy in %, with 95 % intervals", fontsize=8)
     return figure
 
 
@@ -65,6 +64,7 @@ def _draw(axis: Axes, rows: pd.DataFrame, order: list[str], values: list[str]) -
         colour = COLOURS[number]
         axis.plot(100 * part["accuracy"], heights, MARKERS[number], markersize=4, color=colour, label=value)
         axis.hlines(heights, 100 * part["low"], 100 * part["high"], color=colour, linewidth=1.4, alpha=0.5)
+    axis.set_xlabel("test accuracy in %, with 95 % intervals", fontsize=8)
     axis.grid(axis="x", color="#e6e6e6", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.tick_params(axis="y", length=0)

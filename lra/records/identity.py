@@ -101,11 +101,26 @@ def hashed(config: Mapping[str, Any]) -> dict[str, Any]:
 def at(config: Mapping[str, Any], path: str, absent: Any = None) -> Any:
     """Return the value at a path; where a run is older than the option, the neutral value that it stands for."""
     node: Any = config
-    for name in path.split("."):
-        if not isinstance(node, Mapping) or name not in node:
+    names = path.split(".")
+    for depth, name in enumerate(names, 1):
+        if isinstance(node, Mapping) and name in node:
+            node = node[name]
+        elif (older := ".".join(names[:depth])) in NEUTRAL:
+            node = NEUTRAL[older]
+        else:
             return NEUTRAL.get(path, absent)
-        node = node[name]
     return node
+
+
+def as_typed(value: Any) -> str:
+    """Write the value of a setting as a command line has it: of a node the name of its choice, or its kind.
+
+    A pre-training within the budget of the training has `_tied` behind its kind, as its file in `configs/pretrain` has.
+    """
+    if isinstance(value, Mapping):
+        tied = "_tied" if value.get("share") is not None else ""
+        return f"{value.get('name', value.get('kind', ''))}{tied}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def fingerprint(values: Mapping[str, Any]) -> str:

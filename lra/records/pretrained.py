@@ -76,7 +76,7 @@ class PretrainedRecord:
         """Return what the record of a run holds of the encoder it began with.
 
         Args:
-            reused: whether an earlier run pre-trained it.
+            reused: whether it was there already, from an earlier run or an earlier attempt at this one.
         """
         names = (
             "key kind score steps best_step val_score val_loss train_loss train_seconds ms_per_step wall_seconds "

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lra.errors import InputError
 from lra.records.arrays import Packed
 from lra.records.collection import load_packed
-from lra.records.identity import NEUTRAL, at, fingerprint, hashed
+from lra.records.identity import NEUTRAL, as_typed, at, fingerprint, hashed
 from lra.records.record import LABELS, RunRecord, tested
 from lra.reports.leaderboard import Standing, flat
 from lra.reports.names import Setting, data_name
@@ -87,9 +87,15 @@ class Cell:
 
     @property
     def seconds(self) -> float | None:
-        """Of training, the median over the runs that ended ok."""
-        times = [run.train_seconds for run in self.runs if run.status == "ok" and run.train_seconds is not None]
+        """Of training, pre-training included, the median over the runs that ended ok."""
+        times = [seconds for run in self.runs if run.status == "ok" and (seconds := _seconds_of(run)) is not None]
         return statistics.median(times) if times else None
+
+
+def _seconds_of(run: RunRecord) -> float | None:
+    """Return what a run trained, and its encoder before it, whoever pre-trained that; None where one is unknown."""
+    before = 0.0 if run.pretraining is None else run.pretraining["train_seconds"]
+    return None if run.train_seconds is None or before is None else run.train_seconds + before
 
 
 @dataclass
@@ -100,12 +106,14 @@ class Panel:
         title: task and setting.
         data: the name of the data.
         conditions: what the runs' configurations have in common, flat.
+        names: of the values.
         cells: by mechanism, and by the text of the value.
     """
 
     title: str
     data: str
     conditions: dict[str, Any]
+    names: _Names
     cells: dict[str, dict[str, Cell]] = field(default_factory=dict)
 
     @property
@@ -113,10 +121,10 @@ class Panel:
         """All runs."""
         return [run for row in self.cells.values() for cell in row.values() for run in cell.runs]
 
-    def values(self, first: str) -> list[str]:
-        """Name the values that occur, the first one in front where it does."""
-        found = sorted({value for row in self.cells.values() for value in row})
-        return sorted(found, key=lambda value: value != first)
+    def values(self, first: Any) -> list[str]:
+        """Name the values that occur, the first one in front where it does; numbers by their size."""
+        found = {value for row in self.cells.values() for value in row}
+        return sorted(found, key=lambda value: (value != self.names.of(first), _number(value), value))
 
 
 def effect_report(results_dir: Path, records: Sequence[RunRecord], of: str, default: Any, to: str = "") -> Report:
@@ -126,7 +134,7 @@ def effect_report(results_dir: Path, records: Sequence[RunRecord], of: str, defa
         results_dir: where the predictions are.
         records: among which to look.
         of: the path of a key or of a node, such as `model.positions`.
-        default: its value in configs/config.yaml, with which the others are compared.
+        default: the value with which the others are compared, where a run has it.
         to: a mechanism; the others' distance to it is shown for each value.
 
     Raises:
@@ -137,23 +145,23 @@ def effect_report(results_dir: Path, records: Sequence[RunRecord], of: str, defa
         raise InputError(
             f"No record has a setting {of!r}. of= takes a path as in configs/config.yaml: model.positions."
         )
-    names = _Names([at(run.config, of) for run in having])
-    panels, lacking = _panels(having, load_packed(results_dir, having), of, names)
-    varied = [panel for panel in panels if len(panel.values("")) > 1]
+    panels, lacking = _panels(having, load_packed(results_dir, having), of)
+    varied = [panel for panel in panels if len(panel.values(default)) > 1]
     if not varied:
+        names = _Names([at(run.config, of) for run in having]).all()
         raise InputError(
-            f"Nothing was run with two values of {of}: all {len(having)} runs have {', '.join(names.all())}, or differ "
-            "in something else, too."
+            f"Nothing was run with two values of {of}: all {len(having)} runs have {', '.join(names)}, or differ in "
+            "something else, too."
         )
     tables, frame = [], []
     for panel in varied:
-        values = panel.values(names.of(NEUTRAL.get(of, default)))
+        values = panel.values(default)
         conditions = ", ".join(_told_apart(panel, varied))
         own = own_settings(panel.runs, (of,))
         beneath = [f"Data: {panel.data}.", *[f"With {conditions}."] * bool(conditions), *[f"Own: {own}."] * bool(own)]
         tables.append(_table(panel, values, to, beneath))
         frame += _frame_rows(panel, values, to, conditions)
-    notes = [LEGEND + (BEHIND.format(to=to) if to else "")]
+    notes = [LEGEND + (BEHIND.format(to=to) if any(to in panel.cells for panel in varied) else "")]
     if lacking:
         notes.append(f"Without predictions, so in no difference: {', '.join(lacking[:5])}.")
     return Report(tables, pd.DataFrame(frame), title=f"What {of} changes", notes=notes)
@@ -163,40 +171,68 @@ _ABSENT = object()
 
 
 class _Names:
-    """Short texts of the values of a setting; a node is named by its `kind` and by what tells it from others."""
+    """Short texts of the values of a setting; a node is named by its kind and by what tells it from others of this."""
 
     def __init__(self, values: Sequence[Any]) -> None:
-        self._nodes = [flat(dict(value)) for value in values if isinstance(value, Mapping)]
         self._values = values
+        self._nodes = [dict(value) for value in values if isinstance(value, Mapping)]
 
     def of(self, value: Any) -> str:
         """Name a value."""
+        text = as_typed(value)
         if not isinstance(value, Mapping):
-            return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-        own = flat(dict(value))
-        alike = [node for node in self._nodes if node.get("kind") == own.get("kind")]
-        differing = [f"{key} {own[key]}" for key in own if any(node.get(key, own[key]) != own[key] for node in alike)]
-        return ", ".join([*([str(own["kind"])] if "kind" in own else []), *differing]) or "as configured"
+            return text
+        alike = [flat(node) for node in self._nodes if as_typed(node) == text]
+        return ", ".join(filter(None, [text, *_differing(flat(dict(value)), alike, " ")])) or "as configured"
 
     def all(self) -> list[str]:
         """Name all values, each once."""
         return sorted({self.of(value) for value in self._values})
 
 
-def _panels(records: Sequence[RunRecord], packed: Packed, of: str, names: _Names) -> tuple[list[Panel], list[str]]:
-    """Gather runs by what they have in common, then by mechanism, value and seed; name those without predictions."""
-    attns: dict[str, set[str]] = {}
+def _number(text: str) -> float:
+    """Return the number that a text is, so that numbers sort by size and in front of what is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.inf
+
+
+def _differing(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]], between: str) -> list[str]:
+    """Name the settings of one flat configuration that another one lacks or has another value of."""
+    return [f"{key}{between}{own[key]}" for key in own if any(other.get(key, _ABSENT) != own[key] for other in others)]
+
+
+def _panels(records: Sequence[RunRecord], packed: Packed, of: str) -> tuple[list[Panel], list[str]]:
+    """Gather runs by what they have in common; name those without predictions."""
+    groups: dict[tuple[Any, ...], list[tuple[RunRecord, dict[str, Any]]]] = {}
     for run in records:
-        attns.setdefault(run.attn, set()).add(fingerprint(hashed(run.config)["attn"]))
-    panels: dict[tuple[Any, ...], Panel] = {}
-    lacking = []
-    for run in records:
-        conditions = _conditions(run.config, of)
-        setting = Setting(run.scale, run.protocol, run.device)  # of own settings the notes tell
-        key = (setting.order, run.task, data_name(run), fingerprint(conditions))
-        panel = panels.setdefault(key, Panel(f"{run.task}, {setting.title}", data_name(run), flat(conditions)))
-        own = fingerprint(hashed(run.config)["attn"])
-        attn = run.attn if len(attns[run.attn]) == 1 else f"{run.attn} [{own[:4]}]"
+        rest = _rest(run.config, of)
+        setting = Setting(run.scale, run.protocol, run.device)
+        key = (setting.order, run.task, data_name(run), fingerprint({**rest, "attn": None}))
+        groups.setdefault(key, []).append((run, rest))
+    lacking: list[str] = []
+    return [_panel(groups[key], packed, of, lacking) for key in sorted(groups)], lacking
+
+
+def _panel(runs: Sequence[tuple[RunRecord, dict[str, Any]]], packed: Packed, of: str, lacking: list[str]) -> Panel:
+    """Gather runs by mechanism, value and seed.
+
+    Args:
+        runs: each with what determines it beside the setting.
+        packed: predictions.
+        of: the setting.
+        lacking: gets the keys of runs without predictions.
+    """
+    (any_run, rest), *_ = runs
+    conditions = flat({name: node for name, node in rest.items() if name != "attn"})
+    names = _Names([at(run.config, of) for run, _ in runs])
+    setting = Setting(any_run.scale, any_run.protocol, any_run.device)
+    panel = Panel(f"{any_run.task}, {setting.title}", data_name(any_run), conditions, names)
+    for run, rest in runs:
+        namesakes = [flat(other["attn"]) for one, other in runs if one.attn == run.attn]
+        differing = ", ".join(_differing(flat(rest["attn"]), namesakes, "="))
+        attn = f"{run.attn} [{differing}]" if differing else run.attn
         cell = panel.cells.setdefault(attn, {}).setdefault(names.of(at(run.config, of)), Cell())
         cell.runs.append(run)
         truth = packed.predictions.get((run.data["sha256"]["test"], LABELS))
@@ -205,26 +241,25 @@ def _panels(records: Sequence[RunRecord], packed: Packed, of: str, names: _Names
             cell.right[run.seed] = classes == truth
         elif run.status == "ok":
             lacking.append(run.key)
-    return [panels[key] for key in sorted(panels)], lacking
+    return panel
 
 
-def _conditions(config: Mapping[str, Any], of: str) -> dict[str, Any]:
-    """Return what determines a run, without its mechanism, its seed and the setting."""
-    conditions = copy.deepcopy({key: value for key, value in hashed(config).items() if key not in ("attn", "seed")})
+def _rest(config: Mapping[str, Any], of: str) -> dict[str, Any]:
+    """Return what determines a run, without its seed and the setting."""
+    rest = copy.deepcopy({key: value for key, value in config.items() if key != "seed"})
     *parents, name = of.split(".")
-    node: Any = conditions
-    for parent in parents:
-        node = node.get(parent, {})
+    node: Any = rest
+    for depth, parent in enumerate(parents, 1):  # a run that is older than a node gets it, to be as others without `of`
+        node = node.setdefault(parent, copy.deepcopy(NEUTRAL.get(".".join(parents[:depth]), {})))
     node.pop(name, None)
-    return conditions
+    return hashed(rest)
 
 
 def _told_apart(panel: Panel, panels: Sequence[Panel]) -> list[str]:
     """Name the conditions that tell a panel from others of its title."""
     others = [other.conditions for other in panels if other.title == panel.title and other is not panel]
-    own = panel.conditions
-    keys = [key for key in own if not key.startswith("prepared.") and any(o.get(key) != own[key] for o in others)]
-    return [f"{key}={own[key]}" for key in keys]
+    own = {key: value for key, value in panel.conditions.items() if not key.startswith("prepared.")}
+    return _differing(own, others, "=")
 
 
 def _table(panel: Panel, values: Sequence[str], to: str, notes: Sequence[str]) -> Table:
@@ -296,7 +331,7 @@ def _frame_rows(panel: Panel, values: Sequence[str], to: str, conditions: str) -
                     "accuracy": mean, "low": low, "high": high, "failures": standing.failures,
                     "gain": gain and gain.value, "gain_half_width": gain and gain.half_width,
                     "closes": closes and closes.value, "closes_half_width": closes and closes.half_width,
-                    "train_seconds": row[value].seconds, "keys": standing.keys,
+                    "seconds": row[value].seconds, "keys": standing.keys,
                 }
             )  # fmt: skip
     return rows

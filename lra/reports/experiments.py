@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from lra.errors import InputError
-from lra.records.identity import at
+from lra.records.identity import as_typed, at
 from lra.records.record import RunRecord
 
 GROUPS = ("protocol", "task", "attn", "seed")
@@ -57,11 +57,8 @@ class Experiment(NamedTuple):
         )
 
     def level(self, config: Mapping[str, Any]) -> str:
-        """Return the value of the factor in the configuration of a run; of a node its name or kind."""
-        if not self.factor:
-            return ""
-        value = at(config, self.factor)
-        return str(value.get("name", value.get("kind")) if isinstance(value, Mapping) else value)
+        """Return the value of the factor in the configuration of a run, as it is typed."""
+        return as_typed(at(config, self.factor)) if self.factor else ""
 
 
 def load_experiments(folder: Path) -> dict[str, Experiment]:

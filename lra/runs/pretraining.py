@@ -24,6 +24,7 @@ from lra.files import writing
 from lra.machine.environment import current_commit, describe_environment, now
 from lra.machine.meter import Meter
 from lra.machine.seeds import mixed_seed
+from lra.machine.source import changed, in_words
 from lra.machine.stopping import StopRequest
 from lra.records.folder import REMEDY
 from lra.records.identity import run_key
@@ -45,8 +46,8 @@ VERSION = 1  # raised by hand when a change of this file, or of an objective, ch
 WARMUP_SHARE, WEIGHT_DECAY, CLIP_NORM = 0.1, 0.01, 1.0
 DRAWS = 1  # sets the draws of this stage apart from those of the next, which has the same seed
 # Keys of the node `model` that are the classifier's alone, and of `trainer` that say how any step is computed.
-OF_CLASSIFIER = ("padding_in_mean", "pair_features", "head_depth", "match_params")
-OF_ANY_STEP = ("micro_batch", "compile", "precision", "deterministic", "eval_batch_size")
+OF_CLASSIFIER = ("pooling", "padding_in_mean", "pair_features", "head_depth", "match_params")
+OF_ANY_STEP = ("micro_batch", "compile", "precision", "deterministic")
 OF_THIS_STAGE = ("kind", "rate", "number_loss", "steps", "batch_size", "learning_rate", "eval_every")
 
 
@@ -126,11 +127,16 @@ def _steps(resolved: Mapping[str, Any]) -> int:
     """Count the steps of the stage; with a share, they are taken from those of the training that follows.
 
     Raises:
-        InputError: the share leaves one of both without a step, or the other without its warm-up.
+        InputError: the share leaves one of both without a step, or the other without its warm-up, or steps were set.
     """
     node, total, optimizer = resolved["pretrain"], resolved["trainer"]["steps"], resolved["optimizer"]
     if (share := node["share"]) is None:
         return node["steps"]
+    if node["steps"] != resolved["size"].get("steps", resolved["row"].get("steps")):
+        raise InputError(
+            f"pretrain.steps={node['steps']} has no effect with pretrain.share={share}, which takes so much of "
+            "trainer.steps. Leave out one of them."
+        )
     steps = round(share * total)
     left = total - steps
     if (share > 0 and steps == 0) or left == 0:
@@ -180,11 +186,13 @@ def make_pretraining(
     numbers = real_valued if node["number_loss"] == "l1" else None
     objective = MaskedTokens(node["rate"], numbers) if node["kind"] == "masked" else NextTokens(numbers)
     of_stage = {name: node[name] for name in OF_THIS_STAGE if name != "number_loss" or real_valued is not None}
+    of_encoder = {name: value for name, value in resolved["model"].items() if name not in OF_CLASSIFIER}
+    sizes = {"vocab_size": task.vocab_size, "max_len": task.max_len}  # which the same data may have in another task
     return Pretraining(
         config={
-            "task": {"name": task_name, "version": task.version},
+            "task": {"name": task_name, "version": task.version, **sizes},
             "attn": dict(attn),
-            "model": {name: value for name, value in resolved["model"].items() if name not in OF_CLASSIFIER},
+            "model": {**of_encoder, "with_cls": resolved["model"]["pooling"] == "cls"},
             "data": resolved["data"],
             "trainer": {name: resolved["trainer"][name] for name in OF_ANY_STEP},
             "pretrain": {**of_stage, "version": VERSION},
@@ -204,6 +212,7 @@ def _trainer(resolved: Mapping[str, Any]) -> Trainer:
         **any_step,
         steps=node["steps"],
         batch_size=node["batch_size"],
+        eval_batch_size=node["batch_size"],  # not the other stage's, which follows that one's trainer.batch_size
         eval_every=node["eval_every"],
         patience=None,
         optimization=Optimization(
@@ -229,6 +238,8 @@ class Encoders:
         results_dir: the encoder's folder is `<results_dir>/pretrained/<task>/<attn>/<key>/`.
         checkpoint_seconds: time from one checkpoint to the next.
         command: what repeats the run that needs the encoder.
+        source: of the mechanism, as `lra.machine.source` gives it; {} where it is unknown.
+        force: whether an encoder of other source is made anew, and not only named.
     """
 
     def __init__(
@@ -240,9 +251,11 @@ class Encoders:
         results_dir: Path,
         checkpoint_seconds: float,
         command: str,
+        source: Mapping[str, str],
+        force: bool,
     ) -> None:
         self.pretraining, self.task, self.device, self.command = pretraining, task, device, command
-        self.checkpoint_seconds = checkpoint_seconds
+        self.checkpoint_seconds, self.source, self.force = checkpoint_seconds, source, force
         self.config = {**pretraining.config, "device": device.type, "prepared": task.describe()}
         self.key = run_key(self.config)
         names = self.config["task"]["name"], self.config["attn"]["name"]
@@ -278,6 +291,9 @@ class Encoders:
             ValueError, OSError: it cannot be read, or is not what its key says.
         """
         record = self.folder.read()
+        modules = changed(record.environment.get("source", {}), self.source)
+        if modules and self.force:
+            raise ValueError(in_words(modules))
         try:
             weights = storage.load(self.folder.weights, self.device)
         except FileNotFoundError:
@@ -286,7 +302,14 @@ class Encoders:
         found = {name: tensor.shape for name, tensor in weights.items()} if isinstance(weights, dict) else {}
         if odd := [name for name in {**shapes, **found} if shapes.get(name) != found.get(name)]:
             raise ValueError(f"its weights are of another encoder, for example {odd[0]}")
-        log.info("The pre-trained encoder is read from %s.", self.folder)
+        if modules:
+            log.warning(
+                "Pre-trained before, but %s: force=true pre-trains again. The encoder is read from %s.",
+                in_words(modules),
+                self.folder,
+            )
+        else:
+            log.info("The pre-trained encoder is read from %s.", self.folder)
         return weights, record.summary(reused=True)
 
     def _make(self, stop: StopRequest) -> tuple[PretrainedRecord, dict[str, Tensor]]:
@@ -294,7 +317,7 @@ class Encoders:
         trainer, seed = self.pretraining.trainer, self.config["seed"]
         log.info("%s pre-training, %d steps, into %s", self.config["pretrain"]["kind"], trainer.steps, self.folder)
         meter, outcome = Meter(self.device), Outcome()
-        checkpoints = Checkpoints(self.folder.path, self.key, self.checkpoint_seconds)
+        checkpoints = Checkpoints(self.folder.path, self.key, self.checkpoint_seconds, self.source, self.force)
         torch.manual_seed(seed)
         model = self.pretraining.build().to(self.device)
         torch.manual_seed(mixed_seed(DRAWS, seed))
@@ -302,14 +325,15 @@ class Encoders:
         objective = self.pretraining.objective
         trainer.fit(model, self.task, outcome, seed=seed, surroundings=surroundings, objective=objective)
         weights = self._encoder_of(model)
-        record = self._record(model, outcome)
+        record = self._record(model, outcome, checkpoints.source)
         with writing(f"The folder of a pre-trained encoder {self.folder}", REMEDY):
             storage.save(weights, self.folder.weights)
             record.write(self.folder.path)
         checkpoints.clear()
         return record, weights
 
-    def _record(self, model: nn.Module, outcome: Outcome) -> PretrainedRecord:
+    def _record(self, model: nn.Module, outcome: Outcome, source: Mapping[str, str]) -> PretrainedRecord:
+        environment = describe_environment(self.device, self.config["attn"].get("_target_"))
         best = next(point for point in outcome.curve if point["step"] == outcome.best_step)
         cost = {name: outcome.cost[name] for name in ("train_seconds", "ms_per_step", "peak_memory_bytes")}
         return PretrainedRecord(
@@ -334,7 +358,7 @@ class Encoders:
             curve=[_renamed(point) for point in outcome.curve],
             resumptions=outcome.resumptions,
             device=self.device.type,
-            environment=describe_environment(self.device, self.config["attn"].get("_target_")),
+            environment={**environment, **({"source": dict(source)} if source else {})},
             commit=current_commit(),
             command=self.command,
             date=now(),

@@ -320,6 +320,8 @@ class Attempt:
             results_dir=job.results_dir,
             checkpoint_seconds=job.checkpoint_seconds,
             command=job.command,
+            source=job.source,
+            force=job.force,
         )
         weights, self.record.pretraining = encoders.get(stop)
         self.outcome.started += time.perf_counter() - began

@@ -5,11 +5,13 @@ to=NAME: also how far all are behind this mechanism, and whether the setting clo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
 from lra.configuration import CONFIGS
 from lra.errors import InputError
+from lra.records.identity import at
 from lra.records.record import RunRecord
 from lra.reports.effect import effect_report
 from lra.reports.report import Report
@@ -22,15 +24,18 @@ def answer(request: Request) -> Report:
     """Lay out what a setting changes.
 
     Raises:
-        InputError: none is named.
+        InputError: none is named, or no run is of the mechanism to compare with.
     """
     if not request["of"]:
         raise InputError("effect needs a setting, of=KEY, as configs/config.yaml has it: of=model.positions.")
-    return effect(request, request.records(), request["of"], request["to"])
+    records, to = request.records(), request["to"]
+    if to and to not in (attns := sorted({run.attn for run in records})):
+        raise InputError(f"No run of these is of to={to}. Choose from {', '.join(attns)}.")
+    return effect(request, records, request["of"], to)
 
 
 def effect(request: Request, records: Sequence[RunRecord], of: str, to: str = "") -> Report:
     """Lay out what a setting changes among some records; see `effect_report`."""
     # Read as it stands, not composed: a value that a protocol or a scale gives has no default.
-    written = OmegaConf.select(OmegaConf.load(CONFIGS / "config.yaml"), of, throw_on_missing=False)
-    return effect_report(request.results_dir, records, of, written, to)
+    written = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIGS / "config.yaml")))
+    return effect_report(request.results_dir, records, of, at(written, of), to)

@@ -18,9 +18,9 @@ from tests.helpers.records import LABELLED, saved, sound
 from tests.helpers.shown import printed
 
 
-def with_settings(attn, seed, accuracy, **settings):
+def with_settings(attn, seed, accuracy, task="listops", **settings):
     """A record with settings of its own, given by paths in which __ stands for a dot."""
-    run = sound(attn, seed, accuracy)
+    run = sound(attn, seed, accuracy, task=task)
     for path, value in settings.items():
         *parents, name = path.split("__")
         node = run.config
@@ -110,9 +110,78 @@ def test_at_the_published_size_the_setting_itself_makes_no_own_table_and_others_
 def test_a_run_from_before_an_option_counts_with_its_neutral_value(tmp_path):
     shortened = {"model__reducer": {"kind": "k_centre_r", "retention": 0.5}}
     saved(tmp_path, with_settings("a", 0, 0.4), with_settings("a", 0, 0.3, **shortened), labels=LABELLED)
-    (table,) = effect_report(tmp_path, load_records(tmp_path), "model.reducer", None).tables
+    neutral = {"kind": "none", "retention": 0.8}
+    (table,) = effect_report(tmp_path, load_records(tmp_path), "model.reducer", neutral).tables
     assert table.head[1:3] == ["none %", "k_centre_r %"]
     assert table.rows[0][3].startswith("\N{MINUS SIGN}10.0*")
+
+
+def test_a_key_in_a_node_of_neutral_values_is_compared_with_the_others_of_it(tmp_path):
+    conv = {"model__stem": {"kind": "conv", "width": 3, "place": "embedding"}}
+    none = {"model__stem": {"kind": "none", "width": 3, "place": "embedding"}}
+    older = with_settings("a", 1, 0.4)
+    saved(tmp_path, with_settings("a", 0, 0.4, **none), older, with_settings("a", 0, 0.5, **conv), labels=LABELLED)
+    (table,) = effect_report(tmp_path, load_records(tmp_path), "model.stem.kind", "none").tables
+    assert table.head[1:3] == ["none %", "conv %"]
+    assert "(n=2)" in table.rows[0][1]
+
+
+PRETRAIN = {"kind": "masked", "rate": 0.1, "share": None, "steps": 10}
+TIED = {**PRETRAIN, "share": 0.4, "steps": 4}
+
+
+def test_pre_trainings_are_named_as_they_are_typed_and_cost_what_both_stages_take(tmp_path):
+    scratch, masked, tied = (
+        with_settings("a", 0, accuracy, **settings)
+        for accuracy, settings in ((0.4, {}), (0.5, {"pretrain": PRETRAIN}), (0.45, {"pretrain": TIED}))
+    )
+    masked.pretraining, tied.pretraining = {"train_seconds": 30.0}, {"train_seconds": None}
+    other = [  # another task hides more, which tells no two of its runs apart
+        with_settings("a", 0, 0.5, task="image"),
+        with_settings("a", 0, 0.6, task="image", pretrain={**PRETRAIN, "rate": 0.5}),
+    ]
+    saved(tmp_path, scratch, masked, tied, *other, labels=LABELLED)
+    report = effect_report(tmp_path, load_records(tmp_path), "pretrain", {"kind": "none", "share": None})
+    image, listops = report.tables
+    assert image.head[1:3] == ["none %", "masked %"]
+    assert listops.head == [
+        "attn", "none %", "masked %", "masked_tied %", "gain by masked", "gain by masked_tied", "none, s", "masked, s",
+        "masked_tied, s",
+    ]  # fmt: skip
+    assert listops.rows[0][-3:] == ["12", "42", ""]
+    assert list(report.frame["value"].unique()) == ["none", "masked", "masked_tied"]
+
+
+def test_pre_trainings_of_one_name_are_told_apart(tmp_path):
+    rates = [with_settings("a", 0, 0.5, pretrain={**PRETRAIN, "rate": rate}) for rate in (0.2, 0.1)]
+    saved(tmp_path, *rates, labels=LABELLED)
+    (table,) = effect_report(tmp_path, load_records(tmp_path), "pretrain", None).tables
+    assert table.head[1:3] == ["masked, rate 0.1 %", "masked, rate 0.2 %"]
+
+
+def test_settings_of_a_mechanism_are_compared_and_others_of_it_make_rows(tmp_path):
+    runs = [
+        with_settings("a", 0, 0.4 + budget / 1000, attn__budget=budget, **more)
+        for more in ({}, {"attn__causal": True})
+        for budget in (8, 16, 100)
+    ]
+    saved(tmp_path, *runs, labels=LABELLED)
+    (table,) = effect_report(tmp_path, load_records(tmp_path), "attn.budget", None).tables
+    assert table.head[1:4] == ["8 %", "16 %", "100 %"]
+    assert sorted(row[0] for row in table.rows) == ["a", "a [causal=True]"]
+
+
+def test_places_that_differ_in_a_setting_are_drawn_apart(tmp_path):
+    runs = [
+        with_settings("a", 0, 0.4, model__positions=positions, trainer__steps=steps)
+        for positions in ("learned", "rotary")
+        for steps in (10, 20)
+    ]
+    saved(tmp_path, *runs, labels=LABELLED)
+    report = effect_report(tmp_path, load_records(tmp_path), "model.positions", "learned")
+    assert set(report.frame["conditions"]) == {"trainer.steps=10", "trainer.steps=20"}
+    titles = [axis.get_title(loc="left") for axis in effect_figure(report.title, report.frame).axes]
+    assert len(set(titles)) == len(titles) == 2
 
 
 def test_what_cannot_be_compared_is_said(tmp_path, capsys):
@@ -124,3 +193,9 @@ def test_what_cannot_be_compared_is_said(tmp_path, capsys):
         effect_report(tmp_path, records, "model.position", None)
     with pytest.raises(InputError, match=r"effect needs a setting, of=KEY"):
         printed(capsys, "effect", f"results_dir={tmp_path}")
+    with pytest.raises(InputError, match=r"No run of these is of to=s5d\. Choose from a\."):
+        printed(capsys, "effect", f"results_dir={tmp_path}", "of=model.positions", "to=s5d")
+    with pytest.raises(
+        InputError, match=r"No record has a setting 'trainer.eval_batch_size'"
+    ):  # which another key sets
+        printed(capsys, "effect", f"results_dir={tmp_path}", "of=trainer.eval_batch_size")

@@ -16,7 +16,9 @@ from omegaconf import OmegaConf
 
 from lra.errors import InputError
 from lra.files import ROOT
+from lra.records.identity import as_typed
 from lra.reports.experiments import Experiment, choose, load_experiments
+from lra.runs.pretraining import staged
 from tests.helpers.configurations import CONFIGS, EXPERIMENTS, choices, composed, resolved
 
 
@@ -81,6 +83,23 @@ def test_a_sweep_is_read_by_the_grammar_of_hydra(tmp_path):
         load(**{"model.positions": "rotary,none", "model.dim": "32,64"})
     with pytest.raises(InputError, match=r"The sweep of .*one.yaml cannot be read: "):
         load(attn="glob(")
+
+
+@pytest.mark.parametrize("name", [name for name, experiment in EXPERIMENTS.items() if experiment.factor])
+def test_the_level_of_a_run_is_what_was_typed(name):
+    experiment = EXPERIMENTS[name]
+    for level in experiment.levels:
+        assert experiment.level(resolved(composed(f"{experiment.factor}={level}"))) == level
+
+
+@pytest.mark.parametrize("name", choices("pretrain"))
+def test_every_choice_of_a_pre_training_is_told_by_its_settings(name):
+    assert as_typed(staged(resolved(composed(f"pretrain={name}")))["pretrain"]) == name
+
+
+def test_a_tied_pre_training_is_the_masked_one_with_a_share():
+    masked, tied = (resolved(composed(f"pretrain={name}"))["pretrain"] for name in ("masked", "masked_tied"))
+    assert tied == {**masked, "share": 0.4}
 
 
 def test_our_own_comparison_has_every_mechanism():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -50,7 +51,9 @@ SMALL = (
 def configured(*words: str) -> dict[str, Any]:
     masked = () if any(word.startswith("pretrain=") for word in words) else ("pretrain=masked",)
     of_none = "pretrain=none" in words
-    small = [word for word in SMALL if not (of_none and word.startswith("pretrain."))]
+    shared = any(word.startswith("pretrain.share=") for word in words)
+    left_out = "pretrain." if of_none else "pretrain.steps=" if shared else "nothing"
+    small = [word for word in SMALL if not word.startswith(left_out)]
     return staged(resolve(compose_config(*masked, *small, *words)))
 
 
@@ -92,7 +95,8 @@ def encoder_of(results_dir: Path) -> Path:
 def key_of(*words: str, task: ToyTask | None = None) -> str:
     made = job(Path(), *words, task=task)
     assert made.pretraining is not None
-    return Encoders(made.pretraining, made.task, device=CPU, results_dir=Path(), checkpoint_seconds=0, command="").key
+    options = {"checkpoint_seconds": 0, "command": "", "source": {}, "force": False}
+    return Encoders(made.pretraining, made.task, device=CPU, results_dir=Path(), **options).key
 
 
 @pytest.mark.parametrize("kind", ["masked", "causal"])
@@ -152,7 +156,8 @@ def test_another_run_with_other_settings_of_its_own_finds_the_encoder_and_nothin
     [
         "optimizer.learning_rate=0.01", "optimizer.weight_decay=0.5", "trainer.steps=7",
         "optimizer.schedule=cosine optimizer.cycle_momentum=false",
-        "trainer.batch_size=8 trainer.eval_batch_size=250", "trainer.eval_every=2", "trainer.patience=3",
+        "trainer.batch_size=8", "trainer.eval_batch_size=250", "model.pooling=max", "trainer.eval_every=2",
+        "trainer.patience=3",
         "model.head_depth=3", "trainer.checkpoint_seconds=7", "model.pair_features=concat",
     ],
 )  # fmt: skip
@@ -166,7 +171,8 @@ def test_settings_of_the_training_that_follows_leave_the_key(word):
         "seed=1", "pretrain.rate=0.2", "pretrain.steps=9", "pretrain.learning_rate=0.01", "pretrain.batch_size=8",
         "pretrain.eval_every=2", "pretrain=causal", "model.depth=3", "model.dim=32", "attn=local",
         "budget=2 attn=local",
-        "data.bucket_batches=1", "trainer.precision=bf16", "model.dropout=0.0",
+        "data.bucket_batches=1", "trainer.precision=bf16", "model.dropout=0.0", "model.pooling=cls",
+        "model.embedding_std=0.5", "model.num_positions=20", "model.positions=rotary", "model.stem.kind=conv",
         "model.real_valued={mean:4.0,std:2.0}", "model.real_valued={mean:4.0,std:2.0} pretrain.number_loss=l1",
     ],
 )  # fmt: skip
@@ -178,6 +184,13 @@ def test_whatever_determines_the_encoder_changes_the_key(word):
 
 def test_other_data_have_another_key():
     assert key_of(task=ToyTask(sizes=(256, 64, 68))) != key_of()
+
+
+def test_another_task_of_the_same_data_has_another_key():
+    class Longer(ToyTask):
+        max_len = 14
+
+    assert key_of(task=Longer()) != key_of()
 
 
 class Poisoned(ToyTask):
@@ -289,6 +302,8 @@ REFUSED = [
     ("pretrain.share=0.99", "pretrain.share=0.99 of trainer.steps=6 leaves the other stage without a step. Choose "),
     ("pretrain.share=0.8", "pretrain.share=0.8 leaves 1 of trainer.steps=6, and optimizer.warmup_steps must not be "
      "more. Got 2. Choose a smaller share, or a shorter warm-up."),
+    ("pretrain.share=0.5 pretrain.steps=9", "pretrain.steps=9 has no effect with pretrain.share=0.5, which takes so "
+     "much of trainer.steps. Leave out one of them."),
     ("pretrain=none pretrain.rate=0.3", "pretrain.rate=0.3 has no effect with pretrain=none. Leave it out, or choose "
      "pretrain=masked or pretrain=causal."),
     ("pretrain=causal pretrain.rate=0.3", "pretrain.rate=0.3 has no effect with pretrain=causal. Leave it out, or "
@@ -359,6 +374,25 @@ def test_an_encoder_that_does_not_fit_its_key_is_named_and_made_anew(tmp_path, c
     assert list(folder.glob("*.damaged"))
     after = storage.load(folder / "weights.pt", CPU)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_an_encoder_of_other_source_is_named_and_with_force_made_anew(tmp_path, caplog):
+    def with_source(digest: str, *words: str, force: bool = False) -> dict[str, Any]:
+        source = {"models.attention.softmax": digest} if digest else {}
+        run(dataclasses.replace(job(tmp_path, *words), source=source, force=force))
+        return FORM.parse((encoder_of(tmp_path) / "record.json").read_bytes()).environment
+
+    assert with_source("a")["source"] == {"models.attention.softmax": "a"}
+    assert with_source("", "trainer.steps=5")["source"] == with_source("a", "trainer.steps=7")["source"]
+    assert "Pre-trained before" not in caplog.text
+    assert with_source("b", "trainer.steps=8")["source"] == {"models.attention.softmax": "a"}
+    assert "Pre-trained before, but models.attention.softmax has changed since: force=true pre-trains" in caplog.text
+    assert with_source("b", force=True)["source"] == {"models.attention.softmax": "b"}
+    assert "cannot be used: models.attention.softmax has changed since. record.json is " in caplog.text
+    made = encoder_of(tmp_path) / "record.json"
+    before = made.stat().st_mtime_ns
+    with_source("b", "trainer.steps=8", force=True)  # of the present source already
+    assert made.stat().st_mtime_ns == before
 
 
 def test_a_second_run_waits_for_the_first_and_takes_its_encoder(tmp_path, monkeypatch):
