@@ -26,7 +26,9 @@ from lra.tasks import Task, difficulty
 def measure_difficulty(
     results_dir: Path, records: Sequence[RunRecord], cache_dir: str | None = None
 ) -> tuple[list[str], list[str]]:
-    """Measure the test split of every run, each once, and write it into their folders and beside collected records.
+    """Measure the test splits of runs, each once, and write them into their folders and beside collected records.
+
+    What is beside the collected records already is not measured again.
 
     Args:
         results_dir: of the records.
@@ -47,6 +49,10 @@ def measure_difficulty(
     done, failures = [], []
     for digest, runs in by_split.items():
         name = f"{runs[0].task} ({runs[0].data['source']}, {runs[0].data['variant']}, {digest[:8]})"
+        measures = {measure: values for (key, measure), values in packed.difficulty.items() if key == digest}
+        if measures:
+            _write_into_folders(results_dir, runs, measures)
+            continue
         try:
             measures = _measured(runs[0], cache_dir)
         except InputError as error:
