@@ -175,8 +175,9 @@ def test_the_weights_that_several_processes_save_are_those_that_were_evaluated(t
     assert train(tmp_path / "results", 2, *words).returncode == 0
     record, curve = outcome(tmp_path / "results")
     [path] = (tmp_path / "results").glob("runs/*/*/*")
-    own = Tasks({}, cache_dir=str(tmp_path / "cache")).of(RunRecord.read(path / "record.json")).own
-    model = load_model(RunRecord.read(path / "record.json"), RunFolder(path), own, torch.device("cpu"))
+    run = RunRecord.read(path / "record.json")
+    own = Tasks({}, cache_dir=str(tmp_path / "cache")).of(run).own
+    model = load_model(run, RunFolder(path), run.config, own, torch.device("cpu"))
     trainer, surroundings = make_trainer(record["config"]), Surroundings(torch.device("cpu"))
     val, test = (
         trainer.evaluate(model, own.split(part), own.max_len, 0, surroundings, part) for part in ("val", "test")
