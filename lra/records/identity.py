@@ -98,6 +98,9 @@ def hashed(config: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
+ABSENT = object()  # no value of any setting
+
+
 def at(config: Mapping[str, Any], path: str, absent: Any = None) -> Any:
     """Return the value at a path; where a run is older than the option, the neutral value that it stands for."""
     node: Any = config

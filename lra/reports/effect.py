@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from lra.errors import InputError
 from lra.records.arrays import Packed
 from lra.records.collection import load_packed
-from lra.records.identity import NEUTRAL, as_typed, at, fingerprint, hashed
+from lra.records.identity import ABSENT, NEUTRAL, as_typed, at, fingerprint, hashed
 from lra.records.record import LABELS, RunRecord, tested
 from lra.reports.leaderboard import Standing, flat
 from lra.reports.names import Setting, data_name
@@ -140,7 +140,7 @@ def effect_report(results_dir: Path, records: Sequence[RunRecord], of: str, defa
     Raises:
         InputError: no run has such a key, or nothing was run with two values of it.
     """
-    having = [run for run in records if at(run.config, of, _ABSENT) is not _ABSENT]
+    having = [run for run in records if at(run.config, of, ABSENT) is not ABSENT]
     if not having:
         raise InputError(
             f"No record has a setting {of!r}. of= takes a path as in configs/config.yaml: model.positions."
@@ -165,9 +165,6 @@ def effect_report(results_dir: Path, records: Sequence[RunRecord], of: str, defa
     if lacking:
         notes.append(f"Without predictions, so in no difference: {', '.join(lacking[:5])}.")
     return Report(tables, pd.DataFrame(frame), title=f"What {of} changes", notes=notes)
-
-
-_ABSENT = object()
 
 
 class _Names:
@@ -200,7 +197,7 @@ def _number(text: str) -> float:
 
 def _differing(own: Mapping[str, Any], others: Sequence[Mapping[str, Any]], between: str) -> list[str]:
     """Name the settings of one flat configuration that another one lacks or has another value of."""
-    return [f"{key}{between}{own[key]}" for key in own if any(other.get(key, _ABSENT) != own[key] for other in others)]
+    return [f"{key}{between}{own[key]}" for key in own if any(other.get(key, ABSENT) != own[key] for other in others)]
 
 
 def _panels(records: Sequence[RunRecord], packed: Packed, of: str) -> tuple[list[Panel], list[str]]:

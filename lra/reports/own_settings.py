@@ -13,7 +13,7 @@ from typing import Any
 
 from lra.configuration import compose_config, to_plain
 from lra.errors import InputError
-from lra.records.identity import at
+from lra.records.identity import ABSENT, at
 from lra.records.record import RunRecord
 
 PUBLISHED_SCALE = "full"
@@ -27,7 +27,6 @@ HARMLESS_NODES = ("hydra.", "hydra/launcher", "wandb.")
 # Keys that leave model, data and training as large as they are: how often is validated, how numbers are held.
 SIZELESS = {"trainer.eval_every", "trainer.precision", "trainer.compile", "trainer.deterministic"}
 CALL = re.compile(r"lra\.run\(attn=[^,]*, settings=(\{.*\})\)", re.DOTALL)  # what a run from Python has as its command
-_ABSENT = object()
 
 
 def own_settings(runs: Iterable[RunRecord], allowed: Collection[str] = ()) -> str:
@@ -84,8 +83,8 @@ def _key(word: str) -> str:
 
 def _changes(run: RunRecord, key: str) -> bool:
     """Say whether a key has another value than task, mechanism, protocol and scale alone would give it, or none."""
-    value = at(run.config, key, _ABSENT)
-    return value is _ABSENT or value != at(_configured(run.task, run.attn, run.protocol, run.scale), key, _ABSENT)
+    value = at(run.config, key, ABSENT)
+    return value is ABSENT or value != at(_configured(run.task, run.attn, run.protocol, run.scale), key, ABSENT)
 
 
 @cache

@@ -42,17 +42,20 @@ def act(request: Request) -> int:
     """Write every table as Markdown, and those with measured values as CSV too, with the keys of their records."""
     records = load_measured(request.results_dir)
     packed = Packed.load((request.results_dir / MEASURED).parent)
+    effects = list(_effects(request, records))
     folder = request.results_dir / "tables"
     count = 0
     with writing(folder, "Make it writable."):
-        for name, report in _reports(request, records, packed):
+        for name, report in [*_reports(request, records, packed), *effects]:
             write_atomically(folder / f"{name}.md", write(report, "markdown") + "\n")
             if name != "coverage" and any(report.frame.get("key", report.frame.get("keys", []))):
                 write_atomically(folder / f"{name}.csv", write(report, "csv") + "\n")
             count += 1
         write_atomically(folder / "backbones.md", backbones.markdown())
-        for name, figure in _figures(request, records, packed):
+        for name, figure in _figures(records, packed):
             save(figure, folder / name)
+        for name, report in effects:
+            save(effect_figure(report.title, report.frame), folder / name)
     print(f"{count} tables in {folder} are rebuilt from {len(records)} records.")
     return 0
 
@@ -65,22 +68,19 @@ def _reports(request: Request, records: list[RunRecord], packed: Packed) -> Iter
     yield "records", records_report(read_numbers(request.results_dir))
     yield "coverage", coverage(list(request.experiments().values()), records, others=True)
     yield "retests", retest_report(load_retests(request.results_dir, collected_alone=True), records)
-    yield from _effects(request, records)
     for name in load_tables(request.results_dir):
         yield name, paper_table(request, name, records)
     for task in sorted({run.task for run in records if divides(run, packed)}):
         yield f"difficulty-{task}", difficulty_report([run for run in records if run.task == task], packed)
 
 
-def _figures(request: Request, records: list[RunRecord], packed: Packed) -> Iterator[tuple[str, Figure]]:
+def _figures(records: list[RunRecord], packed: Packed) -> Iterator[tuple[str, Figure]]:
     """Draw the figures one by one, with the names of their files."""
     for setting, runs in comparable(records).items():
         if len({run.attn for run in runs}) > 1:
             yield f"board-{setting.stem}", board(runs)
     for task, figure in difficulty_figures([run for run in records if run.task in DRAWN], packed):
         yield f"difficulty-{task}", figure
-    for name, report in _effects(request, records):
-        yield name, effect_figure(report.title, report.frame)
 
 
 def _effects(request: Request, records: list[RunRecord]) -> Iterator[tuple[str, Report]]:

@@ -18,7 +18,7 @@ class Portion(NamedTuple):
     chunk: int
 
 
-# On a CPU what is worked on stays near the processor: with 64 sequences of 61 tokens 0.4 of the time of ON_GPU.
+# On a CPU what is worked on at once stays near the processor; a GPU wants few and large operations.
 ON_CPU, ON_GPU = Portion(2**22, 64), Portion(2**25, CHUNK)
 
 
