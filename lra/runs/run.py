@@ -32,8 +32,9 @@ from lra.records.identity import identify
 from lra.records.record import FLOOR, LABELS, RunRecord, Status, tested
 from lra.records.wandb_mirror import WandbMirror
 from lra.runs.diagnostics import diagnose
+from lra.runs.encoders import Encoders
 from lra.runs.factory import make_trainer
-from lra.runs.pretraining import Encoders, Pretraining
+from lra.runs.pretraining import Pretraining
 from lra.tasks import Task, difficulty
 from lra.training import storage
 from lra.training.checkpoint import Checkpoints

@@ -28,9 +28,10 @@ from lra.machine.stopping import StoppedError
 from lra.records.identity import identify, run_key
 from lra.records.pretrained import FORM
 from lra.records.record import RunRecord
-from lra.runs import pretraining
+from lra.runs import encoders as encoders_module
+from lra.runs.encoders import Encoders
 from lra.runs.factory import make_model, make_trainer, mechanism_of
-from lra.runs.pretraining import Encoders, make_pretraining, staged
+from lra.runs.pretraining import make_pretraining, staged
 from lra.runs.run import Job, run
 from lra.runs.schema import resolve
 from lra.runs.summary import summarize
@@ -218,7 +219,7 @@ def trained(folder: Path, task: ToyTask, kind: str) -> tuple[dict[str, torch.Ten
             kept.update(state["stepper"]["model"])
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(pretraining, "Checkpoints", Keep)
+    patch.setattr(encoders_module, "Checkpoints", Keep)
     begin(folder, f"pretrain={kind}", task=task)
     patch.undo()
     record = FORM.parse((encoder_of(folder) / "record.json").read_bytes())
